@@ -1,0 +1,261 @@
+"""PostgreSQL by asyncpg: the only module that knows which database this is."""
+
+from __future__ import annotations
+
+import re
+import time
+from typing import TYPE_CHECKING, Annotated, Any
+
+import asyncpg
+from pydantic import BeforeValidator, Field
+from pydantic_settings import BaseSettings
+from sqlalchemy import URL, Connection, event, make_url, text
+from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.exc import ArgumentError, DBAPIError, DisconnectionError
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+from sqlalchemy.pool import NullPool
+
+from app import project
+from app.errors import AppError, Conflict, FieldError, Unavailable, Unprocessable
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from app.settings import Settings
+
+__all__ = [
+    "RENDER_AS_BATCH",
+    "DriverSettings",
+    "after_migrations",
+    "before_migrations",
+    "insert",
+    "migration_engine",
+    "parse_url",
+    "read_engine",
+    "translate",
+    "warnings",
+    "write_engine",
+]
+
+RENDER_AS_BATCH = False
+"""Whether migrations rebuild tables in place of ALTER TABLE."""
+
+# "app migr" in ASCII: the advisory lock that lets one migration run at a time.
+_MIGRATION_LOCK = 0x617070206D696772
+
+_EXAMPLE = "postgresql://user:password@host:5432/name"
+
+
+def parse_url(value: object) -> URL:
+    """Read the URL of a database: ``postgresql://`` or ``postgres://``, whatever the driver.
+
+    Raises:
+        ValueError: it is none, or one of another database.
+    """
+    try:
+        url = make_url(str(value))
+    except (ArgumentError, ValueError):  # a port that is no number is a plain ValueError
+        raise ValueError(f"Not a database URL: {_EXAMPLE} is one") from None
+    if url.drivername.partition("+")[0] not in {"postgresql", "postgres"}:
+        raise ValueError(f"This service runs on PostgreSQL ({_EXAMPLE}), not on {url.drivername}")
+    if not url.database:
+        raise ValueError(f"The URL names no database: {_EXAMPLE} does")
+    return url.set(drivername="postgresql+asyncpg")
+
+
+class DriverSettings(BaseSettings):
+    """The settings of the database."""
+
+    database_url: Annotated[URL, BeforeValidator(parse_url)]
+    """The database. Required."""
+    database_read_url: Annotated[URL, BeforeValidator(parse_url)] | None = None
+    """A replica to read from; without one, reads go to ``DATABASE_URL`` too."""
+    database_pool_size: int = Field(default=5, ge=1, le=1000)
+    """Connections for transactions, in each worker."""
+    database_read_pool_size: int = Field(default=5, ge=1, le=1000)
+    """Connections for reads, in each worker."""
+    database_max_overflow: int = Field(default=0, ge=0, le=1000)
+    """Connections beyond the size of each pool, closed after use."""
+    database_pool_timeout: float = Field(default=10, gt=0)
+    """Seconds to wait for a free connection before the answer is 503."""
+    database_pool_recycle: int = Field(default=300, ge=-1)
+    """Seconds after which a connection is replaced; -1 for never."""
+    database_ping_after: float = Field(default=1, ge=0)
+    """Seconds of idling after which a connection is tested before use; 0 tests it always."""
+    database_connect_timeout: float = Field(default=5, gt=0)
+    """Seconds that connecting may take."""
+    database_statement_timeout: float = Field(default=30, ge=0)
+    """Seconds after which the server ends a statement; 0 for never."""
+    database_idle_in_transaction_timeout: float = Field(default=30, ge=0)
+    """Seconds after which the server ends a transaction that does nothing; 0 for never."""
+    database_application_name: str = project.NAME
+    """How the connections are called in ``pg_stat_activity``."""
+    database_echo: bool = False
+    """Log every SQL statement."""
+
+
+def write_engine(settings: DriverSettings) -> AsyncEngine:
+    """Give the engine of transactions."""
+    return _pooled(settings, settings.database_url, settings.database_pool_size, {})
+
+
+def read_engine(settings: DriverSettings) -> AsyncEngine:
+    """Give the engine of reads: autocommit, and read-only by the server's own word.
+
+    An engine of its own, for switching the isolation level of a shared one costs a statement.
+    """
+    return _pooled(
+        settings,
+        settings.database_read_url or settings.database_url,
+        settings.database_read_pool_size,
+        {"default_transaction_read_only": "on"},
+        isolation_level="AUTOCOMMIT",
+        skip_autocommit_rollback=True,
+    )
+
+
+def migration_engine(settings: DriverSettings) -> AsyncEngine:
+    """Give the engine of ``alembic``: one connection, and statements that may take their time."""
+    engine = create_async_engine(
+        settings.database_url,
+        echo=settings.database_echo,
+        poolclass=NullPool,
+        connect_args={
+            "timeout": settings.database_connect_timeout,
+            "server_settings": {
+                "application_name": f"{settings.database_application_name} alembic"
+            },
+        },
+    )
+    _translate_connect_errors(engine)
+    return engine
+
+
+def before_migrations(connection: Connection) -> None:
+    """Wait until no other runner migrates; then wait for no lock longer than 5 s.
+
+    A migration that waits for a lock makes everybody who comes after it wait as well.
+    """
+    connection.execute(text("SELECT pg_advisory_lock(:lock)"), {"lock": _MIGRATION_LOCK})
+    connection.execute(text("SET lock_timeout = '5s'"))
+    connection.commit()  # both last as long as the connection
+
+
+def after_migrations(connection: Connection) -> None:
+    """Nothing to do: the lock goes with the connection."""
+
+
+async def warnings(connection: AsyncConnection, settings: Settings) -> Sequence[str]:
+    """Tell what about the database will hurt in production."""
+    allowed: int = (
+        await connection.execute(
+            text(
+                "SELECT current_setting('max_connections')::int"
+                " - current_setting('superuser_reserved_connections')::int"
+            )
+        )
+    ).scalar_one()
+    pools = settings.database_pool_size + settings.database_read_pool_size
+    each = pools + 2 * settings.database_max_overflow
+    wanted = settings.workers * each
+    if wanted <= allowed:
+        return []
+    return [
+        f"{settings.workers} workers of {each} connections may want {wanted}, the server allows "
+        f"{allowed}: lower WORKERS or DATABASE_POOL_SIZE, or raise its max_connections"
+    ]
+
+
+def translate(error: DBAPIError) -> AppError | None:
+    """Say what a database error means to a client, or None where it is a defect of ours."""
+    state = getattr(error.orig, "sqlstate", None) or ""
+    cause = error.orig.__cause__ if error.orig else None
+    if state == asyncpg.UniqueViolationError.sqlstate:
+        return Conflict("This is taken already.", errors=_fields(cause, "Taken already"))
+    if state == asyncpg.ForeignKeyViolationError.sqlstate:
+        return Conflict(
+            "This refers to something that is not there, or is still referred to.",
+            errors=_fields(cause, "Not there, or still referred to"),
+        )
+    # The classes of https://www.postgresql.org/docs/current/errcodes-appendix.html
+    if state[:2] in {"22", "23"}:  # data exception, other integrity constraint
+        return Unprocessable("A value is missing or out of range.")
+    if state[:2] in {"08", "40", "53", "55", "57"} or error.connection_invalidated:
+        # connection lost, deadlock, out of resources, locked, cancelled or shut down
+        return Unavailable("The database can't answer now.")
+    return None
+
+
+def _fields(cause: BaseException | None, message: str) -> list[FieldError]:
+    # "Key (email, tenant)=(…) already exists.": the names only, the values stay here
+    keys = re.match(r"Key \(([^)]*)\)=", getattr(cause, "detail", None) or "")
+    names = re.findall(r"\w+", keys[1]) if keys else []
+    return [FieldError(field=name, message=message) for name in names]
+
+
+def _pooled(
+    settings: DriverSettings, url: URL, size: int, server_settings: dict[str, str], **options: Any
+) -> AsyncEngine:
+    engine = create_async_engine(
+        url,
+        echo=settings.database_echo,
+        pool_size=size,
+        max_overflow=settings.database_max_overflow,
+        pool_timeout=settings.database_pool_timeout,
+        pool_recycle=settings.database_pool_recycle,
+        connect_args={
+            "timeout": settings.database_connect_timeout,
+            "server_settings": {
+                "application_name": settings.database_application_name,
+                "statement_timeout": _milliseconds(settings.database_statement_timeout),
+                "idle_in_transaction_session_timeout": _milliseconds(
+                    settings.database_idle_in_transaction_timeout
+                ),
+                **server_settings,
+            },
+        },
+        **options,
+    )
+    _translate_connect_errors(engine)
+    _ping_after(engine, settings.database_ping_after)
+    return engine
+
+
+def _milliseconds(seconds: float) -> str:
+    return str(round(seconds * 1000))
+
+
+def _translate_connect_errors(engine: AsyncEngine) -> None:
+    dialect = engine.sync_engine.dialect
+
+    # asyncpg's errors in connecting reach SQLAlchemy's callers as they are, outside its family.
+    @event.listens_for(engine.sync_engine, "do_connect")
+    def connect(_dialect: Any, _record: Any, args: Any, kwargs: Any) -> Any:
+        try:
+            return dialect.connect(*args, **kwargs)
+        except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+            raise Unavailable("The database can't be reached.") from error
+
+
+def _ping_after(engine: AsyncEngine, idle: float) -> None:
+    """Test a connection at checkout only when it has idled: a ping costs three round trips.
+
+    A stale connection is never handed out as long as it was stale for longer than ``idle``
+    seconds; a busy one pays nothing. (HikariCP does the same.)
+    """
+    dialect = engine.sync_engine.dialect
+
+    @event.listens_for(engine.sync_engine, "checkin")
+    def stamp(_connection: Any, record: Any) -> None:
+        record.info["idle_since"] = time.monotonic()
+
+    @event.listens_for(engine.sync_engine, "checkout")
+    def ping(connection: Any, record: Any, _proxy: Any) -> None:
+        since = record.info.pop("idle_since", None)
+        if since is None or time.monotonic() - since < idle:
+            return
+        try:
+            dialect.do_ping(connection)
+        except dialect.loaded_dbapi.Error as error:
+            # The pool then makes a new connection, and drops the others that are as old.
+            raise DisconnectionError("stale connection") from error

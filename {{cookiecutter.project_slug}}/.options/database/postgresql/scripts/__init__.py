@@ -1,0 +1,1 @@
+"""Tools for development. None of them is part of the running service."""

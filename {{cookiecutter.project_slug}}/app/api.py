@@ -1,0 +1,17 @@
+"""Which routers are mounted, and under which path."""
+
+from fastapi import FastAPI
+
+from app import health
+from app.errors import problems
+from app.tasks.router import router as tasks
+
+PREFIX = "/v1"
+
+
+def mount(app: FastAPI) -> None:
+    """Mount every router: each feature is one line here."""
+    app.include_router(health.router)
+    # Straight on the app: each level of nested routers costs every request.
+    for router in (tasks,):
+        app.include_router(router, prefix=PREFIX, responses=problems(400, 422, 500, 503))

@@ -1,0 +1,1 @@
+"""The database: driver, engines, sessions, models and the repository base."""

@@ -1,0 +1,42 @@
+"""The state of the connection pools, as OpenTelemetry metrics.
+
+Names follow the semantic conventions for database clients. They cost nothing until an
+OpenTelemetry SDK is set up in the process; it then reads them at its own pace.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+from weakref import WeakSet
+
+from opentelemetry.metrics import CallbackOptions, Observation, get_meter
+from sqlalchemy import QueuePool
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from app.db.engine import Database
+
+_databases: WeakSet[Database] = WeakSet()
+
+
+def watch(database: Database) -> None:
+    """Report the pools of ``database`` for as long as it lives."""
+    _databases.add(database)
+
+
+def _connections(_: CallbackOptions) -> Iterable[Observation]:
+    for database in _databases:
+        for name, engine in (("write", database.write_engine), ("read", database.read_engine)):
+            if isinstance(pool := engine.pool, QueuePool):
+                labels = {"db.client.connection.pool.name": name}
+                for state, count in (("used", pool.checkedout()), ("idle", pool.checkedin())):
+                    yield Observation(count, {**labels, "db.client.connection.state": state})
+
+
+get_meter("app.db").create_observable_up_down_counter(
+    "db.client.connection.count",
+    callbacks=[_connections],
+    unit="{connection}",
+    description="Connections of each pool, used and idle.",
+)

@@ -1,0 +1,85 @@
+"""The declarative base, its naming convention, and the columns that models share."""
+
+from datetime import UTC, datetime
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import DateTime, Dialect, MetaData, String
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+from sqlalchemy.types import TypeDecorator
+from uuid_utils.compat import uuid7
+
+
+class UTCDateTime(TypeDecorator[datetime]):
+    """A point in time, timezone-aware and in UTC on every database.
+
+    SQLite keeps no offset: times go in as UTC and come out marked as such.
+    """
+
+    impl = DateTime(timezone=True)
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        """Turn an aware time to UTC; refuse a naive one, for nobody knows what it means."""
+        if value is None:
+            return None
+        if value.tzinfo is None:
+            raise ValueError("A time without an offset can't be stored")
+        return value.astimezone(UTC)
+
+    def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        """Mark what comes back without an offset as the UTC it is."""
+        return value.replace(tzinfo=UTC) if value is not None and value.tzinfo is None else value
+
+
+def now() -> datetime:
+    """Give the time in UTC, to the microsecond on every database."""
+    return datetime.now(UTC)
+
+
+class Base(DeclarativeBase):
+    """Base of every model."""
+
+    # Names that don't depend on the database: migrations and error messages rely on them.
+    metadata = MetaData(
+        naming_convention={
+            "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+            "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+            "ck": "ck_%(table_name)s_%(constraint_name)s",
+            "fk": "fk_%(table_name)s_%(column_0_N_name)s",
+            "pk": "pk_%(table_name)s",
+        }
+    )
+    type_annotation_map: Any = {datetime: UTCDateTime(), str: String()}  # noqa: RUF012
+
+
+class Identified:
+    """A UUIDv7 key: made by the service, in time order, so that the index grows at its end."""
+
+    id: Mapped[UUID] = mapped_column(primary_key=True, default=uuid7, sort_order=-1)
+
+
+class Timestamped:
+    """When a row came to be and when it last changed."""
+
+    created_at: Mapped[datetime] = mapped_column(default=now, sort_order=1)
+    updated_at: Mapped[datetime] = mapped_column(default=now, onupdate=now, sort_order=1)
+
+
+class Versioned:
+    """Optimistic locking: a writer says which version it has seen.
+
+    Flushing a changed row raises the version by itself; an ``UPDATE`` statement sets
+    ``version=Model.version + 1``.
+    """
+
+    version: Mapped[int] = mapped_column(default=1, sort_order=1)
+
+
+class SoftDeleted:
+    """A row that is only marked as deleted, where history matters.
+
+    Each feature's repository filters by it in one place.
+    """
+
+    deleted_at: Mapped[datetime | None] = mapped_column(sort_order=1)

@@ -1,0 +1,210 @@
+"""The error family, mapped to RFC 9457 problem documents in one place.
+
+Code raises an ``AppError`` near the rule that was broken; nothing else in the service builds
+an error response.
+"""
+
+import logging
+from collections.abc import Mapping, Sequence
+from http import HTTPStatus
+from typing import Any, ClassVar
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import Response
+from pydantic import BaseModel
+from starlette.exceptions import HTTPException
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+logger = logging.getLogger(__name__)
+
+MEDIA_TYPE = "application/problem+json"
+# What a client sent may come back in an error document only in part: this many errors, and
+# this many characters of a name or a path.
+MAX_ERRORS = 20
+MAX_ECHO = 100
+
+
+class FieldError(BaseModel):
+    """One thing that is wrong with one field."""
+
+    field: str
+    """Where: ``body.title``, ``query.limit``, or the bare column of a constraint."""
+    message: str
+    """What is wrong with it, for people."""
+
+
+class Problem(BaseModel):
+    """An RFC 9457 problem document."""
+
+    type: str = "about:blank"
+    """A URI that names the kind of problem; ``about:blank`` says that the status tells it all."""
+    title: str
+    """The status in words."""
+    status: int
+    """The HTTP status code."""
+    detail: str
+    """What went wrong this time."""
+    instance: str
+    """The path that was asked for."""
+    errors: list[FieldError] | None = None
+    """The fields at fault, where fields are."""
+
+
+class AppError(Exception):
+    """Base of every error that a client is told about."""
+
+    status: ClassVar[HTTPStatus]
+    headers: ClassVar[Mapping[str, str]] = {}
+
+    def __init__(self, detail: str, *, errors: Sequence[FieldError] = ()) -> None:
+        """Keep ``detail`` for the client: it must hold no SQL, no secret and no trace."""
+        super().__init__(detail)
+        self.detail = detail
+        self.errors = list(errors)
+
+
+class NotFound(AppError):
+    """What was asked for is not there, or not for this caller."""
+
+    status = HTTPStatus.NOT_FOUND
+
+
+class Conflict(AppError):
+    """The request would break a constraint of the data, as a value taken already does."""
+
+    status = HTTPStatus.CONFLICT
+
+
+class PreconditionFailed(AppError):
+    """``If-Match`` named a version that is no longer the current one."""
+
+    status = HTTPStatus.PRECONDITION_FAILED
+
+
+class Unprocessable(AppError):
+    """The input can be read but not be taken."""
+
+    status = HTTPStatus.UNPROCESSABLE_ENTITY
+
+
+class Unavailable(AppError):
+    """The database can't answer now; the same request may well succeed soon."""
+
+    status = HTTPStatus.SERVICE_UNAVAILABLE
+    headers: ClassVar[Mapping[str, str]] = {"Retry-After": "1"}
+
+
+def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """Declare error documents in OpenAPI: ``responses=problems(404, 412)``."""
+    content = {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}}
+    return {
+        status: {"description": HTTPStatus(status).phrase, "content": content}
+        for status in statuses
+    }
+
+
+def install(app: FastAPI) -> None:
+    """Map every exception to a problem document and describe the document in OpenAPI."""
+    app.exception_handler(AppError)(_app_error)
+    app.exception_handler(HTTPException)(_http_exception)
+    app.exception_handler(RequestValidationError)(_validation_error)
+    app.add_middleware(UnhandledErrorMiddleware)
+    openapi = app.openapi
+
+    def with_problem() -> dict[str, Any]:
+        document = openapi()
+        schemas = document.setdefault("components", {}).setdefault("schemas", {})
+        if "Problem" not in schemas:
+            schema = Problem.model_json_schema(ref_template="#/components/schemas/{model}")
+            schemas.update(schema.pop("$defs"), Problem=schema)
+        return document
+
+    app.openapi = with_problem  # type: ignore[method-assign]  # FastAPI's documented way
+
+
+def _response(
+    path: str,
+    status: HTTPStatus,
+    detail: str,
+    errors: Sequence[FieldError] = (),
+    headers: Mapping[str, str] | None = None,
+) -> Response:
+    problem = Problem(
+        title=status.phrase,
+        status=status,
+        detail=detail,
+        instance=_short(path),
+        errors=list(errors) or None,
+    )
+    return Response(
+        problem.model_dump_json(exclude_none=True),
+        status_code=status,
+        headers=headers,
+        media_type=MEDIA_TYPE,
+    )
+
+
+async def _app_error(request: Request, error: AppError) -> Response:
+    return _response(request.url.path, error.status, error.detail, error.errors, error.headers)
+
+
+async def _http_exception(request: Request, error: HTTPException) -> Response:
+    status = HTTPStatus(error.status_code)
+    return _response(request.url.path, status, _short(str(error.detail)), headers=error.headers)
+
+
+async def _validation_error(request: Request, error: RequestValidationError) -> Response:
+    found = error.errors()
+    errors = [
+        FieldError(
+            field=_short(".".join(str(part) for part in item["loc"])),
+            message=_short(item["msg"].removeprefix("Value error, ")),
+        )
+        for item in found[:MAX_ERRORS]
+    ]
+    detail = "The request can't be read." if len(found) == 1 else f"{len(found)} errors."
+    return _response(request.url.path, HTTPStatus.UNPROCESSABLE_ENTITY, detail, errors)
+
+
+def _short(text: str) -> str:
+    """Cut what came from a client, and replace what UTF-8 can't carry (lone surrogates)."""
+    text = text[:MAX_ECHO] + "…" if len(text) > MAX_ECHO else text
+    return text.encode("utf-8", "replace").decode("utf-8")
+
+
+class UnhandledErrorMiddleware:
+    """Answers 500 for what nobody foresaw, and logs it with its trace.
+
+    Starlette's own handler raises the error again after its answer, and the server then closes
+    the connection under the client's next request.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        """Wrap ``app``."""
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass the request on; answer in its place if it fails before it has answered."""
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        started = False
+
+        async def watched_send(message: Message) -> None:
+            nonlocal started
+            started = True
+            await send(message)
+
+        try:
+            await self.app(scope, receive, watched_send)
+        except Exception:
+            if started:  # half an answer is out: only a cut connection tells the client so
+                raise
+            logger.exception("Unhandled error in %s %s", scope["method"], _short(scope["path"]))
+            response = _response(
+                scope["path"],
+                HTTPStatus.INTERNAL_SERVER_ERROR,
+                "An error that we did not foresee. It has been logged.",
+            )
+            await response(scope, receive, send)

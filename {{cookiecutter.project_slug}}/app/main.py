@@ -1,0 +1,41 @@
+"""The application factory: ``uvicorn app.main:create_app --factory``, or ``python -m app``."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from fastapi import FastAPI
+
+from app import api, errors, health, project
+from app.db.engine import Database
+from app.settings import Settings, load_settings
+
+
+def create_app(settings: Settings | None = None) -> FastAPI:
+    """Make an app of its own: two with different settings can live in one process.
+
+    Nothing connects here; the lifespan opens the database and closes it.
+
+    Raises:
+        SystemExit: no settings are given and those of the environment can't be read.
+    """
+    settings = settings or load_settings()
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        database = app.state.database = Database(settings)
+        await database.open()
+        try:
+            yield
+        finally:
+            await database.close()
+
+    app = FastAPI(
+        title=project.TITLE,
+        version=project.VERSION,
+        description=project.DESCRIPTION,
+        lifespan=lifespan,
+    )
+    app.state.schema_heads = health.schema_heads()
+    errors.install(app)
+    api.mount(app)
+    return app

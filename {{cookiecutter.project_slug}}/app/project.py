@@ -1,0 +1,13 @@
+"""What the project calls itself; ``pyproject.toml`` is the one source."""
+
+import tomllib
+from pathlib import Path
+from typing import Final
+
+ROOT: Final = Path(__file__).resolve().parent.parent
+_PYPROJECT: Final = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+
+NAME: Final[str] = _PYPROJECT["project"]["name"]
+VERSION: Final[str] = _PYPROJECT["project"]["version"]
+DESCRIPTION: Final[str] = _PYPROJECT["project"]["description"]
+TITLE: Final[str] = _PYPROJECT["tool"]["app"]["title"]

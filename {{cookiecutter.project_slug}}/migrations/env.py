@@ -1,0 +1,71 @@
+"""Runs migrations: ``alembic upgrade head``. The URL comes from the service's settings."""
+
+import asyncio
+import importlib
+import logging
+import pkgutil
+from typing import Any, Literal
+
+from alembic import context
+from alembic.autogenerate.api import AutogenContext
+from sqlalchemy import Connection
+
+import app
+from app.db import driver
+from app.db.models import Base, UTCDateTime
+from app.settings import Settings, load_settings
+
+# Every model of every feature: a table that nobody imported would look like one to drop.
+for module in pkgutil.walk_packages(app.__path__, "app."):
+    if module.name.endswith(".models"):
+        importlib.import_module(module.name)
+
+
+def render_item(kind: str, item: Any, _: AutogenContext) -> str | Literal[False]:
+    """Write plain SQLAlchemy into revisions: they must run when the service's types are gone."""
+    if kind == "type" and isinstance(item, UTCDateTime):
+        return "sa.DateTime(timezone=True)"
+    return False
+
+
+def configure(**options: Any) -> None:
+    """Say what every run has in common."""
+    context.configure(
+        target_metadata=Base.metadata,
+        render_as_batch=driver.RENDER_AS_BATCH,
+        render_item=render_item,
+        # All or nothing, also where Alembic thinks that the database can't.
+        transactional_ddl=True,
+        **options,
+    )
+
+
+def migrate(connection: Connection) -> None:
+    """Run what the command asks for on an open connection."""
+    driver.before_migrations(connection)
+    configure(connection=connection)
+    with context.begin_transaction():
+        context.run_migrations()
+        driver.after_migrations(connection)
+
+
+async def migrate_online(settings: Settings) -> None:
+    """Connect, and migrate in one transaction."""
+    engine = driver.migration_engine(settings)
+    try:
+        async with engine.connect() as connection:
+            await connection.run_sync(migrate)
+    finally:
+        await engine.dispose()
+
+
+settings: Settings = context.config.attributes.get("settings") or load_settings()
+logging.basicConfig(format="%(message)s")
+logging.getLogger("alembic").setLevel(logging.INFO)
+
+if context.is_offline_mode():
+    configure(url=settings.database_url, literal_binds=True)
+    with context.begin_transaction():
+        context.run_migrations()
+else:
+    asyncio.run(migrate_online(settings))

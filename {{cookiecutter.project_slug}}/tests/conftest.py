@@ -1,0 +1,178 @@
+"""What every test can ask for.
+
+``client`` calls the app within a transaction that is rolled back after the test; the app's own
+commits and rollbacks run for real, as savepoints. ``live`` is for what needs real commits or
+several connections: an app of its own on a database of its own.
+"""
+
+import asyncio
+import os
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+from alembic import command
+from alembic.config import Config
+from blockbuster import blockbuster_ctx
+from fastapi import FastAPI
+from httpx2 import ASGITransport, AsyncClient
+from sqlalchemy import QueuePool, event
+from sqlalchemy.ext.asyncio import async_sessionmaker
+
+from app import project
+from app.db.engine import Database
+from app.main import create_app
+from app.settings import Settings
+from tests import database
+
+# The developer's own configuration has no say here.
+for variable in Settings.model_fields:
+    os.environ.pop(variable.upper(), None)
+
+
+def settings_for(url: str, **more: Any) -> Settings:
+    """Give settings that come from nowhere but the test."""
+    return Settings(_env_file=None, database_url=url, **more)
+
+
+def alembic_config(settings: Settings) -> Config:
+    """Give what Alembic's command line would have, for this database."""
+    return Config(toml_file=project.ROOT / "pyproject.toml", attributes={"settings": settings})
+
+
+def checked_out(db: Database) -> int:
+    """Count the connections that somebody holds."""
+    pools = [engine.pool for engine in (db.write_engine, db.read_engine)]
+    return sum(pool.checkedout() for pool in pools if isinstance(pool, QueuePool))
+
+
+@asynccontextmanager
+async def running(app: FastAPI) -> AsyncIterator[AsyncClient]:
+    """Run the app's lifespan and give a client for it."""
+    async with (
+        app.router.lifespan_context(app),
+        AsyncClient(transport=ASGITransport(app), base_url="http://test") as client,
+    ):
+        yield client
+
+
+@pytest.fixture
+def no_blocking_calls() -> Iterator[None]:
+    """Fail a request in which the service blocks the event loop: a sleep, a file, a socket."""
+    with blockbuster_ctx("app"):
+        yield
+
+
+@pytest.fixture(scope="session")
+async def databases(
+    tmp_path_factory: pytest.TempPathFactory, worker_id: str
+) -> AsyncIterator[database.Databases]:
+    """Give the maker of this process's databases."""
+    folder = tmp_path_factory.getbasetemp()
+    if worker_id != "master":  # pytest-xdist: all workers share what lies one above
+        folder = folder.parent
+    async with database.databases(folder, worker_id) as made:
+        yield made
+
+
+@pytest.fixture(scope="session")
+async def template(databases: database.Databases) -> str:
+    """Give a database at head, built by Alembic, to be copied."""
+    url = await databases.create()
+    # In a thread, for migrations run a loop of their own.
+    await asyncio.to_thread(command.upgrade, alembic_config(settings_for(url)), "head")
+    return url
+
+
+@pytest.fixture(scope="session")
+async def shared_app(databases: database.Databases, template: str) -> AsyncIterator[FastAPI]:
+    """Run one app for all the tests that roll back."""
+    app = create_app(settings_for(await databases.copy(template)))
+    async with running(app):
+        yield app
+
+
+@pytest.fixture
+async def app(shared_app: FastAPI) -> AsyncIterator[FastAPI]:
+    """Give the app, every session of it inside a transaction that ends with the test."""
+    db: Database = shared_app.state.database
+    factories: list[async_sessionmaker[Any]] = [db.write_sessions, db.read_sessions]
+    engines = [db.write_engine, db.read_engine]
+    async with db.write_engine.connect() as connection:
+        outer = await connection.begin()
+        for factory in factories:
+            # In the default mode one rollback in the app would undo all, and the next commit leak.
+            factory.configure(bind=connection, join_transaction_mode="create_savepoint")
+        yield shared_app
+        await outer.rollback()
+    for factory, engine in zip(factories, engines, strict=True):
+        factory.configure(bind=engine, join_transaction_mode="conditional_savepoint")
+    shared_app.dependency_overrides.clear()
+    assert checked_out(db) == 0, "a connection was leaked"
+
+
+@pytest.fixture
+def db(app: FastAPI) -> Database:
+    """Give the app's database, for what has no endpoint."""
+    database: Database = app.state.database
+    return database
+
+
+@pytest.fixture
+async def client(app: FastAPI, no_blocking_calls: None) -> AsyncIterator[AsyncClient]:
+    """Give a client of the app."""
+    async with AsyncClient(transport=ASGITransport(app), base_url="http://test") as client:
+        yield client
+
+
+@pytest.fixture
+async def live_url(databases: database.Databases, template: str) -> AsyncIterator[str]:
+    """Give a database of the test's own, at head."""
+    url = await databases.copy(template)
+    yield url
+    await databases.drop(url)
+
+
+@pytest.fixture
+async def live_app(live_url: str) -> FastAPI:
+    """Give an app of the test's own, on a database of its own; run it with ``running``."""
+    return create_app(settings_for(live_url))
+
+
+@pytest.fixture
+async def live(live_app: FastAPI, no_blocking_calls: None) -> AsyncIterator[AsyncClient]:
+    """Give a client whose requests commit for real, on as many connections as they like."""
+    async with running(live_app) as client:
+        yield client
+
+
+@dataclass
+class Statements:
+    """The SQL statements sent while it was watching."""
+
+    sent: list[str] = field(default_factory=list)
+
+    def __len__(self) -> int:
+        return len(self.sent)
+
+    def clear(self) -> None:
+        self.sent.clear()
+
+
+@pytest.fixture
+def statements(db: Database) -> Iterator[Statements]:
+    """Count the statements that a request sends, but for those that only steer transactions."""
+    statements = Statements()
+
+    def count(_connection: Any, _cursor: Any, statement: str, *_: Any) -> None:
+        if not statement.startswith(("BEGIN", "SAVEPOINT", "RELEASE", "ROLLBACK")):
+            statements.sent.append(statement)
+
+    engines = [db.write_engine.sync_engine, db.read_engine.sync_engine]
+    for engine in engines:
+        event.listen(engine, "before_cursor_execute", count)
+    yield statements
+    for engine in engines:
+        event.remove(engine, "before_cursor_execute", count)
