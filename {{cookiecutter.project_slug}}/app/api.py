@@ -14,4 +14,4 @@ def mount(app: FastAPI) -> None:
     app.include_router(health.router)
     # Straight on the app: each level of nested routers costs every request.
     for router in (tasks,):
-        app.include_router(router, prefix=PREFIX, responses=problems(400, 422, 500, 503))
+        app.include_router(router, prefix=PREFIX, responses=problems(422, 500, 503))

@@ -151,6 +151,10 @@ async def _app_error(request: Request, error: AppError) -> Response:
 
 async def _http_exception(request: Request, error: HTTPException) -> Response:
     status = HTTPStatus(error.status_code)
+    if error.detail == "There was an error parsing the body":
+        # FastAPI's 400 for what is no UTF-8, too deep or too long a number; for other broken JSON
+        # it says 422. One mistake, one status.
+        status = HTTPStatus.UNPROCESSABLE_ENTITY
     return _response(request.url.path, status, _short(str(error.detail)), headers=error.headers)
 
 

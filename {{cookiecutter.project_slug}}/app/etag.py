@@ -6,7 +6,7 @@ from typing import Annotated
 
 from fastapi import Depends, Header
 
-_STRONG_TAG = re.compile(r'(?<!W/)"(\d{1,18})"')
+_STRONG_TAG = re.compile(r'(?<!W/)"(0|[1-9]\d{0,8})"')
 
 
 def etag(version: int) -> str:

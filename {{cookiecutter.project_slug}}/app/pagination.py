@@ -149,7 +149,7 @@ def cut(rows: Sequence[T], limit: int, order: Order) -> Slice[T]:
 def _encode(order: Order, row: object) -> str:
     values = [getattr(row, order.column.key), getattr(row, order.key.key)]
     plain = [value.isoformat() if isinstance(value, datetime) else value for value in values]
-    text = json.dumps([order.name, *plain], default=str, separators=(",", ":"))
+    text = json.dumps([order.name, *plain], default=str, ensure_ascii=False, separators=(",", ":"))
     return base64.urlsafe_b64encode(text.encode()).decode().rstrip("=")
 
 
@@ -164,17 +164,20 @@ def decode(order: Order, cursor: str | None) -> Position:
     try:
         padded = cursor + "=" * (-len(cursor) % 4)
         name, value, key = json.loads(base64.b64decode(padded, altchars=b"-_", validate=True))
-        if name != order.name:
-            raise ValueError(name)
         key = _adapter(order.key).validate_python(key)
         if value is None and order.column.nullable:
-            return Position(Start.EMPTY, key=key)
-        return Position(Start.FILLED, _adapter(order.column).validate_python(value), key)
+            position = Position(Start.EMPTY, key=key)
+        else:
+            value = _adapter(order.column).validate_python(value)
+            position = Position(Start.FILLED, value, key)
     except (ValueError, TypeError, RecursionError):
+        name = position = None
+    if position is None or name != order.name:
         raise Unprocessable(
             "The cursor is not one that this list gave in this order.",
             errors=[FieldError(field="query.cursor", message="Not a cursor of this list")],
-        ) from None
+        )
+    return position
 
 
 _ADAPTERS: dict[type, TypeAdapter[Any]] = {

@@ -19,6 +19,10 @@ _RFC_3339_DATE = re.compile(r"\d{4}-\d{2}-\d{2}[Tt ]")
 def _storable(text: str) -> str:
     if "\x00" in text:
         raise ValueError("A NUL character can't be stored")
+    try:
+        text.encode()
+    except UnicodeEncodeError:  # JSON can escape what is no character: "\\ud800"
+        raise ValueError("A lone surrogate can't be stored") from None
     return text
 
 

@@ -93,7 +93,7 @@ class Database:
                 self.read_engine.connect() as connection,
             ):
                 for warning in await driver.warnings(connection, self._settings):
-                    logger.warning(warning)
+                    logger.warning("%s", warning)
         except (AppError, exc.SQLAlchemyError, OSError, TimeoutError) as error:
             logger.warning("The database can't be reached yet: %s", error)
 

@@ -25,7 +25,8 @@ def watch(database: Database) -> None:
     _databases.add(database)
 
 
-def _connections(_: CallbackOptions) -> Iterable[Observation]:
+def connections(_: CallbackOptions) -> Iterable[Observation]:
+    """Count the connections of each pool, used and idle."""
     for database in _databases:
         for name, engine in (("write", database.write_engine), ("read", database.read_engine)):
             if isinstance(pool := engine.pool, QueuePool):
@@ -36,7 +37,7 @@ def _connections(_: CallbackOptions) -> Iterable[Observation]:
 
 get_meter("app.db").create_observable_up_down_counter(
     "db.client.connection.count",
-    callbacks=[_connections],
+    callbacks=[connections],
     unit="{connection}",
     description="Connections of each pool, used and idle.",
 )

@@ -5,7 +5,8 @@ from typing import Any
 from uuid import UUID
 
 from sqlalchemy import DateTime, Dialect, MetaData, String
-from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+from sqlalchemy.engine.default import DefaultExecutionContext
+from sqlalchemy.orm import DeclarativeBase, Mapped, declared_attr, mapped_column
 from sqlalchemy.types import TypeDecorator
 from uuid_utils.compat import uuid7
 
@@ -18,6 +19,11 @@ class UTCDateTime(TypeDecorator[datetime]):
 
     impl = DateTime(timezone=True)
     cache_ok = True
+
+    @property
+    def python_type(self) -> type[datetime]:
+        """The type of its values."""
+        return datetime
 
     def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
         """Turn an aware time to UTC; refuse a naive one, for nobody knows what it means."""
@@ -59,11 +65,16 @@ class Identified:
     id: Mapped[UUID] = mapped_column(primary_key=True, default=uuid7, sort_order=-1)
 
 
+def _as_created(context: DefaultExecutionContext) -> datetime:
+    created: datetime = context.get_current_parameters()["created_at"]  # type: ignore[no-untyped-call]
+    return created
+
+
 class Timestamped:
-    """When a row came to be and when it last changed."""
+    """When a row came to be and when it last changed: the same time, as long as it has not."""
 
     created_at: Mapped[datetime] = mapped_column(default=now, sort_order=1)
-    updated_at: Mapped[datetime] = mapped_column(default=now, onupdate=now, sort_order=1)
+    updated_at: Mapped[datetime] = mapped_column(default=_as_created, onupdate=now, sort_order=1)
 
 
 class Versioned:
@@ -74,6 +85,11 @@ class Versioned:
     """
 
     version: Mapped[int] = mapped_column(default=1, sort_order=1)
+
+    @declared_attr.directive
+    def __mapper_args__(cls) -> dict[str, Any]:  # noqa: N805
+        """Let a flush check and raise the version."""
+        return {"version_id_col": cls.version}
 
 
 class SoftDeleted:

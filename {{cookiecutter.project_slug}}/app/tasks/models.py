@@ -74,7 +74,7 @@ class Task(Identified, Timestamped, Versioned, SoftDeleted, Base):
     )
     due_at: Mapped[datetime | None]
 
-    tags: Mapped[list[Tag]] = relationship(secondary=task_tags, order_by=Tag.name, lazy="raise")
+    tags: Mapped[list[Tag]] = relationship(secondary=task_tags, lazy="raise")
     comments: Mapped[list[Comment]] = relationship(
         back_populates="task", order_by=(Comment.created_at, Comment.id), lazy="raise"
     )

@@ -48,7 +48,7 @@ async def create_task(
 ) -> Task:
     """Create a task. Tags that are new are created with it."""
     (task,) = await tasks.create([body])
-    response.headers["Location"] = str(request.url_for("get_task", task_id=task.id))
+    response.headers["Location"] = f"{request.url.path}/{task.id}"
     response.headers["ETag"] = etag(task.version)
     return task
 

@@ -1,19 +1,23 @@
 """What clients send and get. None of these is a table: internal columns can't leak."""
 
 from datetime import datetime
-from operator import attrgetter
 from typing import Annotated, Literal
 from uuid import UUID
 
 from pydantic import MISSING, BeforeValidator, Field
 
 from app.schemas import Body, PageQuery, Public, Text, UTCTime
-from app.tasks.models import TaskStatus
+from app.tasks.models import Tag, TaskStatus
 
 Title = Annotated[Text, Field(min_length=1, max_length=200)]
 Description = Annotated[Text, Field(max_length=10_000)]
 TagName = Annotated[Text, Field(min_length=1, max_length=50)]
 TagNames = Annotated[list[TagName], Field(max_length=20)]
+
+
+def _sorted_names(tags: list[Tag]) -> list[str]:
+    # Sorted here: a task that was just written has them in no order, and each database another.
+    return sorted(tag.name for tag in tags)
 
 
 class TaskCreate(Body):
@@ -60,7 +64,7 @@ class TaskPublic(Public):
     description: str | None
     status: TaskStatus
     due_at: datetime | None
-    tags: list[Annotated[str, BeforeValidator(attrgetter("name"), json_schema_input_type=str)]]
+    tags: Annotated[list[str], BeforeValidator(_sorted_names, json_schema_input_type=list[str])]
     version: int
     created_at: datetime
     updated_at: datetime

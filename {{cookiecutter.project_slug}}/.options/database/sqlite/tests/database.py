@@ -2,7 +2,7 @@
 
 import shutil
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from itertools import count
 from pathlib import Path
 
@@ -32,10 +32,12 @@ class Databases:
 
 @asynccontextmanager
 async def databases(folder: Path, worker: str) -> AsyncIterator[Databases]:
-    """Keep the databases of one test process in ``folder``."""
-    (own := folder / worker).mkdir()
+    """Keep the databases of one test process in a part of ``folder``."""
+    (own := folder / worker).mkdir(parents=True)
     yield Databases(own)
     shutil.rmtree(own)
+    with suppress(OSError):  # another process still has its own in there
+        folder.rmdir()
 
 
 def _path(url: str) -> str:

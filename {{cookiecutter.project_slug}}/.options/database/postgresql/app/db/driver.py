@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import asyncpg
 from pydantic import BeforeValidator, Field
-from pydantic_settings import BaseSettings
+from pydantic_settings import BaseSettings, NoDecode
 from sqlalchemy import URL, Connection, event, make_url, text
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.exc import ArgumentError, DBAPIError, DisconnectionError
@@ -63,12 +63,16 @@ def parse_url(value: object) -> URL:
     return url.set(drivername="postgresql+asyncpg")
 
 
+# NoDecode: pydantic-settings would read what is a tuple beneath as JSON.
+DatabaseURL = Annotated[URL, NoDecode, BeforeValidator(parse_url)]
+
+
 class DriverSettings(BaseSettings):
     """The settings of the database."""
 
-    database_url: Annotated[URL, BeforeValidator(parse_url)]
+    database_url: DatabaseURL
     """The database. Required."""
-    database_read_url: Annotated[URL, BeforeValidator(parse_url)] | None = None
+    database_read_url: DatabaseURL | None = None
     """A replica to read from; without one, reads go to ``DATABASE_URL`` too."""
     database_pool_size: int = Field(default=5, ge=1, le=1000)
     """Connections for transactions, in each worker."""
@@ -161,8 +165,10 @@ async def warnings(connection: AsyncConnection, settings: Settings) -> Sequence[
     if wanted <= allowed:
         return []
     return [
-        f"{settings.workers} workers of {each} connections may want {wanted}, the server allows "
-        f"{allowed}: lower WORKERS or DATABASE_POOL_SIZE, or raise its max_connections"
+        (
+            f"{settings.workers} workers of {each} connections may want {wanted}, the server "
+            f"allows {allowed}: lower WORKERS or DATABASE_POOL_SIZE, or raise its max_connections"
+        )
     ]
 
 
@@ -180,8 +186,11 @@ def translate(error: DBAPIError) -> AppError | None:
     # The classes of https://www.postgresql.org/docs/current/errcodes-appendix.html
     if state[:2] in {"22", "23"}:  # data exception, other integrity constraint
         return Unprocessable("A value is missing or out of range.")
-    if state[:2] in {"08", "40", "53", "55", "57"} or error.connection_invalidated:
-        # connection lost, deadlock, out of resources, locked, cancelled or shut down
+    if (
+        state[:2] in {"08", "40", "53", "55", "57"}  # lost, deadlock, out of memory, locked, ended
+        or state == asyncpg.ReadOnlySQLTransactionError.sqlstate  # the primary is one no longer
+        or error.connection_invalidated
+    ):
         return Unavailable("The database can't answer now.")
     return None
 

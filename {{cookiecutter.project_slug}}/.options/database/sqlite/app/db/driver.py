@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field
-from pydantic_settings import BaseSettings
+from pydantic_settings import BaseSettings, NoDecode
 from sqlalchemy import URL, Connection, event, make_url
 from sqlalchemy.dialects.sqlite import insert
 from sqlalchemy.exc import ArgumentError, DBAPIError
@@ -64,10 +64,24 @@ def parse_url(text: object) -> URL:
     return url.set(drivername="sqlite+aiosqlite")
 
 
+# Error codes that say nothing of the statement: the same one may succeed soon.
+_TEMPORARY = (
+    "SQLITE_BUSY",
+    "SQLITE_CANTOPEN",
+    "SQLITE_FULL",
+    "SQLITE_IOERR",
+    "SQLITE_LOCKED",
+    "SQLITE_READONLY",
+)
+
+# NoDecode: pydantic-settings would read what is a tuple beneath as JSON.
+DatabaseURL = Annotated[URL, NoDecode, BeforeValidator(parse_url)]
+
+
 class DriverSettings(BaseSettings):
     """The settings of the database."""
 
-    database_url: Annotated[URL, BeforeValidator(parse_url)] = parse_url("sqlite:///app.db")
+    database_url: DatabaseURL = parse_url("sqlite:///app.db")
     """The database file."""
     database_read_pool_size: int = Field(default=5, ge=1, le=1000)
     """Connections for reading, in each worker. One more writes."""
@@ -156,9 +170,7 @@ def translate(error: DBAPIError) -> AppError | None:
         return Conflict("This refers to something that is not there, or is still referred to.")
     if name in {"SQLITE_CONSTRAINT_NOTNULL", "SQLITE_CONSTRAINT_CHECK"}:
         return Unprocessable("A value is missing or out of range.")
-    if name.startswith(
-        ("SQLITE_BUSY", "SQLITE_LOCKED", "SQLITE_FULL", "SQLITE_IOERR", "SQLITE_CANTOPEN")
-    ) or (name.startswith("SQLITE_READONLY") and "query_only" not in message):
+    if name.startswith(_TEMPORARY):
         return Unavailable("The database can't answer now.")
     return None
 

@@ -1,0 +1,40 @@
+# The same verbs as in a rendered service: `uv run just <verb>`.
+
+# Ruff would put a cache beside the pyproject.toml in the template tree, and be rendered with it.
+export RUFF_CACHE_DIR := justfile_directory() / ".ruff_cache"
+
+# So that uv takes the environment of the rendered service there, not this one.
+unexport VIRTUAL_ENV
+
+set windows-shell := ["powershell.exe", "-NoLogo", "-Command"]
+
+# List the verbs
+[private]
+default:
+    @just --list --unsorted
+
+# Render a service (sqlite or postgresql) and serve it with reload
+dev database="sqlite": (render database)
+    uv run --directory .rendered/{{ database }}/my-service just dev
+
+# Run the template's tests, with arguments for pytest such as `-k files`
+test *arguments:
+    uv run pytest {{ arguments }}
+
+# Everything that CI checks
+check: lint test
+
+# Format check, lint and types: the quick half of `check`
+lint:
+    uv run ruff format --check .
+    uv run ruff check .
+    uv run mypy
+
+# Repair what can be repaired
+fix:
+    uv run ruff check --fix .
+    uv run ruff format .
+
+# Render a service into .rendered/<database>/, with answers such as license=Apache-2.0
+render database="sqlite" *answers:
+    uv run cookiecutter . --no-input --default-config --overwrite-if-exists --output-dir .rendered/{{ database }} database={{ database }} {{ answers }}

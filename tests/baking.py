@@ -1,0 +1,84 @@
+"""What the tests render from, and what they get to hold."""
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+ROOT: Final = Path(__file__).resolve().parent.parent
+TREE: Final = ROOT / "{{cookiecutter.project_slug}}"
+
+DATABASES: Final = ("sqlite", "postgresql")
+LICENSES: Final = ("MIT", "Apache-2.0", "BSD-3-Clause", "Proprietary")
+
+# Set by whoever runs the tests; a rendered service must neither see nor need it.
+FOREIGN_VARIABLES: Final = (
+    "COV_",
+    "COVERAGE_",
+    "DATABASE_",
+    "PYTEST_",
+    "TEST_DATABASE_",
+    "UV_RUN_RECURSION_DEPTH",
+    "VIRTUAL_ENV",
+)
+
+
+def clean_environment(**changes: str) -> dict[str, str]:
+    """Give the environment of a user who has uv and nothing else of ours."""
+    own_scripts = Path(sys.prefix).resolve()
+    search_path = [
+        folder
+        for folder in os.environ["PATH"].split(os.pathsep)
+        if not Path(folder).resolve().is_relative_to(own_scripts)
+    ]
+    kept = {
+        name: value for name, value in os.environ.items() if not name.startswith(FOREIGN_VARIABLES)
+    }
+    return kept | {"PATH": os.pathsep.join(search_path)} | changes
+
+
+def copy_template(target: Path) -> Path:
+    """Copy what Cookiecutter reads, without caches: it would render whatever lies in the tree."""
+    lines = (ROOT / ".gitignore").read_text(encoding="utf-8").splitlines()
+    names = [line.rstrip("/") for line in lines if line and not line.startswith("#")]
+    target.mkdir()
+    shutil.copy2(ROOT / "cookiecutter.json", target)
+    for folder in (ROOT / "hooks", TREE):
+        shutil.copytree(folder, target / folder.name, ignore=shutil.ignore_patterns(*names))
+    return target
+
+
+@dataclass(frozen=True)
+class Project:
+    """A rendered service."""
+
+    path: Path
+    answers: Mapping[str, str]
+
+    def files(self) -> set[str]:
+        """Every file, as a POSIX path relative to the project."""
+        return {
+            file.relative_to(self.path).as_posix()
+            for file in self.path.rglob("*")
+            if not file.is_dir()
+        }
+
+    def text(self, file: str) -> str:
+        """Give the text of a file."""
+        return (self.path / file).read_text(encoding="utf-8")
+
+    def run(self, *command: str, **environment: str) -> subprocess.CompletedProcess[str]:
+        """Run a command in the project, as its user would."""
+        return subprocess.run(
+            command,
+            cwd=self.path,
+            env=clean_environment(**environment),
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            encoding="utf-8",
+            check=False,
+        )

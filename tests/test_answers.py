@@ -1,0 +1,284 @@
+"""Answers are data: a bad one is refused in one sentence, an awkward one stands as it was typed."""
+
+import json
+import re
+import shutil
+import tomllib
+from pathlib import Path
+from typing import Protocol
+
+import pytest
+from cookiecutter.exceptions import FailedHookException
+from cookiecutter.main import cookiecutter
+
+from tests.baking import DATABASES, LICENSES, Project
+from tests.conftest import Bake, CommandLine
+from tests.test_render import contents, parse
+
+EMPTY = "is empty: write at least one visible character."
+SPACE = "begins or ends with a space: remove it."
+CONTROL = "holds a line break or a control character: write one line of plain text."
+NOT_A_NAME = (
+    "is not a name: begin with a letter a-z, go on with lower-case letters and digits, "
+    "join words by single hyphens or underscores, use 50 characters at most."
+)
+NOT_AN_EMAIL = "is not an e-mail address: write one such as you@example.com."
+
+
+def reserved(slug: str) -> str:
+    return (
+        "is reserved (a folder of the service, a dependency of it, or a word of Python or "
+        f"Windows): add a word, as in my-{slug}."
+    )
+
+
+TEXTS = ("project_name", "description", "author_name")
+REFUSED = [
+    *((question, "", f"'' {EMPTY}") for question in TEXTS),
+    *((question, "a\nb", rf"'a\nb' {CONTROL}") for question in TEXTS),
+    ("project_name", "x\n", rf"'x\n' {CONTROL}"),
+    ("project_name", " \t ", rf"' \t ' {EMPTY}"),
+    ("project_name", " x", f"' x' {SPACE}"),
+    ("project_name", "x" * 101, f"'{'x' * 40}...' has 101 characters: use 100 at most."),
+    ("description", "x" * 201, f"'{'x' * 40}...' has 201 characters: use 200 at most."),
+    ("author_name", "x" * 101, f"'{'x' * 40}...' has 101 characters: use 100 at most."),
+    ("description", "nul \0", rf"'nul \x00' {CONTROL}"),
+    ("description", "line\u2028end", rf"'line\u2028end' {CONTROL}"),
+    ("description", "lone \ud800", rf"'lone \ud800' {CONTROL}"),
+    ("description", "none \uffff", rf"'none \uffff' {CONTROL}"),
+    ("project_slug", "", f"'' {NOT_A_NAME}"),
+    ("project_slug", "x" * 51, f"'{'x' * 40}...' {NOT_A_NAME}"),
+    ("project_slug", "x" * 300, f"'{'x' * 40}...' {NOT_A_NAME}"),
+    *(
+        ("project_slug", slug, f"{slug!a} {NOT_A_NAME}")
+        for slug in (
+            *(".", "..", "../up", "a/b", "a/../b", "/abs/olute", "~", "a\\b", "C:\\x", "a:b"),
+            *("My-Service", "my service", "1st", "-x", "x-", "a--b", "a__b", "a.b", "caf\u00e9"),
+            *("x\n", "\U0001f680", "$(x)", "x;y", "*"),
+        )
+    ),
+    *(
+        ("project_slug", slug, f"{slug!r} {reserved(slug)}")
+        for slug in (
+            *("app", "test", "tests", "migrations", "scripts"),
+            *("class", "none", "match", "json", "email", "asyncio"),
+            *("fastapi", "sqlalchemy", "pydantic-settings", "pydantic_settings"),
+            *("con", "nul", "com1", "lpt9"),
+        )
+    ),
+    *(
+        ("author_email", email, f"{email!r} {NOT_AN_EMAIL}")
+        for email in ("", "x", "x@", "@x.org", "x@y", "x@y.", "x@.org", "x@y..org", "a@b@c.org")
+    ),
+    *(
+        ("author_email", email, f"{email!r} {NOT_AN_EMAIL}")
+        for email in ("a b@c.org", "a@c.org\n", '"@c.org', "\\@c.org", "A <a@c.org>", "\0@c.org")
+    ),
+    ("author_email", "x" * 250 + "@c.org", f"'{'x' * 40}...' {NOT_AN_EMAIL}"),
+]
+
+PAYLOAD = """__import__('os').system('touch pwned')"""
+AWKWARD = [
+    'Say "hi" to O\'Brien',
+    r"C:\new\table \" \\ \u0041 \N{DASH} \x41 \{0}\1",
+    "$HOME ${HOME} $(id) `id` %PATH% $$ !x",
+    "# not: a - comment",
+    "a: b, c #d",
+    "<b>bold</b> & &amp; <!-- x -->",
+    "\U0001f680 Zo\u00eb \u20ac \u4fa1\u683c",
+    "\U0001f468\u200d\U0001f469\u200d\U0001f467 family",
+    "\u05e9\u05dc\u05d5\u05dd \u0639\u0627\u0644\u0645",
+    "no-break\u00a0space",
+    "{'a': [1]} } {x} %s %(x)s",
+    "[x](y) *z* _w_ | > ~~v~~",
+    *("yes", "null", "~", "1.0", "0x10", "---", "- item", "*anchor", "&ref", "!tag", "@home", "%"),
+    f'"""+{PAYLOAD}+"""',
+    f"'''+{PAYLOAD}+'''",
+    f"'); {PAYLOAD}; ('",
+    f"\\'); {PAYLOAD}; (\\'",
+    "x" * 100,
+]
+TYPED = [
+    "{{ 7 * 7 }}",
+    "{% raw %}",
+    "{# gone #}",
+    "#% if x",
+    "{{ cookiecutter.update(project_name='pwned') }}",
+]
+
+
+def shows(project: Project, text: str) -> None:
+    """Check that a text given as name, description and author stands everywhere as typed."""
+    pyproject = tomllib.loads(project.text("pyproject.toml"))
+    assert pyproject["project"]["description"] == text
+    assert pyproject["project"]["authors"] == [{"name": text, "email": "you@example.com"}]
+    assert pyproject["tool"]["app"]["title"] == text
+    assert project.text("README.md").startswith(f"# {text}\n")
+    assert f"Copyright (c) {text}\n" in project.text("LICENSE")
+    parse(project)
+    assert not list(project.path.parent.rglob("*pwned*"))
+
+
+class Refuse(Protocol):
+    """Renders with one bad answer, and gives what the user is told."""
+
+    def __call__(self, question: str, answer: str) -> str: ...
+
+
+@pytest.fixture
+def refuse(template: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> Refuse:
+    """Check that nothing is left behind, too."""
+    output = tmp_path / "output"
+    output.mkdir()
+
+    def render(question: str, answer: str) -> str:
+        with pytest.raises(FailedHookException):
+            cookiecutter(
+                str(template),
+                no_input=True,
+                default_config=True,
+                extra_context={question: answer},
+                output_dir=str(output),
+            )
+        assert list(tmp_path.iterdir()) == [output]
+        assert not list(output.iterdir())
+        return capfd.readouterr().err
+
+    return render
+
+
+@pytest.mark.parametrize(("question", "answer", "sentence"), REFUSED)
+def test_a_bad_answer_is_refused_in_one_sentence(
+    refuse: Refuse, question: str, answer: str, sentence: str
+) -> None:
+    assert refuse(question, answer) == f"{question} {sentence}\n"
+
+
+@pytest.mark.parametrize("database", DATABASES)
+def test_no_slug_can_be_the_name_of_a_dependency(bake: Bake, refuse: Refuse, database: str) -> None:
+    pyproject = tomllib.loads(bake(database=database).text("pyproject.toml"))
+    requirements = [
+        *pyproject["project"]["dependencies"],
+        *(one for group in pyproject["dependency-groups"].values() for one in group),
+    ]
+
+    assert requirements
+    for requirement in requirements:
+        name = re.split(r"[^\w-]", requirement)[0].lower()
+        assert refuse("project_slug", name) == f"project_slug {name!r} {reserved(name)}\n"
+
+
+@pytest.mark.parametrize(
+    ("argument", "sentence"),
+    [
+        ("project_name=", f"project_name '' {EMPTY}\n"),
+        ("project_name=Test", f"project_slug 'test' {reserved('test')}\n"),
+        ("project_name=\U0001f680", f"project_slug '' {NOT_A_NAME}\n"),
+        ("project_slug=a/b", f"project_slug 'a/b' {NOT_A_NAME}\n"),
+        ("project_slug=../up", f"project_slug '../up' {NOT_A_NAME}\n"),
+        ("author_email=me", f"author_email 'me' {NOT_AN_EMAIL}\n"),
+    ],
+)
+def test_the_command_line_says_so_and_fails(
+    command_line: CommandLine, tmp_path: Path, argument: str, sentence: str
+) -> None:
+    output = tmp_path / "output"
+    output.mkdir()
+
+    done = command_line(output, "--no-input", argument)
+
+    assert done.returncode == 1
+    assert done.stderr == sentence
+    assert list(tmp_path.iterdir()) == [output]
+    assert not list(output.iterdir())
+
+
+@pytest.mark.parametrize("argument", ["database=mysql", "license=WTFPL"])
+def test_cookiecutter_itself_refuses_a_choice_that_is_none(
+    command_line: CommandLine, tmp_path: Path, argument: str
+) -> None:
+    done = command_line(tmp_path, "--no-input", argument)
+
+    assert done.returncode == 1
+    assert "but the choices are [" in done.stderr.splitlines()[-1]
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("question", ["database", "license"])
+def test_a_replayed_choice_that_is_none_is_refused(
+    bake: Bake, command_line: CommandLine, tmp_path: Path, question: str
+) -> None:
+    replay = tmp_path / "replay.json"
+    answers = {**bake().answers, question: "other"}
+    replay.write_text(json.dumps({"cookiecutter": answers}), encoding="utf-8")
+
+    done = command_line(tmp_path, "--replay-file", str(replay))
+
+    choices = ", ".join({"database": DATABASES, "license": LICENSES}[question])
+    assert done.returncode == 1
+    assert done.stderr == f"{question} 'other' is not a choice: use one of {choices}.\n"
+    assert list(tmp_path.iterdir()) == [replay]
+
+
+def test_a_folder_that_exists_is_left_alone(
+    bake: Bake, command_line: CommandLine, tmp_path: Path
+) -> None:
+    shutil.copytree(bake().path, tmp_path / "my-service")
+    (tmp_path / "my-service" / "README.md").write_text("mine\n", encoding="utf-8")
+    before = contents(tmp_path)
+
+    done = command_line(tmp_path, "--no-input", "database=postgresql")
+
+    assert done.returncode == 1
+    assert done.stdout == 'Error: "my-service" directory already exists\n'
+    assert contents(tmp_path) == before
+
+
+def test_a_refusal_spares_a_folder_that_was_to_be_overwritten(
+    command_line: CommandLine, tmp_path: Path
+) -> None:
+    (tmp_path / "my-service").mkdir()
+    (tmp_path / "my-service" / "mine").touch()
+
+    done = command_line(tmp_path, "--no-input", "--overwrite-if-exists", "author_email=me")
+
+    assert done.returncode == 1
+    assert [file.name for file in (tmp_path / "my-service").iterdir()] == ["mine"]
+
+
+@pytest.mark.parametrize("text", AWKWARD)
+def test_an_awkward_answer_stands_as_typed(bake: Bake, text: str) -> None:
+    shows(bake(project_name=text, project_slug="orders", description=text, author_name=text), text)
+
+
+@pytest.mark.parametrize("text", TYPED)
+def test_jinja_at_a_prompt_is_only_text(
+    command_line: CommandLine, tmp_path: Path, text: str
+) -> None:
+    answers = [text, "orders", text, text, "", "", ""]
+
+    done = command_line(tmp_path, typed="\n".join(answers) + "\n")
+
+    assert done.returncode == 0, done.stdout + done.stderr
+    shows(Project(tmp_path / "orders", {}), text)
+
+
+@pytest.mark.parametrize(
+    ("name", "slug"),
+    [
+        ("My Service", "my-service"),
+        ("Lucía's API 2.0", "lucia-s-api-2-0"),
+        ("under_score", "under-score"),
+        ("x" * 30 + " " + "y" * 30, "x" * 30),
+    ],
+)
+def test_the_slug_is_derived_from_the_name(bake: Bake, name: str, slug: str) -> None:
+    assert bake(project_name=name).path.name == slug
+
+
+@pytest.mark.parametrize("slug", ["a", "a1", "my_service-2", "x" * 50])
+def test_a_good_slug_is_taken_as_it_is(bake: Bake, slug: str) -> None:
+    project = bake(project_slug=slug)
+
+    assert project.path.name == slug
+    assert tomllib.loads(project.text("pyproject.toml"))["project"]["name"] == slug

@@ -1,0 +1,130 @@
+"""Which files a render holds: exactly these, for each answer."""
+
+import itertools
+
+import pytest
+
+from tests.baking import DATABASES, LICENSES, TREE
+from tests.conftest import Bake
+
+COMMON = """
+    .gitignore
+    AGENTS.md
+    README.md
+    app/__init__.py
+    app/__main__.py
+    app/api.py
+    app/db/__init__.py
+    app/db/engine.py
+    app/db/metrics.py
+    app/db/models.py
+    app/db/repository.py
+    app/db/session.py
+    app/errors.py
+    app/etag.py
+    app/health.py
+    app/main.py
+    app/pagination.py
+    app/project.py
+    app/schemas.py
+    app/settings.py
+    app/tasks/__init__.py
+    app/tasks/models.py
+    app/tasks/repository.py
+    app/tasks/router.py
+    app/tasks/schemas.py
+    justfile
+    migrations/env.py
+    migrations/script.py.mako
+    migrations/versions/2026_11_20_0000_4d1f0c7e2a95_tasks.py
+    pyproject.toml
+    tests/__init__.py
+    tests/conftest.py
+    tests/tasks/__init__.py
+    tests/tasks/helpers.py
+    tests/tasks/test_batch.py
+    tests/tasks/test_comments.py
+    tests/tasks/test_concurrency.py
+    tests/tasks/test_create.py
+    tests/tasks/test_delete.py
+    tests/tasks/test_get.py
+    tests/tasks/test_list.py
+    tests/tasks/test_public.py
+    tests/tasks/test_repository.py
+    tests/tasks/test_statements.py
+    tests/tasks/test_tags.py
+    tests/tasks/test_update.py
+    tests/test_engine.py
+    tests/test_errors.py
+    tests/test_failure_modes.py
+    tests/test_health.py
+    tests/test_main.py
+    tests/test_migrations.py
+    tests/test_models.py
+    tests/test_sessions.py
+    tests/test_settings.py
+    tests/things.py
+""".split()
+
+BROUGHT_BY = {
+    "sqlite": """
+        .env.example
+        app/db/driver.py
+        tests/database.py
+        tests/test_driver.py
+    """.split(),
+    "postgresql": """
+        .env.example
+        app/db/driver.py
+        scripts/__init__.py
+        scripts/embedded_postgres.py
+        tests/database.py
+        tests/test_driver.py
+    """.split(),
+    **{license_: ["LICENSE"] for license_ in LICENSES},
+}
+
+
+@pytest.mark.parametrize("license_", LICENSES)
+@pytest.mark.parametrize("database", DATABASES)
+def test_a_render_holds_exactly_the_files_of_its_answers(
+    bake: Bake, database: str, license_: str
+) -> None:
+    project = bake(database=database, license=license_)
+
+    expected = {*COMMON, *BROUGHT_BY[database], *BROUGHT_BY[license_]}
+    assert sorted(project.files() - expected) == [], "files that nobody expects"
+    assert sorted(expected - project.files()) == [], "files that are missing"
+
+
+def brought_by_options() -> dict[str, dict[str, set[str]]]:
+    """Give the files of each answer of each question."""
+    return {
+        question.name: {
+            answer.name: {
+                file.relative_to(answer).as_posix() for file in answer.rglob("*") if file.is_file()
+            }
+            for answer in question.iterdir()
+        }
+        for question in (TREE / ".options").iterdir()
+        if question.is_dir()
+    }
+
+
+def test_every_option_folder_is_an_answer() -> None:
+    assert {question: set(answers) for question, answers in brought_by_options().items()} == {
+        "database": set(DATABASES),
+        "license": set(LICENSES),
+    }
+
+
+def test_no_file_is_brought_by_two_questions_or_lies_in_the_tree_as_well() -> None:
+    brought = {
+        question: set[str]().union(*answers.values())
+        for question, answers in brought_by_options().items()
+    }
+
+    for (one, files), (other, others) in itertools.combinations(brought.items(), 2):
+        assert not files & others, f"brought by {one} and by {other}"
+    for question, files in brought.items():
+        assert not {file for file in files if (TREE / file).exists()}, f"tree and {question}"

@@ -1,0 +1,136 @@
+"""What is in the files of a render: nothing of the template, no stray line, the same bytes."""
+
+import json
+import re
+import tomllib
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import yaml
+from pytest_cookies.plugin import Cookies
+
+from tests.baking import DATABASES, LICENSES, TREE, Project, copy_template
+from tests.conftest import Bake, CommandLine
+
+LEFTOVER = re.compile(r"\{%|\{#|#%|(?<!\$)\{\{|cookiecutter", re.IGNORECASE)
+# `{{` is also just's own syntax and that of f-strings, as `${{` is that of workflows.
+LEFTOVER_BUT_BRACES = re.compile(r"\{%|\{#|#%|cookiecutter", re.IGNORECASE)
+
+ANSWERS = [
+    *({"database": database} for database in DATABASES),
+    *({"license": license_} for license_ in LICENSES),
+]
+each_answer = pytest.mark.parametrize(
+    "answers", ANSWERS, ids=[answer for answers in ANSWERS for answer in answers.values()]
+)
+
+
+def parse(project: Project) -> dict[str, object]:
+    """Parse every TOML, YAML and JSON file."""
+    parsers: dict[str, Callable[[str], object]] = {
+        ".json": json.loads,
+        ".toml": tomllib.loads,
+        ".yaml": lambda text: list(yaml.safe_load_all(text)),
+        ".yml": lambda text: list(yaml.safe_load_all(text)),
+    }
+    return {
+        file: parsers[suffix](project.text(file))
+        for file in project.files()
+        if (suffix := Path(file).suffix) in parsers
+    }
+
+
+def contents(folder: Path) -> dict[str, tuple[bytes, int]]:
+    """Give the bytes and the permissions of every file."""
+    return {
+        file.relative_to(folder).as_posix(): (file.read_bytes(), file.stat().st_mode)
+        for file in folder.rglob("*")
+        if file.is_file()
+    }
+
+
+@each_answer
+def test_nothing_of_the_template_is_left(bake: Bake, answers: dict[str, str]) -> None:
+    project = bake(**answers)
+
+    assert not (project.path / ".options").exists()
+    for file in project.files():
+        pattern = LEFTOVER_BUT_BRACES if file.endswith((".py", "justfile")) else LEFTOVER
+        assert not pattern.search(project.text(file)), file
+
+
+@each_answer
+def test_no_stray_blank_line_or_space(bake: Bake, answers: dict[str, str]) -> None:
+    project = bake(**answers)
+
+    for file in project.files():
+        text = project.text(file)
+        if text:
+            assert not text.startswith("\n"), file
+            assert text.endswith("\n"), file
+            assert not text.endswith("\n\n"), file
+        assert "\r" not in text, file
+        assert not re.search(r"[ \t]$", text, re.MULTILINE), file
+        # Two blank lines stand only between the definitions of a Python module.
+        blank = r"\n{4}" if file.endswith((".py", ".py.mako")) else r"\n{3}"
+        assert not re.search(blank, text), file
+
+
+@each_answer
+def test_every_toml_yaml_and_json_parses(bake: Bake, answers: dict[str, str]) -> None:
+    assert "pyproject.toml" in parse(bake(**answers))
+
+
+def test_python_and_mako_are_copied_as_they_are(cookies_session: Cookies, tmp_path: Path) -> None:
+    template = copy_template(tmp_path / "clone")
+    text = "{{ cookiecutter.project_name }}\n#% if x\n\n\n"
+    for name in ("plain.py", "plain.mako"):
+        (template / TREE.name / name).write_text(text, encoding="utf-8")
+
+    result = cookies_session.bake(template=str(template))
+
+    for name in ("plain.py", "plain.mako"):
+        assert Project(result.project_path, {}).text(name) == text
+
+
+def test_the_same_answers_give_the_same_bytes_anywhere(
+    bake: Bake, command_line: CommandLine, tmp_path: Path
+) -> None:
+    elsewhere = tmp_path / "else where"
+    elsewhere.mkdir()
+
+    for folder, umask, environment in (
+        (tmp_path, 0o022, {"TZ": "UTC", "LC_ALL": "C", "PYTHONHASHSEED": "1"}),
+        (elsewhere, 0o077, {"TZ": "Asia/Tokyo", "LC_ALL": "C.UTF-8", "PYTHONHASHSEED": "2"}),
+    ):
+        done = command_line(folder, "--no-input", "database=postgresql", umask=umask, **environment)
+        assert done.returncode == 0, done.stdout + done.stderr
+
+    first = contents(tmp_path / "my-service")
+    assert first == contents(elsewhere / "my-service")
+    assert first == contents(bake(database="postgresql").path)
+
+
+def test_the_next_steps_are_the_verbs_of_the_service(
+    bake: Bake, command_line: CommandLine, tmp_path: Path
+) -> None:
+    done = command_line(tmp_path, "--no-input", "project_slug=orders", PYTHONIOENCODING="ascii")
+
+    assert done.stdout.isascii()
+    assert "cd orders\n" in done.stdout
+    verbs = re.findall(r"uv run just (\w+)", done.stdout)
+    assert verbs == ["dev", "test", "check"]
+    recipes = re.findall(r"^(\w+)[^:=\n]*:(?!=)", bake().text("justfile"), re.MULTILINE)
+    assert set(verbs) <= set(recipes)
+
+
+def test_the_prompts_are_human_and_enter_takes_the_defaults(
+    bake: Bake, command_line: CommandLine, tmp_path: Path
+) -> None:
+    done = command_line(tmp_path, typed="\n" * 7)
+
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert contents(tmp_path / "my-service") == contents(bake().path)
+    assert "What is the service called?" in done.stdout
+    assert not re.search(r"project_name|project_slug|author_|Select ", done.stdout)

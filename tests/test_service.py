@@ -1,0 +1,154 @@
+"""A rendered service, used as its README says: installed, checked, migrated, served.
+
+Slow, for it installs the service; `uv run pytest -m "not slow"` leaves it out.
+"""
+
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import httpx2
+import psutil
+import pytest
+
+from tests.baking import DATABASES, Project, clean_environment
+from tests.conftest import Bake
+
+pytestmark = pytest.mark.slow
+
+URLS = {
+    "sqlite": "sqlite:///service.db",
+    "postgresql": "postgresql://localhost:5432/service",
+}
+
+
+def succeeded(done: subprocess.CompletedProcess[str]) -> str:
+    """Give the output of a command that must not fail."""
+    assert done.returncode == 0, f"{done.args}\n{done.stdout}\n{done.stderr}"
+    return done.stdout
+
+
+@pytest.fixture(scope="module", params=DATABASES)
+def database(request: pytest.FixtureRequest) -> str:
+    """Give each answer in turn."""
+    return str(request.param)
+
+
+@pytest.fixture(scope="module")
+def service(bake: Bake, database: str) -> Iterator[Project]:
+    """Give an installed render of this module's own: running it leaves data behind.
+
+    It lies outside pytest's folder, which every start of pytest closes to other users: as root, the
+    embedded PostgreSQL runs as another user.
+    """
+    rendered = bake(database=database)
+    with tempfile.TemporaryDirectory(prefix=f"{database}-") as folder:
+        path = shutil.copytree(rendered.path, Path(folder, rendered.path.name))
+        project = Project(path, rendered.answers)
+        succeeded(project.run("uv", "sync"))
+        yield project
+
+
+def test_its_own_check_passes(service: Project) -> None:
+    # A folder for temporary files of its own: a pytest elsewhere must not close it, see `service`.
+    succeeded(service.run("uv", "run", "just", "check", TMPDIR=str(service.path.parent)))
+
+
+@pytest.mark.parametrize(
+    ("variable", "value"),
+    [
+        ("DATABASE_URL", "mysql://user:secret@host/name"),
+        ("DATABASE_URL", "other"),
+        ("DATABASE_POOL_TIMEOUT", "abc"),
+        ("PORT", "abc"),
+    ],
+)
+def test_a_bad_setting_is_named_in_one_line(
+    service: Project, database: str, variable: str, value: str
+) -> None:
+    if value == "other":
+        value = next(url for name, url in URLS.items() if name != database)
+    environment = {"DATABASE_URL": URLS[database], variable: value}
+
+    done = service.run("uv", "run", "python", "-m", "app", **environment)
+
+    assert done.returncode != 0
+    assert done.stderr.startswith(f"{variable}: ")
+    assert done.stderr.count("\n") == 1
+    assert "secret" not in done.stderr
+
+
+def test_a_migration_is_a_revision_with_a_timestamp(service: Project) -> None:
+    succeeded(service.run("uv", "run", "just", "migrate"))
+    versions = service.path / "migrations" / "versions"
+    before = set(versions.glob("*.py"))
+
+    succeeded(service.run("uv", "run", "just", "migration", "add a thing"))
+
+    (revision,) = set(versions.glob("*.py")) - before
+    assert re.fullmatch(r"\d{4}_\d\d_\d\d_\d{4}_[0-9a-f]+_add_a_thing\.py", revision.name)
+    succeeded(service.run("uv", "run", "just", "migrate"))
+
+
+def free_port() -> int:
+    """Find a port that nothing listens on."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        return int(server.getsockname()[1])
+
+
+def started_by(marker: str) -> list[psutil.Process]:
+    """Find every process that inherited a variable, whoever its parent is by now."""
+    found = []
+    for process in psutil.process_iter():
+        try:
+            if marker in process.environ():
+                found.append(process)
+        except psutil.Error:
+            continue
+    return found
+
+
+@contextmanager
+def served(service: Project, stop: signal.Signals, *command: str) -> Iterator[httpx2.Client]:
+    """Start a server, stop it by a signal, and check that it leaves no process behind."""
+    port = str(free_port())
+    marker = f"RENDER_TEST_{port}"
+    with subprocess.Popen(
+        command,
+        cwd=service.path,
+        env=clean_environment(PORT=port, **{marker: "1"}),
+        stdin=subprocess.DEVNULL,
+        start_new_session=True,
+    ) as process:
+        try:
+            with httpx2.Client(
+                base_url=f"http://127.0.0.1:{port}", transport=httpx2.HTTPTransport(retries=7)
+            ) as client:
+                yield client
+        finally:
+            family = started_by(marker)
+            os.killpg(process.pid, stop)
+            _, alive = psutil.wait_procs(family, timeout=30)
+            for straggler in alive:
+                straggler.kill()
+            assert not alive
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="signals go to a POSIX process group")
+@pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM], ids=["Ctrl-C", "SIGTERM"])
+def test_dev_serves_at_once_and_leaves_nothing_running(
+    service: Project, stop: signal.Signals
+) -> None:
+    with served(service, stop, "uv", "run", "just", "dev") as client:
+        assert client.get("/docs").status_code == 200
+        created = client.post("/v1/tasks", json={"title": "x"})
+        assert created.status_code == 201, created.text
+        assert client.get(created.headers["Location"]).json()["title"] == "x"

@@ -1,0 +1,198 @@
+"""PostgreSQL, as this service runs it."""
+
+import asyncio
+from pathlib import Path
+
+import pytest
+from fastapi import FastAPI
+from httpx2 import AsyncClient
+from sqlalchemy import make_url, text
+from sqlalchemy.exc import DBAPIError
+
+from app import project
+from app.db import driver
+from app.db.engine import Database
+from app.errors import AppError, Conflict, Unavailable, Unprocessable
+from app.main import create_app
+from tests import database as seam
+from tests.conftest import running, settings_for
+
+
+@pytest.fixture
+async def database(live_app: FastAPI, live: AsyncClient) -> Database:
+    database: Database = live_app.state.database
+    return database
+
+
+@pytest.mark.parametrize(
+    "given",
+    ["postgres://u:p@h:1/name", "postgresql://u:p@h:1/name", "postgresql+psycopg://u:p@h:1/name"],
+)
+def test_urls_are_turned_into_those_of_the_driver(given: str) -> None:
+    url = driver.parse_url(given).render_as_string(hide_password=False)
+    assert url == "postgresql+asyncpg://u:p@h:1/name"
+
+
+@pytest.mark.parametrize(
+    ("given", "complaint"),
+    [
+        ("name", "Not a database URL"),
+        ("postgresql://host:port/name", "Not a database URL"),
+        ("sqlite:///app.db", "runs on PostgreSQL .* not on sqlite"),
+        ("postgresql://host", "names no database"),
+    ],
+)
+def test_other_urls_are_refused(given: str, complaint: str) -> None:
+    with pytest.raises(ValueError, match=complaint):
+        driver.parse_url(given)
+
+
+@pytest.mark.parametrize(
+    ("setting", "write", "read"),
+    [
+        ("application_name", project.NAME, project.NAME),
+        ("statement_timeout", "30s", "30s"),
+        ("idle_in_transaction_session_timeout", "30s", "30s"),
+        ("default_transaction_read_only", "off", "on"),
+        ("transaction_isolation", "read committed", "read committed"),
+    ],
+)
+async def test_connections_are_set_up(
+    database: Database, setting: str, write: str, read: str
+) -> None:
+    async with database.transaction() as session:
+        assert await session.scalar(text(f"SHOW {setting}")) == write
+    async with database.reading() as session:
+        assert await session.scalar(text(f"SHOW {setting}")) == read
+
+
+async def test_a_read_begins_no_transaction(database: Database) -> None:
+    now = text("SELECT now()")  # stands still within a transaction
+    async with database.reading() as session:
+        assert await session.scalar(now) != await session.scalar(now)
+    async with database.transaction() as session:
+        assert await session.scalar(now) == await session.scalar(now)
+
+
+async def test_a_statement_that_runs_away_is_ended(live_url: str) -> None:
+    app = create_app(settings_for(live_url, database_statement_timeout=0.05))
+    async with running(app):
+        database: Database = app.state.database
+        with pytest.raises(Unavailable):
+            async with database.reading() as session:
+                await session.execute(text("SELECT pg_sleep(60)"))
+        async with database.reading() as session:
+            assert await session.scalar(text("SELECT 1")) == 1
+
+
+async def end_connections(database: Database) -> None:
+    """End every other connection to the database, as a restart of the server does."""
+    end = (
+        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database()"
+    )
+    url = database.write_engine.url
+    other = Database(settings_for(url.render_as_string(hide_password=False)))
+    async with other.transaction() as session:
+        await session.execute(text(f"{end} AND pid <> pg_backend_pid()"))
+    await other.close()
+
+
+async def test_a_stale_connection_is_never_handed_out(live_url: str) -> None:
+    app = create_app(settings_for(live_url, database_ping_after=0, database_pool_size=3))
+    async with running(app):
+        database: Database = app.state.database
+        for _ in range(3):
+            await asyncio.gather(*(select_one(database) for _ in range(3)))
+            await end_connections(database)
+        await asyncio.gather(*(select_one(database) for _ in range(3)))
+
+
+async def select_one(database: Database) -> None:
+    async with database.transaction() as session:
+        assert await session.scalar(text("SELECT 1")) == 1
+
+
+async def test_a_busy_connection_is_not_pinged(live_url: str) -> None:
+    # Within the second a connection that was cut is found out by its user, once.
+    app = create_app(settings_for(live_url, database_ping_after=60, database_pool_size=1))
+    async with running(app):
+        database: Database = app.state.database
+        await select_one(database)
+        await end_connections(database)
+        with pytest.raises(Unavailable):
+            await select_one(database)
+        await select_one(database)
+
+
+async def test_a_server_that_is_not_there(tmp_path: Path) -> None:
+    app = create_app(settings_for(f"postgresql://u:hush@/name?host={tmp_path}"))
+    async with running(app) as client:  # it starts all the same
+        assert (await client.get("/health/live")).status_code == 200
+        response = await client.get("/health/ready")
+        assert response.status_code == 503
+        assert response.headers["retry-after"]
+        assert "hush" not in response.text
+
+
+@pytest.mark.parametrize(
+    ("statement", "error"),
+    [
+        ("SELECT 1 / 0", Unprocessable),
+        ("SELECT 2147483647 + 1", Unprocessable),
+        ("DO $$ BEGIN RAISE unique_violation; END $$", Conflict),
+        ("DO $$ BEGIN RAISE foreign_key_violation; END $$", Conflict),
+        ("DO $$ BEGIN RAISE not_null_violation; END $$", Unprocessable),
+        ("DO $$ BEGIN RAISE serialization_failure; END $$", Unavailable),
+        ("DO $$ BEGIN RAISE deadlock_detected; END $$", Unavailable),
+        ("DO $$ BEGIN RAISE lock_not_available; END $$", Unavailable),
+        ("DO $$ BEGIN RAISE too_many_connections; END $$", Unavailable),
+        ("SELECT * FROM no_such_table", DBAPIError),  # a defect of ours: 500
+    ],
+)
+async def test_what_an_error_means_to_a_client(
+    database: Database, statement: str, error: type[AppError | DBAPIError]
+) -> None:
+    with pytest.raises(error):
+        async with database.transaction() as session:
+            await session.execute(text(statement))
+
+
+async def test_a_budget_that_the_server_can_not_meet_is_warned_of(
+    live_url: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with running(create_app(settings_for(live_url))):
+        assert caplog.text == ""
+    async with running(create_app(settings_for(live_url, workers=100))):
+        assert "100 workers of 10 connections may want 1000" in caplog.text
+
+
+async def test_reads_may_go_to_a_replica(live_url: str, databases: seam.Databases) -> None:
+    replica = await databases.create()
+    app = create_app(settings_for(live_url, database_read_url=replica))
+    async with running(app):
+        database: Database = app.state.database
+        name = text("SELECT current_database()")
+        async with database.transaction() as session:
+            assert await session.scalar(name) == make_url(live_url).database
+        async with database.reading() as session:
+            assert await session.scalar(name) == make_url(replica).database
+    await databases.drop(replica)
+
+
+async def test_a_database_that_may_hold_more_than_tests_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TEST_DATABASE_URL", "postgresql://localhost/production")
+    with pytest.raises(RuntimeError, match="tests run only"):
+        async with seam.databases(tmp_path, "worker"):
+            pass
+
+
+async def test_a_named_server_is_used(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, live_url: str
+) -> None:
+    monkeypatch.setenv("TEST_DATABASE_URL", live_url)
+    async with seam.databases(tmp_path, "worker") as made:
+        url = await made.create()
+        assert make_url(url).database == f"{make_url(live_url).database}_worker_0"
+    assert not list(tmp_path.iterdir())

@@ -1,0 +1,98 @@
+"""What the tests of tasks share."""
+
+from collections.abc import AsyncIterator, Collection, Sequence
+from datetime import UTC, datetime, timedelta
+from http import HTTPStatus
+from typing import Any
+from uuid import UUID
+
+from httpx2 import AsyncClient, Response
+
+from app.db.engine import Database
+from app.tasks.models import Comment, Tag, Task
+
+Json = dict[str, Any]
+
+TASKS = "/v1/tasks"
+TAGS = "/v1/tags"
+BATCH = f"{TASKS}/batch"
+NOBODY = f"{TASKS}/{UUID(int=0)}"
+"""The path of a task that is not there."""
+
+NOON = datetime(2020, 1, 1, 12, tzinfo=UTC)
+JSON = {"Content-Type": "application/json"}
+
+
+def path(task: Json) -> str:
+    return f"{TASKS}/{task['id']}"
+
+
+def minutes(number: int) -> datetime:
+    return NOON + timedelta(minutes=number)
+
+
+def names(tasks: Sequence[Json]) -> list[str]:
+    return [task["title"] for task in tasks]
+
+
+async def create(client: AsyncClient, title: str = "Task", **fields: Any) -> Json:
+    answer = await client.post(TASKS, json={"title": title, **fields})
+    assert answer.status_code == 201, answer.text
+    task: Json = answer.json()
+    return task
+
+
+async def read(client: AsyncClient, url: str, **query: Any) -> Json:
+    answer = await client.get(url, params=query)
+    assert answer.status_code == 200, answer.text
+    document: Json = answer.json()
+    return document
+
+
+async def pages(
+    client: AsyncClient, url: str, limit: int, **query: Any
+) -> AsyncIterator[list[Json]]:
+    """Read a list page by page; every page is full but the last, which is never empty behind
+    another."""
+    cursor: str | None = None
+    first = True
+    while first or cursor is not None:
+        page = await read(
+            client, url, limit=limit, **query, **({"cursor": cursor} if cursor else {})
+        )
+        items: list[Json] = page["items"]
+        cursor = page["next_cursor"]
+        assert len(items) == limit if cursor else len(items) <= limit
+        assert items or first
+        first = False
+        yield items
+
+
+async def walk(client: AsyncClient, url: str, limit: int, **query: Any) -> list[Json]:
+    """Give the items of all pages."""
+    return [item async for page in pages(client, url, limit, **query) for item in page]
+
+
+def problem(answer: Response, status: int) -> Json:
+    """See that the answer is the problem document of ``status``; give it."""
+    assert answer.status_code == status, answer.text
+    assert answer.headers["content-type"] == "application/problem+json"
+    document: Json = answer.json()
+    assert document["status"] == status
+    assert document["title"] == HTTPStatus(status).phrase
+    return document
+
+
+def blamed(answer: Response) -> list[str]:
+    """Give the fields that a 422 names."""
+    return [error["field"] for error in problem(answer, 422)["errors"]]
+
+
+async def store(db: Database, *rows: Task | Tag | Comment) -> None:
+    """Write rows that no client could: with times, or in numbers, of the test's choice."""
+    async with db.transaction() as session:
+        session.add_all(rows)
+
+
+def without(items: Sequence[Json], ids: Collection[str]) -> list[Json]:
+    return [item for item in items if item["id"] not in ids]

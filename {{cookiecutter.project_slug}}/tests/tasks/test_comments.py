@@ -1,0 +1,138 @@
+"""POST and GET /v1/tasks/{id}/comments."""
+
+import pytest
+from httpx2 import AsyncClient
+
+from app.db.engine import Database
+from app.tasks.models import Comment, Task
+from tests.tasks.helpers import (
+    JSON,
+    NOBODY,
+    TASKS,
+    Json,
+    blamed,
+    create,
+    minutes,
+    path,
+    problem,
+    read,
+    store,
+    walk,
+)
+
+HELLO = {"author": "Ada", "body": "Hello"}
+
+
+@pytest.fixture
+async def comments(client: AsyncClient) -> str:
+    """Give the path of a task's comments."""
+    return f"{path(await create(client))}/comments"
+
+
+async def test_a_comment_is_answered_and_listed(client: AsyncClient, comments: str) -> None:
+    answer = await client.post(comments, json=HELLO)
+    assert answer.status_code == 201
+    comment: Json = answer.json()
+    assert set(comment) == {"id", "author", "body", "created_at"}
+    assert (comment["author"], comment["body"]) == ("Ada", "Hello")
+    assert comment["created_at"].endswith("Z")
+    assert await read(client, comments) == {"items": [comment], "next_cursor": None}
+
+
+async def test_every_comment_is_one_of_its_own(client: AsyncClient, comments: str) -> None:
+    made = [(await client.post(comments, json=HELLO)).json()["id"] for _ in range(3)]
+    assert len(set(made)) == 3
+    assert [comment["id"] for comment in (await read(client, comments))["items"]] == made
+
+
+async def test_a_comment_leaves_its_task_as_it_was(client: AsyncClient) -> None:
+    task = await create(client)
+    await client.post(f"{path(task)}/comments", json=HELLO)
+    found = await read(client, path(task))
+    assert (found["version"], found["updated_at"]) == (1, task["updated_at"])
+
+
+async def test_a_task_has_no_comments_at_first(client: AsyncClient, comments: str) -> None:
+    assert await read(client, comments) == {"items": [], "next_cursor": None}
+
+
+@pytest.mark.parametrize("limit", [1, 2, 7])
+async def test_pages_give_each_comment_once_the_oldest_first(
+    client: AsyncClient, db: Database, limit: int
+) -> None:
+    task, other = Task(title="Task"), Task(title="Other")
+    rows = [
+        # Ties, and in no order of time.
+        Comment(task=task, author="Ada", body="x", created_at=minutes(number * 5 % 7))
+        for number in range(14)
+    ]
+    await store(db, task, other, *rows, Comment(task=other, author="Bob", body="x"))
+    rows.sort(key=lambda row: (row.created_at, row.id))
+    found = await walk(client, f"{TASKS}/{task.id}/comments", limit)
+    assert [comment["id"] for comment in found] == [str(row.id) for row in rows]
+
+
+async def test_the_longest_comment_is_taken(client: AsyncClient, comments: str) -> None:
+    longest = {"author": "\N{GRINNING FACE}" * 100, "body": "\N{GRINNING FACE}" * 5000}
+    assert (await client.post(comments, json=longest)).status_code == 201
+    (found,) = (await read(client, comments))["items"]
+    assert {name: found[name] for name in longest} == longest
+
+
+@pytest.mark.parametrize(
+    ("body", "field"),
+    [
+        ('{"body": "x"}', "body.author"),
+        ('{"author": "Ada"}', "body.body"),
+        ('{"author": "", "body": "x"}', "body.author"),
+        ('{"author": "Ada", "body": ""}', "body.body"),
+        (f'{{"author": "{"x" * 101}", "body": "x"}}', "body.author"),
+        (f'{{"author": "Ada", "body": "{"x" * 5001}"}}', "body.body"),
+        ('{"author": null, "body": "x"}', "body.author"),
+        (r'{"author": "Ada", "body": "\u0000"}', "body.body"),
+        (r'{"author": "\ud800", "body": "x"}', "body.author"),
+        ('{"author": "Ada", "body": NaN}', "body.body"),
+        ('{"author": "Ada", "body": "x", "task_id": 1}', "body.task_id"),
+    ],
+    ids=[
+        "no author",
+        "no body",
+        "empty author",
+        "empty body",
+        "long author",
+        "long body",
+        "null",
+        "NUL",
+        "surrogate",
+        "NaN",
+        "unknown field",
+    ],
+)
+async def test_what_can_not_be_taken_is_named(
+    client: AsyncClient, comments: str, body: str, field: str
+) -> None:
+    assert blamed(await client.post(comments, content=body, headers=JSON)) == [field]
+    assert (await read(client, comments))["items"] == []
+
+
+@pytest.mark.parametrize(
+    ("query", "field"),
+    [
+        ({"limit": 0}, "query.limit"),
+        ({"limit": 101}, "query.limit"),
+        ({"cursor": "x"}, "query.cursor"),
+        ({"sort": "created_at"}, "query.sort"),
+    ],
+)
+async def test_what_can_not_be_asked_is_named(
+    client: AsyncClient, comments: str, query: Json, field: str
+) -> None:
+    assert blamed(await client.get(comments, params=query)) == [field]
+
+
+async def test_a_task_that_is_not_there(client: AsyncClient) -> None:
+    problem(await client.get(f"{NOBODY}/comments"), 404)
+    document = problem(await client.post(f"{NOBODY}/comments", json=HELLO), 404)
+    assert document["detail"] == "There is no such task."
+    assert blamed(await client.get(f"{TASKS}/1/comments")) == ["path.task_id"]
+    assert blamed(await client.post(f"{TASKS}/1/comments", json=HELLO)) == ["path.task_id"]

@@ -1,0 +1,83 @@
+"""Requests at the same time, each on a connection and in a transaction of its own."""
+
+import asyncio
+from collections import Counter
+from operator import itemgetter
+
+from httpx2 import AsyncClient
+
+from tests.tasks.helpers import TAGS, TASKS, Json, create, path, problem, read, walk
+
+
+async def test_new_tags_in_many_requests_are_made_once(live: AsyncClient) -> None:
+    # In both directions: who takes the same locks in another order than others deadlocks.
+    tags = ["a", "b", "c", "d"]
+    bodies = [{"title": "x", "tags": tags[:: 1 if number % 2 else -1]} for number in range(20)]
+    answers = await asyncio.gather(*(live.post(TASKS, json=body) for body in bodies))
+    assert {answer.status_code for answer in answers} == {201}
+    assert await walk(live, TAGS, 100) == [{"name": tag, "task_count": 20} for tag in tags]
+    assert all(task["tags"] == tags for task in await walk(live, TASKS, 100))
+
+
+async def test_of_many_changes_of_one_version_one_wins(live: AsyncClient) -> None:
+    task = await create(live)
+    answers = await asyncio.gather(
+        *(
+            live.patch(path(task), json={"title": f"{number}"}, headers={"If-Match": '"1"'})
+            for number in range(20)
+        )
+    )
+    (winner,) = (answer for answer in answers if answer.status_code == 200)
+    for answer in answers:
+        if answer is not winner:
+            problem(answer, 412)
+    assert await read(live, path(task)) == {**winner.json(), "comments": []}
+    assert winner.json()["version"] == 2
+
+
+async def test_of_many_changes_none_is_lost(live: AsyncClient) -> None:
+    task = await create(live)
+    changes: list[Json] = [
+        {field: value}
+        for number in range(10)
+        for field, value in (
+            ("title", f"{number}"),
+            ("description", f"{number}"),
+            ("tags", [f"{number % 3}", "all"]),
+        )
+    ]
+    answers = await asyncio.gather(*(live.patch(path(task), json=change) for change in changes))
+    made = [(answer.json(), change) for answer, change in zip(answers, changes, strict=True)]
+    assert sorted(answer["version"] for answer, _ in made) == list(range(2, 32))
+    # Each was made on top of the one before: replayed in the order of their versions, they give
+    # what is stored.
+    expected = task
+    for answer, change in sorted(made, key=lambda pair: pair[0]["version"]):
+        updated = {"version": answer["version"], "updated_at": answer["updated_at"]}
+        expected = expected | change | updated
+        assert answer == expected
+    assert await read(live, path(task)) == {**expected, "comments": []}
+
+
+async def test_of_many_deletions_one_wins(live: AsyncClient) -> None:
+    task = await create(live)
+    answers = await asyncio.gather(*(live.delete(path(task)) for _ in range(10)))
+    assert Counter(answer.status_code for answer in answers) == {204: 1, 404: 9}
+
+
+async def test_requests_of_every_kind_do_not_hinder_one_another(live: AsyncClient) -> None:
+    tasks = [await create(live, f"{number}", tags=["a", "b"]) for number in range(5)]
+    comment = {"author": "Ada", "body": "Hello"}
+    answers = await asyncio.gather(
+        *(live.patch(path(task), json={"tags": ["b", "c", "a"]}) for task in tasks),
+        *(live.post(TASKS, json={"title": "x", "tags": ["c", "b", "a"]}) for _ in tasks),
+        *(live.post(f"{path(task)}/comments", json=comment) for task in tasks),
+        *(live.get(path(task)) for task in tasks),
+        *(live.get(TASKS, params={"tag": "a"}) for _ in tasks),
+        *(live.get(TAGS) for _ in tasks),
+    )
+    assert all(answer.is_success for answer in answers), [answer.text for answer in answers]
+    found = await walk(live, TASKS, 100)
+    assert [task["tags"] for task in found] == [["a", "b", "c"]] * 10
+    counts = map(itemgetter("task_count"), await walk(live, TAGS, 100))
+    assert list(counts) == [10, 10, 10]

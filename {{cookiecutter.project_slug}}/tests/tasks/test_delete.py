@@ -1,0 +1,65 @@
+"""DELETE /v1/tasks/{id}."""
+
+import pytest
+from httpx2 import AsyncClient
+
+from tests.tasks.helpers import NOBODY, TAGS, TASKS, blamed, create, names, path, problem, read
+
+
+async def test_a_deleted_task_is_answered_with_nothing(client: AsyncClient) -> None:
+    answer = await client.delete(path(await create(client)))
+    assert (answer.status_code, answer.content) == (204, b"")
+
+
+@pytest.mark.parametrize(
+    ("method", "below", "body"),
+    [
+        ("GET", "", None),
+        ("PATCH", "", {"title": "x"}),
+        ("PATCH", "", {"tags": ["x"]}),
+        ("DELETE", "", None),
+        ("GET", "/comments", None),
+        ("POST", "/comments", {"author": "Ada", "body": "x"}),
+    ],
+)
+async def test_a_deleted_task_is_gone(
+    client: AsyncClient, method: str, below: str, body: object
+) -> None:
+    task = await create(client, tags=["home"])
+    await client.post(f"{path(task)}/comments", json={"author": "Ada", "body": "Done?"})
+    await client.delete(path(task))
+    problem(await client.request(method, path(task) + below, json=body), 404)
+
+
+async def test_a_deleted_task_is_in_no_list(client: AsyncClient) -> None:
+    gone = await create(client, "Gone", tags=["home"])
+    await create(client, "Here", tags=["home"])
+    await client.delete(path(gone))
+    for query in ({}, {"tag": "home"}, {"status": "todo"}, {"sort": "due_at"}):
+        assert names((await read(client, TASKS, **query))["items"]) == ["Here"]
+
+
+async def test_a_deleted_task_counts_for_no_tag(client: AsyncClient) -> None:
+    task = await create(client, tags=["home"])
+    await client.delete(path(task))
+    assert (await read(client, TAGS))["items"] == [{"name": "home", "task_count": 0}]
+
+
+async def test_the_version_last_seen_may_be_deleted(client: AsyncClient) -> None:
+    task = await create(client)
+    answer = await client.delete(path(task), headers={"If-Match": '"1"'})
+    assert answer.status_code == 204
+    problem(await client.get(path(task)), 404)
+
+
+@pytest.mark.parametrize("tag", ['"2"', 'W/"1"', "1", '"9999999999"'])
+async def test_another_version_may_not(client: AsyncClient, tag: str) -> None:
+    task = await create(client)
+    problem(await client.delete(path(task), headers={"If-Match": tag}), 412)
+    assert (await read(client, path(task)))["version"] == 1
+
+
+async def test_a_task_that_is_not_there(client: AsyncClient) -> None:
+    problem(await client.delete(NOBODY), 404)
+    problem(await client.delete(NOBODY, headers={"If-Match": '"1"'}), 404)
+    assert blamed(await client.delete(f"{TASKS}/1")) == ["path.task_id"]

@@ -1,0 +1,51 @@
+"""What no answer may hold: columns that are ours alone."""
+
+from typing import Any
+
+from httpx2 import AsyncClient
+
+from tests.tasks.helpers import BATCH, TAGS, TASKS, create, path
+
+TASK = {
+    "id",
+    "title",
+    "description",
+    "status",
+    "due_at",
+    "tags",
+    "version",
+    "created_at",
+    "updated_at",
+}
+COMMENT = {"id", "author", "body", "created_at"}
+PAGE = {"items", "next_cursor"}
+
+
+def fields(document: Any) -> set[str]:
+    """Give every name in a document, however deep."""
+    match document:
+        case dict():
+            return set(document).union(*map(fields, document.values()))
+        case list():
+            return set[str]().union(*map(fields, document))
+    return set()
+
+
+async def test_every_answer_holds_the_fields_of_the_contract_and_no_more(
+    client: AsyncClient,
+) -> None:
+    body = {"title": "Task", "tags": ["home"]}
+    task = path(await create(client, tags=["home"]))
+    comments = f"{task}/comments"
+    answers = {
+        "create": (await client.post(TASKS, json=body), TASK),
+        "batch": (await client.post(BATCH, json={"items": [body]}), TASK | {"items"}),
+        "list": (await client.get(TASKS), TASK | PAGE),
+        "update": (await client.patch(task, json=body), TASK),
+        "comment": (await client.post(comments, json={"author": "a", "body": "b"}), COMMENT),
+        "comments": (await client.get(comments), COMMENT | PAGE),
+        "get": (await client.get(task), TASK | COMMENT | {"comments"}),
+        "tags": (await client.get(TAGS), {"name", "task_count"} | PAGE),
+    }
+    for name, (answer, expected) in answers.items():
+        assert fields(answer.json()) == expected, name

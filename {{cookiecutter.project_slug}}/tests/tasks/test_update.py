@@ -1,0 +1,217 @@
+"""PATCH /v1/tasks/{id}."""
+
+from typing import Any
+
+import pytest
+from httpx2 import AsyncClient
+from sqlalchemy import update
+
+from app.db.engine import Database
+from app.tasks.models import Task
+from tests.tasks.helpers import (
+    JSON,
+    NOBODY,
+    NOON,
+    TAGS,
+    TASKS,
+    Json,
+    blamed,
+    create,
+    path,
+    problem,
+    read,
+)
+
+FULL: Json = {
+    "title": "Buy milk",
+    "description": "Two bottles",
+    "status": "doing",
+    "due_at": "2026-01-31T10:00:00Z",
+    "tags": ["home", "shop"],
+}
+
+
+async def change(client: AsyncClient, task: Json, **fields: Any) -> Json:
+    answer = await client.patch(path(task), json=fields)
+    assert answer.status_code == 200, answer.text
+    changed: Json = answer.json()
+    return changed
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("title", "Buy bread"),
+        ("description", "One loaf"),
+        ("description", ""),
+        ("description", None),
+        ("status", "done"),
+        ("due_at", "2026-02-01T00:00:00Z"),
+        ("due_at", None),
+        ("tags", ["garden", "home"]),
+        ("tags", ["garden"]),
+        ("tags", []),
+    ],
+)
+async def test_only_what_is_sent_changes(client: AsyncClient, field: str, value: object) -> None:
+    task = await create(client, **FULL)
+    changed = await change(client, task, **{field: value})
+    assert changed == {
+        **task,
+        field: value,
+        "version": 2,
+        "updated_at": changed["updated_at"],
+    }
+    assert await read(client, path(task)) == {**changed, "comments": []}
+
+
+async def test_all_fields_can_change_at_once(client: AsyncClient) -> None:
+    task = await create(client)
+    changed = await change(client, task, **FULL)
+    assert {name: changed[name] for name in FULL} == FULL
+    assert changed["version"] == 2
+
+
+async def test_no_other_task_changes(client: AsyncClient) -> None:
+    task, other = await create(client, **FULL), await create(client, **FULL)
+    await change(client, task, title="x", tags=[])
+    assert await read(client, path(other)) == {**other, "comments": []}
+
+
+async def test_the_time_of_the_change_moves_that_of_the_making_stays(
+    client: AsyncClient, db: Database
+) -> None:
+    task = await create(client)
+    async with db.transaction() as session:
+        await session.execute(update(Task).values(created_at=NOON, updated_at=NOON))
+    changed = await change(client, task, title="x")
+    assert changed["created_at"] == "2020-01-01T12:00:00Z"
+    assert changed["updated_at"] > "2020-01-02"
+
+
+async def test_the_etag_is_that_of_the_new_version(client: AsyncClient) -> None:
+    task = await create(client)
+    for version in (2, 3):
+        answer = await client.patch(path(task), json={"title": "x"})
+        assert answer.headers["ETag"] == f'"{version}"'
+        assert answer.json()["version"] == version
+    assert (await client.get(path(task))).headers["ETag"] == '"3"'
+
+
+async def test_nothing_sent_is_a_new_version_too(client: AsyncClient) -> None:
+    task = await create(client, **FULL)
+    changed = await change(client, task)
+    assert changed == {**task, "version": 2, "updated_at": changed["updated_at"]}
+
+
+async def test_tags_are_replaced(client: AsyncClient) -> None:
+    task = await create(client, tags=["home", "shop"])
+    await create(client, tags=["yard"])
+    changed = await change(client, task, tags=["yard", "shop", "attic", "shop"])
+    assert changed["tags"] == ["attic", "shop", "yard"]
+    assert (await read(client, TAGS))["items"] == [
+        {"name": "attic", "task_count": 1},
+        {"name": "home", "task_count": 0},
+        {"name": "shop", "task_count": 1},
+        {"name": "yard", "task_count": 2},
+    ]
+
+
+@pytest.mark.parametrize(
+    ("body", "field"),
+    [
+        ('{"title": null}', "body.title"),
+        ('{"title": ""}', "body.title"),
+        (f'{{"title": "{"x" * 201}"}}', "body.title"),
+        (r'{"title": "\u0000"}', "body.title"),
+        (r'{"title": "\ud800"}', "body.title"),
+        ('{"title": NaN}', "body.title"),
+        ('{"status": null}', "body.status"),
+        ('{"status": "gone"}', "body.status"),
+        ('{"tags": null}', "body.tags"),
+        ('{"tags": "home"}', "body.tags"),
+        ('{"tags": ["a", ""]}', "body.tags.1"),
+        ('{"due_at": 1e400}', "body.due_at"),
+        ('{"due_at": "2026-01-01T00:00:00"}', "body.due_at"),
+        ('{"due_at": "0001-01-01T00:00:00+14:00"}', "body.due_at"),
+        (f'{{"description": "{"x" * 10_001}"}}', "body.description"),
+        ('{"version": 5}', "body.version"),
+        ('{"id": "01890a5d-ac96-774b-bcce-b302099a8057"}', "body.id"),
+        ('{"deleted_at": null}', "body.deleted_at"),
+        ("[]", "body"),
+        ("null", "body"),
+    ],
+    ids=lambda value: value[:40],
+)
+async def test_what_can_not_be_taken_is_named(client: AsyncClient, body: str, field: str) -> None:
+    task = await create(client, **FULL)
+    # Something good beside it, that must not come through either.
+    body = body.replace("}", ', "description": "new"}') if "description" not in body else body
+    answer = await client.patch(path(task), content=body, headers=JSON)
+    assert blamed(answer) == [field]
+    assert await read(client, path(task)) == {**task, "comments": []}
+
+
+@pytest.mark.parametrize("tag", ['"2"', "*", '"1", "2"', '"7","2","9"', 'W/"2", "2"', ' "2" '])
+async def test_a_change_of_what_was_seen_is_taken(client: AsyncClient, tag: str) -> None:
+    task = await create(client)
+    await change(client, task, title="x")
+    answer = await client.patch(path(task), json={"title": "y"}, headers={"If-Match": tag})
+    assert answer.status_code == 200, answer.text
+    assert (answer.json()["title"], answer.json()["version"]) == ("y", 3)
+
+
+@pytest.mark.parametrize(
+    "tag",
+    [
+        '"1"',
+        '"3"',
+        '"1", "3"',
+        'W/"2"',
+        '"1", W/"2"',
+        "2",
+        "garbage",
+        "",
+        '""',
+        '"',
+        '"02"',
+        '"+2"',
+        '"2 "',
+        '"2.0"',
+        '"-2"',
+        '"2147483648"',
+        '"9223372036854775807"',
+        f'"{"9" * 18}"',
+        f'"{"9" * 5000}"',
+        ", ".join(f'"{number}"' for number in range(100, 1100)),
+    ],
+    ids=lambda tag: f"{tag[:20]} {len(tag)}",
+)
+async def test_a_change_of_something_else_is_refused(client: AsyncClient, tag: str) -> None:
+    task = await change(client, await create(client, **FULL), title="x")
+    answer = await client.patch(
+        path(task), json={"title": "y", "tags": []}, headers={"If-Match": tag}
+    )
+    problem(answer, 412)
+    assert "ETag" not in answer.headers
+    assert await read(client, path(task)) == {**task, "comments": []}
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "status"), [('"1"', '"9"', 200), ('"9"', '"1"', 200), ('"8"', '"9"', 412)]
+)
+async def test_if_match_may_come_in_two_headers(
+    client: AsyncClient, first: str, second: str, status: int
+) -> None:
+    task = await create(client)
+    headers = [("If-Match", first), ("If-Match", second)]
+    answer = await client.patch(path(task), json={"title": "y"}, headers=headers)
+    assert answer.status_code == status
+
+
+async def test_a_task_that_is_not_there(client: AsyncClient) -> None:
+    problem(await client.patch(NOBODY, json={"title": "x"}), 404)
+    problem(await client.patch(NOBODY, json={"tags": ["home"]}), 404)
+    problem(await client.patch(NOBODY, json={}, headers={"If-Match": '"1"'}), 404)
+    assert blamed(await client.patch(f"{TASKS}/1", json={})) == ["path.task_id"]
+    assert (await read(client, TAGS))["items"] == []

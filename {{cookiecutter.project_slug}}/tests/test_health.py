@@ -1,0 +1,85 @@
+"""Live tells of the process, ready of all that it needs."""
+
+import asyncio
+from pathlib import Path
+
+import pytest
+from alembic import command
+from alembic.script import ScriptDirectory
+from fastapi import FastAPI
+from httpx2 import AsyncClient
+from sqlalchemy import text
+
+from app import health
+from app.db.engine import Database
+from app.main import create_app
+from tests.conftest import alembic_config, calling, pool_size, settings_for
+from tests.database import Databases
+
+
+async def test_live_and_ready(live: AsyncClient) -> None:
+    for path in ("/health/live", "/health/ready"):
+        response = await live.get(path)
+        assert (response.status_code, response.json()) == (200, {"status": "ok"})
+
+
+async def test_live_asks_no_database(live_app: FastAPI, live: AsyncClient) -> None:
+    del live_app.state.database
+    assert (await live.get("/health/live")).status_code == 200
+
+
+async def test_not_ready_before_the_first_migration(databases: Databases) -> None:
+    url = await databases.create()
+    settings = settings_for(url)
+    config = alembic_config(settings)
+    app = create_app(settings)
+    async with app.router.lifespan_context(app):
+        async with calling(app) as client:
+            response = await client.get("/health/ready")
+            assert response.status_code == 503
+            assert "alembic upgrade head" in response.json()["detail"]
+        # The service makes no tables: that is for the migrations, which turn it ready.
+        await asyncio.to_thread(command.upgrade, config, "head")
+        async with calling(app) as client:
+            assert (await client.get("/health/ready")).status_code == 200
+    await databases.drop(url)
+
+
+async def test_not_ready_at_another_revision(live_app: FastAPI, live: AsyncClient) -> None:
+    database: Database = live_app.state.database
+    async with database.transaction() as session:
+        await session.execute(text("UPDATE alembic_version SET version_num = 'other'"))
+    assert (await live.get("/health/ready")).status_code == 503
+
+
+async def test_not_ready_while_the_database_does_not_answer(
+    live_app: FastAPI, live: AsyncClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(health, "READY_TIMEOUT", 0.05)
+    database: Database = live_app.state.database
+    async with database.transaction() as session:
+        await session.execute(text("SELECT 1"))  # holds SQLite's one writer
+        connections = [
+            await database.write_engine.connect()
+            for _ in range(pool_size(database.write_engine) - 1)
+        ]
+        response = await live.get("/health/ready")
+        assert response.status_code == 503
+        assert response.headers["retry-after"] == "1"
+        for connection in connections:
+            await connection.close()
+    assert (await live.get("/health/ready")).status_code == 200
+
+
+def test_the_heads_are_those_that_alembic_finds(live_url: str) -> None:
+    script = ScriptDirectory.from_config(alembic_config(settings_for(live_url)))
+    assert health.schema_heads() == set(script.get_heads())
+
+
+def test_the_heads_of_a_history_with_branches(tmp_path: Path) -> None:
+    revisions = {"a": None, "b": "a", "c": "a", "d": ("b", "c"), "e": "d", "f": "d"}
+    for revision, down in revisions.items():
+        (tmp_path / f"{revision}.py").write_text(
+            f"revision: str = {revision!r}\ndown_revision = {down!r}\nother = 1\n"
+        )
+    assert health.schema_heads(tmp_path) == {"e", "f"}
