@@ -13,9 +13,10 @@ from pytest_cookies.plugin import Cookies
 from tests.baking import DATABASES, LICENSES, TREE, Project, copy_template
 from tests.conftest import Bake, CommandLine
 
-LEFTOVER = re.compile(r"\{%|\{#|#%|(?<!\$)\{\{|cookiecutter", re.IGNORECASE)
+# A render may say where it comes from.
+LEFTOVER = re.compile(r"\{%|\{#|#%|(?<!\$)\{\{|cookiecutter(?!-fastapi-sqlalchemy)", re.IGNORECASE)
 # `{{` is also just's own syntax and that of f-strings, as `${{` is that of workflows.
-LEFTOVER_BUT_BRACES = re.compile(r"\{%|\{#|#%|cookiecutter", re.IGNORECASE)
+LEFTOVER_BUT_BRACES = re.compile(r"\{%|\{#|#%|cookiecutter(?!-fastapi-sqlalchemy)", re.IGNORECASE)
 
 ANSWERS = [
     *({"database": database} for database in DATABASES),

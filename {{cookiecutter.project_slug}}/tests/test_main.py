@@ -36,11 +36,3 @@ async def test_the_service_serves_and_ends(live_url: str) -> None:
         assert await process.wait() == -signal.SIGTERM  # uvicorn ends by what it was told
     assert "Application shutdown complete" in log
     assert "GET /health" not in log  # the access log is for development
-
-
-async def test_what_the_command_can_do(capfd: pytest.CaptureFixture[str]) -> None:
-    process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "app", "--help"), cwd=project.ROOT
-    )
-    assert await process.wait() == 0
-    assert "--reload" in capfd.readouterr().out

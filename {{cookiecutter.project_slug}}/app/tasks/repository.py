@@ -191,7 +191,9 @@ class TaskRepository(TaskReader):
             PreconditionFailed: it is at another version.
         """
         columns = {name: value for name, value in changes.items() if name != "tags"}
-        statement = update(Task).values(**columns, version=Task.version + 1).returning(Task)
+        statement: ReturningUpdate[Task] | Select[Task] = select(Task)
+        if changes:  # what changes nothing makes no new version
+            statement = update(Task).values(**columns, version=Task.version + 1).returning(Task)
         if "tags" not in changes:
             statement = statement.options(selectinload(Task.tags))
         task = await self._written(statement, task_id, versions)
@@ -223,7 +225,10 @@ class TaskRepository(TaskReader):
         return await self.one(statement.returning(Comment))
 
     async def _written(
-        self, statement: ReturningUpdate[T], task_id: UUID, versions: Collection[int] | None
+        self,
+        statement: ReturningUpdate[T] | Select[T],
+        task_id: UUID,
+        versions: Collection[int] | None,
     ) -> T:
         statement = statement.where(Task.id == task_id, LIVE)
         if versions is not None:
