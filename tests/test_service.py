@@ -11,6 +11,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import textwrap
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,7 +20,7 @@ import httpx2
 import psutil
 import pytest
 
-from tests.baking import DATABASES, Project, clean_environment
+from tests.baking import DATABASES, ROOT, Project, clean_environment
 from tests.conftest import Bake
 
 pytestmark = pytest.mark.slow
@@ -152,3 +153,72 @@ def test_dev_serves_at_once_and_leaves_nothing_running(
         created = client.post("/v1/tasks", json={"title": "x"})
         assert created.status_code == 201, created.text
         assert client.get(created.headers["Location"]).json()["title"] == "x"
+
+
+# What an editor adds to the code that the README shows.
+IMPORTS = {
+    "models": """
+        from sqlalchemy import Index, String
+        from sqlalchemy.orm import Mapped, mapped_column
+        from app.db.models import Base, Identified, Timestamped
+    """,
+    "schemas": """
+        from datetime import datetime
+        from typing import Annotated
+        from uuid import UUID
+        from pydantic import Field
+        from app.schemas import Body, Public, Text
+    """,
+    "repository": """
+        from functools import cache
+        from sqlalchemy import Select, insert, select
+        from app import pagination
+        from app.db.engine import WriteSession
+        from app.db.repository import Repository
+        from app.pagination import Order, Slice, Start
+        from app.projects.models import Project
+        from app.projects.schemas import ProjectCreate
+        from app.schemas import PageQuery
+    """,
+    "router": """
+        from typing import Annotated
+        from fastapi import APIRouter, Depends, Query
+        from app.db.session import ReadSessionDep, SessionDep
+        from app.errors import problems
+        from app.pagination import Page
+        from app.projects.models import Project
+        from app.projects.repository import ProjectReader, ProjectRepository
+        from app.projects.schemas import ProjectCreate, ProjectPublic
+        from app.schemas import PageQuery
+    """,
+}
+
+
+def test_the_readme_adds_a_resource(service: Project) -> None:
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    (shown,) = re.findall(r"```python\n(.*?)```", readme, re.DOTALL)
+    modules = dict(
+        re.findall(r"^# (\w+)\.py\n(.*?)(?=^# \w+\.py|\Z)", shown, re.DOTALL | re.MULTILINE)
+    )
+    assert set(modules) == set(IMPORTS)
+    folder = service.path / "app" / "projects"
+    folder.mkdir()
+    (folder / "__init__.py").write_text('"""Projects."""\n')
+    for name, code in modules.items():
+        text = f'"""Projects."""\n\n{textwrap.dedent(IMPORTS[name])}\n{code}'
+        (folder / f"{name}.py").write_text(text)
+    api = service.path / "app" / "api.py"
+    mounted = api.read_text().replace("for router in (tasks,):", "for router in (tasks, projects):")
+    imported = "from app.projects.router import router as projects\nfrom app.tasks"
+    api.write_text(mounted.replace("from app.tasks", imported, 1))
+
+    succeeded(service.run("uv", "run", "just", "migration", "add projects"))
+    succeeded(service.run("uv", "run", "just", "fix"))
+    succeeded(service.run("uv", "run", "just", "lint"))
+    succeeded(service.run("uv", "run", "just", "test", "tests/test_migrations.py"))
+    with served(service, signal.SIGINT, "uv", "run", "just", "dev") as client:
+        assert client.post("/v1/projects", json={"name": "x"}).status_code == 201
+        taken = client.post("/v1/projects", json={"name": "x"})
+        assert (taken.status_code, taken.json()["errors"][0]["field"]) == (409, "name")
+        assert [item["name"] for item in client.get("/v1/projects").json()["items"]] == ["x"]
+        assert client.post("/v1/projects", json={"name": "y", "z": 1}).status_code == 422
