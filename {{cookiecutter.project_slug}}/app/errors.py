@@ -7,6 +7,7 @@ an error response.
 import logging
 from collections.abc import Mapping, Sequence
 from http import HTTPStatus
+from types import MappingProxyType
 from typing import Any, ClassVar
 
 from fastapi import FastAPI, Request
@@ -55,7 +56,7 @@ class AppError(Exception):
     """Base of every error that a client is told about."""
 
     status: ClassVar[HTTPStatus]
-    headers: ClassVar[Mapping[str, str]] = {}
+    headers: Mapping[str, str] = MappingProxyType({})
 
     def __init__(self, detail: str, *, errors: Sequence[FieldError] = ()) -> None:
         """Keep ``detail`` for the client: it must hold no SQL, no secret and no trace."""
@@ -92,7 +93,7 @@ class Unavailable(AppError):
     """The database can't answer now; the same request may well succeed soon."""
 
     status = HTTPStatus.SERVICE_UNAVAILABLE
-    headers: ClassVar[Mapping[str, str]] = {"Retry-After": "1"}
+    headers = MappingProxyType({"Retry-After": "1"})
 
 
 def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:

@@ -35,6 +35,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         description=project.DESCRIPTION,
         lifespan=lifespan,
     )
+    app.state.settings = settings
     app.state.schema_heads = health.schema_heads()
     errors.install(app)
     api.mount(app)

@@ -12,13 +12,20 @@ from sqlalchemy import Connection
 
 import app
 from app.db import driver
+from app.db.driver import DriverSettings
 from app.db.models import Base, UTCDateTime
-from app.settings import Settings, load_settings
+from app.environment import CONFIG, read
 
 # Every model of every feature: a table that nobody imported would look like one to drop.
 for module in pkgutil.walk_packages(app.__path__, "app."):
     if module.name.endswith(".models"):
         importlib.import_module(module.name)
+
+
+class Settings(DriverSettings):
+    """No more than migrations need: whoever runs them need not know the service's secrets."""
+
+    model_config = CONFIG
 
 
 def render_item(kind: str, item: Any, _: AutogenContext) -> str | Literal[False]:
@@ -49,7 +56,7 @@ def migrate(connection: Connection) -> None:
         driver.after_migrations(connection)
 
 
-async def migrate_online(settings: Settings) -> None:
+async def migrate_online(settings: DriverSettings) -> None:
     """Connect, and migrate in one transaction."""
     engine = driver.migration_engine(settings)
     try:
@@ -59,7 +66,7 @@ async def migrate_online(settings: Settings) -> None:
         await engine.dispose()
 
 
-settings: Settings = context.config.attributes.get("settings") or load_settings()
+settings: DriverSettings = context.config.attributes.get("settings") or read(Settings)
 logging.basicConfig(format="%(message)s")
 logging.getLogger("alembic").setLevel(logging.INFO)
 

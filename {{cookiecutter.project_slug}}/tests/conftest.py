@@ -27,7 +27,7 @@ from app import project
 from app.db.engine import Database
 from app.main import create_app
 from app.settings import Settings
-from tests import database
+from tests import caller, database
 
 # The developer's own configuration has no say here.
 for variable in Settings.model_fields:
@@ -36,7 +36,7 @@ for variable in Settings.model_fields:
 
 def settings_for(url: str, **more: Any) -> Settings:
     """Give settings that come from nowhere but the test."""
-    return Settings(_env_file=None, database_url=url, **more)
+    return Settings(_env_file=None, database_url=url, **(caller.SETTINGS | more))
 
 
 def alembic_config(settings: Settings) -> Config:
@@ -129,8 +129,9 @@ def db(app: FastAPI) -> Database:
 
 @pytest.fixture
 async def client(app: FastAPI) -> AsyncIterator[AsyncClient]:
-    """Give a client of the app."""
+    """Give a client of the app, who may do everything."""
     async with calling(app) as client:
+        client.headers.update(await caller.credentials(app.state.database))
         yield client
 
 
@@ -152,6 +153,7 @@ async def live_app(live_url: str) -> FastAPI:
 async def live(live_app: FastAPI) -> AsyncIterator[AsyncClient]:
     """Give a client whose requests commit for real, on as many connections as they like."""
     async with running(live_app) as client:
+        client.headers.update(await caller.credentials(live_app.state.database))
         yield client
 
 

@@ -10,14 +10,16 @@ import pytest
 from httpx2 import AsyncClient
 
 from app import project
+from tests import caller
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGTERM to catch")
 async def test_the_service_serves_and_ends(live_url: str) -> None:
+    environment = {name.upper(): value for name, value in caller.SETTINGS.items()}
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "app"),
         cwd=project.ROOT,
-        env=os.environ | {"DATABASE_URL": live_url, "PORT": "0"},
+        env=os.environ | {"DATABASE_URL": live_url, "PORT": "0"} | environment,
         stderr=asyncio.subprocess.PIPE,
     )
     assert process.stderr is not None

@@ -10,6 +10,7 @@ import pytest
 
 from app import project
 from app.settings import Settings, load_settings
+from tests import caller
 
 
 @pytest.fixture(autouse=True)
@@ -17,6 +18,8 @@ def nowhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, template: str) -> N
     """Read no ``.env`` of the developer's; have a database to name."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("DATABASE_URL", template)
+    for name, value in caller.SETTINGS.items():
+        monkeypatch.setenv(name.upper(), value)
 
 
 def test_the_environment_is_read(monkeypatch: pytest.MonkeyPatch) -> None:

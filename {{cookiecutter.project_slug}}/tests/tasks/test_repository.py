@@ -14,7 +14,8 @@ from app.main import create_app
 from app.tasks.models import Comment, Tag, Task, TaskStatus
 from app.tasks.repository import TaskReader, TaskRepository
 from app.tasks.router import task_reader
-from tests.conftest import running, settings_for
+from tests.caller import admit_anybody
+from tests.conftest import settings_for
 from tests.tasks.helpers import NOON, TASKS, create, path, problem, read
 
 KEY = UUID("01890a5d-ac96-774b-bcce-b302099a8057")
@@ -45,6 +46,7 @@ async def test_a_fake_can_take_the_place_of_the_repository(template: str) -> Non
     # Its lifespan never runs: whatever asked for the database would find none.
     app = create_app(settings_for(template))
     app.dependency_overrides[task_reader] = OneTask
+    admit_anybody(app)
     async with AsyncClient(transport=ASGITransport(app), base_url="http://test") as client:
         answer = await client.get(f"{TASKS}/{KEY}")
         problem(await client.get(f"{TASKS}/{UUID(int=0)}"), 404)
@@ -96,13 +98,14 @@ async def test_a_read_session_refuses_to_flush(db: Database) -> None:
             await session.commit()
 
 
-async def test_the_database_refuses_to_write_for_a_read_session(live_app: FastAPI) -> None:
-    async with running(live_app) as client:
-        database: Database = live_app.state.database
-        async with database.reading() as session:
-            with pytest.raises(DBAPIError, match=r"read-?only"):
-                await session.execute(insert(Task), {"title": "Buy milk"})
-        assert (await read(client, TASKS))["items"] == []
+async def test_the_database_refuses_to_write_for_a_read_session(
+    live_app: FastAPI, live: AsyncClient
+) -> None:
+    database: Database = live_app.state.database
+    async with database.reading() as session:
+        with pytest.raises(DBAPIError, match=r"read-?only"):
+            await session.execute(insert(Task), {"title": "Buy milk"})
+    assert (await read(live, TASKS))["items"] == []
 
 
 async def test_a_repository_is_atomic_with_others_in_its_transaction(

@@ -1,19 +1,17 @@
-"""Every environment variable of the service, read once when the process starts."""
+"""How the environment is read, and the settings that every service has."""
 
-from typing import Literal
+from typing import Literal, TypeVar
 
 from pydantic import Field, ValidationError
-from pydantic_settings import SettingsConfigDict
+from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from app.db.driver import DriverSettings
+SettingsT = TypeVar("SettingsT", bound=BaseSettings)
+
+CONFIG = SettingsConfigDict(env_file=".env", env_ignore_empty=True, extra="ignore", frozen=True)
 
 
-class Settings(DriverSettings):
-    """The whole configuration. The database's own part lies in ``app.db.driver``."""
-
-    model_config = SettingsConfigDict(
-        env_file=".env", env_ignore_empty=True, extra="ignore", frozen=True
-    )
+class ServerSettings(BaseSettings):
+    """The settings of the server."""
 
     host: str = "127.0.0.1"
     """Address to listen on; ``0.0.0.0`` in a container."""
@@ -25,15 +23,15 @@ class Settings(DriverSettings):
     """What the server and ``app`` loggers let through."""
 
 
-def load_settings() -> Settings:
-    """Read the environment and ``.env``.
+def read(settings: type[SettingsT]) -> SettingsT:
+    """Read settings from the environment and ``.env``.
 
     Raises:
         SystemExit: a variable is missing or unreadable; the message has one line for each and
             never shows a value, for it may hold a password.
     """
     try:
-        return Settings()
+        return settings()
     except ValidationError as error:
         raise SystemExit(
             "\n".join(

@@ -1,0 +1,19 @@
+"""Every environment variable of the service, read once when the process starts."""
+
+from app.db.driver import DriverSettings
+from app.environment import CONFIG, ServerSettings, read
+
+
+class Settings(ServerSettings, DriverSettings):
+    """The whole configuration, in one flat class."""
+
+    model_config = CONFIG
+
+
+def load_settings() -> Settings:
+    """Read the environment and ``.env``.
+
+    Raises:
+        SystemExit: a variable is missing or unreadable.
+    """
+    return read(Settings)

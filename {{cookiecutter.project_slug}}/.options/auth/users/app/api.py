@@ -1,0 +1,30 @@
+"""Which routers are mounted, under which path, and who may pass."""
+
+from fastapi import Depends, FastAPI
+
+from app import health
+from app.errors import problems
+from app.tasks.router import router as tasks
+from app.users.caller import authorise
+from app.users.router import admin, auth, keys, me, registration
+
+PREFIX = "/v1"
+
+# A router stands in one of these, so that no route can forget to ask who is calling.
+PUBLIC = (auth, registration)
+CLOSED = (tasks, me, keys, admin)
+
+
+def mount(app: FastAPI) -> None:
+    """Mount every router: each feature is one name above."""
+    app.include_router(health.router)
+    # Straight on the app: each level of nested routers costs every request.
+    for router in PUBLIC:
+        app.include_router(router, prefix=PREFIX, responses=problems(422, 500, 503))
+    for router in CLOSED:
+        app.include_router(
+            router,
+            prefix=PREFIX,
+            dependencies=[Depends(authorise, scope="function")],
+            responses=problems(401, 403, 422, 500, 503),
+        )

@@ -1,0 +1,113 @@
+"""Passwords, tokens and keys: how they are made, and how they are told from others."""
+
+import asyncio
+import hashlib
+import os
+import secrets
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
+from typing import Final, TypeVar
+from uuid import UUID, uuid4
+
+import jwt
+from argon2 import PasswordHasher
+from argon2.exceptions import InvalidHashError, VerificationError
+from pydantic import SecretStr
+
+from app import project
+from app.db.models import now
+from app.users.models import User
+from app.users.settings import UserSettings
+
+T = TypeVar("T")
+
+ALGORITHM: Final = "HS256"
+CLAIMS: Final = ("exp", "iat", "sub", "jti", "iss", "aud", "gen")
+
+# Argon2id with the parameters of RFC 9106 for little memory: 64 MiB, some 50 ms.
+hasher = PasswordHasher()
+
+# Threads of its own, one core less than there are: hashing a crowd's passwords must neither hold
+# the event loop nor starve it. argon2 lets go of the interpreter's lock meanwhile.
+_threads = ThreadPoolExecutor(max(1, (os.cpu_count() or 1) - 1), thread_name_prefix="argon2")
+
+
+async def hash_password(password: SecretStr) -> str:
+    """Hash a password, off the event loop. Hold no connection meanwhile."""
+    return await _run(hasher.hash, password.get_secret_value())
+
+
+async def verify_password(password: SecretStr, stored: str | None) -> bool:
+    """Tell whether a password is the one that was hashed, off the event loop.
+
+    Where there is nothing to compare with, it takes as long and says no.
+    """
+    decoy = stored is None
+    return await _run(_verify, stored or _decoy(), password.get_secret_value()) and not decoy
+
+
+def needs_rehash(stored: str) -> bool:
+    """Tell whether a hash was made with other parameters than today's."""
+    return hasher.check_needs_rehash(stored)
+
+
+def _verify(stored: str, password: str) -> bool:
+    try:
+        return hasher.verify(stored, password)
+    except (VerificationError, InvalidHashError):
+        return False
+
+
+def _decoy() -> str:
+    # A hash with today's parameters that no password matches: verifying costs the same.
+    salt, digest = "A" * 22, "A" * 43
+    return (
+        f"$argon2id$v=19$m={hasher.memory_cost},t={hasher.time_cost},p={hasher.parallelism}"
+        f"${salt}${digest}"
+    )
+
+
+async def _run(function: Callable[..., T], *arguments: str) -> T:
+    return await asyncio.get_running_loop().run_in_executor(_threads, function, *arguments)
+
+
+def opaque_token(prefix: str) -> str:
+    """Make a refresh token or an API key: 256 random bits behind a prefix that says what it is."""
+    return f"{prefix}_{secrets.token_urlsafe(32)}"
+
+
+def hash_token(token: str) -> str:
+    """Hash a random token. Nobody guesses 256 bits: it needs no salt and no slowness."""
+    return hashlib.sha256(token.encode()).hexdigest()
+
+
+def access_token(user: User, settings: UserSettings) -> str:
+    """Make a signed access token for a user."""
+    issued = now()
+    claims = {
+        "sub": str(user.id),
+        "gen": user.generation,
+        "iat": issued,
+        "exp": issued + timedelta(seconds=settings.access_token_lifetime),
+        "jti": uuid4().hex,
+        "iss": project.NAME,
+        "aud": project.NAME,
+    }
+    return jwt.encode(claims, settings.secret_key.get_secret_value(), ALGORITHM)
+
+
+def read_access_token(token: str, settings: UserSettings) -> tuple[UUID, int] | None:
+    """Give the user's id and generation that a token was made for, or None for any other text."""
+    try:
+        claims = jwt.decode(
+            token,
+            settings.secret_key.get_secret_value(),
+            algorithms=[ALGORITHM],  # pinned: a token has no say in how it is checked
+            issuer=project.NAME,
+            audience=project.NAME,
+            options={"require": list(CLAIMS)},
+        )
+        return UUID(claims["sub"]), int(claims["gen"])
+    except (jwt.InvalidTokenError, ValueError, TypeError):
+        return None

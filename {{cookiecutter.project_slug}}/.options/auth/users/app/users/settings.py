@@ -1,0 +1,45 @@
+"""The settings of users and their tokens."""
+
+from typing import Final, Literal
+
+from pydantic import Field, SecretStr, ValidationInfo, field_validator
+from pydantic_settings import BaseSettings
+
+LOCAL_SECRET_KEY: Final = SecretStr("local-only-" * 4)
+MIN_SECRET_KEY: Final = 32
+PLACEHOLDERS: Final = ("local-only", "change", "secret", "example", "placeholder", "password")
+
+
+class UserSettings(BaseSettings):
+    """Who may sign up, and how long what they get is good for."""
+
+    environment: Literal["local", "staging", "production"] = "production"
+    """Where the service runs. Only ``local`` can do without a ``SECRET_KEY`` of its own."""
+    secret_key: SecretStr = Field(default=SecretStr(""), validate_default=True)
+    """Signs access tokens: 32 random characters at least. Required, but locally."""
+    registration_open: bool = True
+    """Whether anybody may register."""
+    access_token_lifetime: int = Field(default=15 * 60, ge=1)
+    """Seconds that an access token is good for."""
+    refresh_token_lifetime: int = Field(default=30 * 24 * 3600, ge=1)
+    """Seconds that a refresh token is good for."""
+    throttle_window: int = Field(default=300, ge=1)
+    """Seconds over which logins and registrations are counted."""
+    throttle_per_email: int = Field(default=10, ge=1)
+    """Logins and registrations that one e-mail address may try in that time."""
+    throttle_per_address: int = Field(default=100, ge=1)
+    """Logins and registrations that one client address may try in that time."""
+
+    @field_validator("secret_key")
+    @classmethod
+    def _refuse_weak_keys(cls, key: SecretStr, info: ValidationInfo) -> SecretStr:
+        value = key.get_secret_value()
+        if not value and info.data.get("environment") == "local":
+            return LOCAL_SECRET_KEY
+        if not value:
+            raise ValueError("Required unless ENVIRONMENT=local: try `openssl rand -base64 32`")
+        if len(value) < MIN_SECRET_KEY or len(set(value)) < MIN_SECRET_KEY // 4:
+            raise ValueError(f"Too weak: take {MIN_SECRET_KEY} random characters at least")
+        if any(word in value.lower() for word in PLACEHOLDERS):
+            raise ValueError("This is a placeholder: take random characters")
+        return key
