@@ -126,5 +126,5 @@ def sample(column: Column[Any], rows: dict[Column[Any], Any]) -> Any:
         return rows[key.column]
     if isinstance(column.type, Enum):
         return column.type.enums[0]
-    values = {str: "x", int: 1, bool: True, UUID: UUID(int=1), datetime: now()}
+    values = {str: "x", int: 1, bool: True, UUID: UUID(int=1), datetime: now(), object: []}
     return values[column.type.python_type]

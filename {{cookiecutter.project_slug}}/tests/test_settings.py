@@ -104,5 +104,6 @@ def test_every_setting_is_written_down(document: str, pattern: str) -> None:
 
 
 def test_the_example_has_the_defaults(monkeypatch: pytest.MonkeyPatch, template: str) -> None:
-    example = Settings(_env_file=project.ROOT / ".env.example", database_url=template)
-    assert example == Settings(_env_file=None, database_url=template)
+    known = {"database_url": template, **caller.SETTINGS}
+    example = Settings(_env_file=project.ROOT / ".env.example", **known)
+    assert example == Settings(_env_file=None, **known)
