@@ -1,5 +1,6 @@
 """What the tests render from, and what they get to hold."""
 
+import json
 import os
 import shutil
 import subprocess
@@ -12,8 +13,12 @@ from typing import Final
 ROOT: Final = Path(__file__).resolve().parent.parent
 TREE: Final = ROOT / "{{cookiecutter.project_slug}}"
 
-DATABASES: Final = ("sqlite", "postgresql")
-LICENSES: Final = ("MIT", "Apache-2.0", "BSD-3-Clause", "Proprietary")
+# The questions with fixed answers, the default first.
+CHOICES: Final[dict[str, list[str]]] = {
+    question: answers
+    for question, answers in json.loads((ROOT / "cookiecutter.json").read_text("utf-8")).items()
+    if isinstance(answers, list) and not question.startswith("_")
+}
 
 # Set by whoever runs the tests; a rendered service must neither see nor need it.
 FOREIGN_VARIABLES: Final = (

@@ -11,7 +11,7 @@ import pytest
 from cookiecutter.exceptions import FailedHookException
 from cookiecutter.main import cookiecutter
 
-from tests.baking import DATABASES, LICENSES, Project
+from tests.baking import CHOICES, Project
 from tests.conftest import Bake, CommandLine
 from tests.test_render import contents, parse
 
@@ -154,7 +154,7 @@ def test_a_bad_answer_is_refused_in_one_sentence(
     assert refuse(question, answer) == f"{question} {sentence}\n"
 
 
-@pytest.mark.parametrize("database", DATABASES)
+@pytest.mark.parametrize("database", CHOICES["database"])
 def test_no_slug_can_be_the_name_of_a_dependency(bake: Bake, refuse: Refuse, database: str) -> None:
     pyproject = tomllib.loads(bake(database=database).text("pyproject.toml"))
     requirements = [
@@ -193,7 +193,7 @@ def test_the_command_line_says_so_and_fails(
     assert not list(output.iterdir())
 
 
-@pytest.mark.parametrize("argument", ["database=mysql", "license=WTFPL"])
+@pytest.mark.parametrize("argument", ["database=mysql", "auth=ldap", "license=WTFPL"])
 def test_cookiecutter_itself_refuses_a_choice_that_is_none(
     command_line: CommandLine, tmp_path: Path, argument: str
 ) -> None:
@@ -204,7 +204,7 @@ def test_cookiecutter_itself_refuses_a_choice_that_is_none(
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("question", ["database", "license"])
+@pytest.mark.parametrize("question", CHOICES)
 def test_a_replayed_choice_that_is_none_is_refused(
     bake: Bake, command_line: CommandLine, tmp_path: Path, question: str
 ) -> None:
@@ -214,7 +214,7 @@ def test_a_replayed_choice_that_is_none_is_refused(
 
     done = command_line(tmp_path, "--replay-file", str(replay))
 
-    choices = ", ".join({"database": DATABASES, "license": LICENSES}[question])
+    choices = ", ".join(CHOICES[question])
     assert done.returncode == 1
     assert done.stderr == f"{question} 'other' is not a choice: use one of {choices}.\n"
     assert list(tmp_path.iterdir()) == [replay]

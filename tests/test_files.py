@@ -4,22 +4,23 @@ import itertools
 
 import pytest
 
-from tests.baking import DATABASES, LICENSES, TREE
+from tests.baking import CHOICES, TREE
 from tests.conftest import Bake
 
 COMMON = """
+    .env.example
     .gitignore
     AGENTS.md
     README.md
     app/__init__.py
     app/__main__.py
-    app/api.py
     app/db/__init__.py
     app/db/engine.py
     app/db/metrics.py
     app/db/models.py
     app/db/repository.py
     app/db/session.py
+    app/environment.py
     app/errors.py
     app/etag.py
     app/health.py
@@ -27,7 +28,6 @@ COMMON = """
     app/pagination.py
     app/project.py
     app/schemas.py
-    app/settings.py
     app/tasks/__init__.py
     app/tasks/models.py
     app/tasks/repository.py
@@ -68,31 +68,50 @@ COMMON = """
 
 BROUGHT_BY = {
     "sqlite": """
-        .env.example
         app/db/driver.py
         tests/database.py
         tests/test_driver.py
     """.split(),
     "postgresql": """
-        .env.example
         app/db/driver.py
         scripts/__init__.py
         scripts/embedded_postgres.py
         tests/database.py
         tests/test_driver.py
     """.split(),
-    **{license_: ["LICENSE"] for license_ in LICENSES},
+    "users": """
+        app/api.py
+        app/settings.py
+        app/users/__init__.py
+        app/users/caller.py
+        app/users/errors.py
+        app/users/models.py
+        app/users/repository.py
+        app/users/router.py
+        app/users/schemas.py
+        app/users/security.py
+        app/users/service.py
+        app/users/settings.py
+        app/users/superuser.py
+        migrations/versions/2026_11_20_0001_b7c9e02d4f16_users.py
+        tests/caller.py
+    """.split(),
+    "none": """
+        app/api.py
+        app/settings.py
+        tests/caller.py
+    """.split(),
+    **{license_: ["LICENSE"] for license_ in CHOICES["license"]},
 }
 
 
-@pytest.mark.parametrize("license_", LICENSES)
-@pytest.mark.parametrize("database", DATABASES)
+@pytest.mark.parametrize("answers", list(itertools.product(*CHOICES.values())), ids="-".join)
 def test_a_render_holds_exactly_the_files_of_its_answers(
-    bake: Bake, database: str, license_: str
+    bake: Bake, answers: tuple[str, ...]
 ) -> None:
-    project = bake(database=database, license=license_)
+    project = bake(**dict(zip(CHOICES, answers, strict=True)))
 
-    expected = {*COMMON, *BROUGHT_BY[database], *BROUGHT_BY[license_]}
+    expected = {*COMMON, *itertools.chain(*(BROUGHT_BY[answer] for answer in answers))}
     assert sorted(project.files() - expected) == [], "files that nobody expects"
     assert sorted(expected - project.files()) == [], "files that are missing"
 
@@ -112,10 +131,8 @@ def brought_by_options() -> dict[str, dict[str, set[str]]]:
 
 
 def test_every_option_folder_is_an_answer() -> None:
-    assert {question: set(answers) for question, answers in brought_by_options().items()} == {
-        "database": set(DATABASES),
-        "license": set(LICENSES),
-    }
+    for question, answers in brought_by_options().items():
+        assert set(answers) == set(CHOICES[question])
 
 
 def test_no_file_is_brought_by_two_questions_or_lies_in_the_tree_as_well() -> None:

@@ -10,7 +10,7 @@ import pytest
 import yaml
 from pytest_cookies.plugin import Cookies
 
-from tests.baking import DATABASES, LICENSES, TREE, Project, copy_template
+from tests.baking import CHOICES, TREE, Project, copy_template
 from tests.conftest import Bake, CommandLine
 
 # A render may say where it comes from.
@@ -18,10 +18,7 @@ LEFTOVER = re.compile(r"\{%|\{#|#%|(?<!\$)\{\{|cookiecutter(?!-fastapi-sqlalchem
 # `{{` is also just's own syntax and that of f-strings, as `${{` is that of workflows.
 LEFTOVER_BUT_BRACES = re.compile(r"\{%|\{#|#%|cookiecutter(?!-fastapi-sqlalchemy)", re.IGNORECASE)
 
-ANSWERS = [
-    *({"database": database} for database in DATABASES),
-    *({"license": license_} for license_ in LICENSES),
-]
+ANSWERS = [{question: answer} for question, answers in CHOICES.items() for answer in answers]
 each_answer = pytest.mark.parametrize(
     "answers", ANSWERS, ids=[answer for answers in ANSWERS for answer in answers.values()]
 )

@@ -3,6 +3,7 @@
 Slow, for it installs the service; `uv run pytest -m "not slow"` leaves it out.
 """
 
+import itertools
 import os
 import re
 import shutil
@@ -15,12 +16,13 @@ import textwrap
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from uuid import uuid4
 
 import httpx2
 import psutil
 import pytest
 
-from tests.baking import DATABASES, ROOT, Project, clean_environment
+from tests.baking import CHOICES, ROOT, Project, clean_environment
 from tests.conftest import Bake
 
 pytestmark = pytest.mark.slow
@@ -37,20 +39,30 @@ def succeeded(done: subprocess.CompletedProcess[str]) -> str:
     return done.stdout
 
 
-@pytest.fixture(scope="module", params=DATABASES)
-def database(request: pytest.FixtureRequest) -> str:
-    """Give each answer in turn."""
-    return str(request.param)
+@pytest.fixture(
+    scope="module",
+    params=list(itertools.product(CHOICES["database"], CHOICES["auth"])),
+    ids="-".join,
+)
+def answers(request: pytest.FixtureRequest) -> dict[str, str]:
+    """Give each combination of answers that changes the Python, in turn."""
+    return dict(zip(("database", "auth"), request.param, strict=True))
 
 
 @pytest.fixture(scope="module")
-def service(bake: Bake, database: str) -> Iterator[Project]:
+def database(answers: dict[str, str]) -> str:
+    """Give the database of the render."""
+    return answers["database"]
+
+
+@pytest.fixture(scope="module")
+def service(bake: Bake, database: str, answers: dict[str, str]) -> Iterator[Project]:
     """Give an installed render of this module's own: running it leaves data behind.
 
     It lies outside pytest's folder, which every start of pytest closes to other users: as root, the
     embedded PostgreSQL runs as another user.
     """
-    rendered = bake(database=database)
+    rendered = bake(**answers)
     with tempfile.TemporaryDirectory(prefix=f"{database}-") as folder:
         path = shutil.copytree(rendered.path, Path(folder, rendered.path.name))
         project = Project(path, rendered.answers)
@@ -77,7 +89,7 @@ def test_a_bad_setting_is_named_in_one_line(
 ) -> None:
     if value == "other":
         value = next(url for name, url in URLS.items() if name != database)
-    environment = {"DATABASE_URL": URLS[database], variable: value}
+    environment = {"DATABASE_URL": URLS[database], "ENVIRONMENT": "local", variable: value}
 
     done = service.run("uv", "run", "python", "-m", "app", **environment)
 
@@ -143,13 +155,25 @@ def served(service: Project, stop: signal.Signals, *command: str) -> Iterator[ht
             assert not alive
 
 
+def let_in(client: httpx2.Client, answers: dict[str, str]) -> None:
+    """Let the client in: register, and send the API key from then on."""
+    if answers["auth"] == "none":
+        return
+    assert client.get("/v1/tasks").status_code == 401
+    account = {"email": f"{uuid4()}@example.com", "password": "correct horse", "name": "Me"}
+    registered = client.post("/v1/users?with_api_key=true", json=account)
+    assert registered.status_code == 201, registered.text
+    client.headers["X-API-Key"] = registered.json()["api_key"]["key"]
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="signals go to a POSIX process group")
 @pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM], ids=["Ctrl-C", "SIGTERM"])
 def test_dev_serves_at_once_and_leaves_nothing_running(
-    service: Project, stop: signal.Signals
+    service: Project, answers: dict[str, str], stop: signal.Signals
 ) -> None:
     with served(service, stop, "uv", "run", "just", "dev") as client:
         assert client.get("/docs").status_code == 200
+        let_in(client, answers)
         created = client.post("/v1/tasks", json={"title": "x"})
         assert created.status_code == 201, created.text
         assert client.get(created.headers["Location"]).json()["title"] == "x"
@@ -194,7 +218,7 @@ IMPORTS = {
 }
 
 
-def test_the_readme_adds_a_resource(service: Project) -> None:
+def test_the_readme_adds_a_resource(service: Project, answers: dict[str, str]) -> None:
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     (shown,) = re.findall(r"```python\n(.*?)```", readme, re.DOTALL)
     modules = dict(
@@ -208,7 +232,7 @@ def test_the_readme_adds_a_resource(service: Project) -> None:
         text = f'"""Projects."""\n\n{textwrap.dedent(IMPORTS[name])}\n{code}'
         (folder / f"{name}.py").write_text(text)
     api = service.path / "app" / "api.py"
-    mounted = api.read_text().replace("for router in (tasks,):", "for router in (tasks, projects):")
+    mounted = api.read_text().replace("(tasks,", "(tasks, projects,", 1)
     imported = "from app.projects.router import router as projects\nfrom app.tasks"
     api.write_text(mounted.replace("from app.tasks", imported, 1))
 
@@ -217,6 +241,7 @@ def test_the_readme_adds_a_resource(service: Project) -> None:
     succeeded(service.run("uv", "run", "just", "lint"))
     succeeded(service.run("uv", "run", "just", "test", "tests/test_migrations.py"))
     with served(service, signal.SIGINT, "uv", "run", "just", "dev") as client:
+        let_in(client, answers)
         assert client.post("/v1/projects", json={"name": "x"}).status_code == 201
         taken = client.post("/v1/projects", json={"name": "x"})
         assert (taken.status_code, taken.json()["errors"][0]["field"]) == (409, "name")

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.baking import DATABASES, LICENSES, ROOT, TREE
+from tests.baking import CHOICES, ROOT, TREE
 
 HOOKS = sorted((ROOT / "hooks").glob("*.py"))
 each_hook = pytest.mark.parametrize("hook", HOOKS, ids=[hook.stem for hook in HOOKS])
@@ -38,8 +38,7 @@ def test_the_questions_are_these_and_each_has_a_prompt() -> None:
         *("project_name", "project_slug", "description", "author_name", "author_email"),
         *("database", "license"),
     ]
-    assert asked["database"] == list(DATABASES)
-    assert asked["license"] == list(LICENSES)
+    assert {question: asked[question] for question in CHOICES} == CHOICES
     assert list(prompts) == list(asked)
     for question, default in asked.items():
         if isinstance(default, list):

@@ -8,11 +8,11 @@ from typing import Any, Literal
 
 from alembic import context
 from alembic.autogenerate.api import AutogenContext
+from app.db.driver import DriverSettings
 from sqlalchemy import Connection
 
 import app
 from app.db import driver
-from app.db.driver import DriverSettings
 from app.db.models import Base, UTCDateTime
 from app.environment import CONFIG, read
 

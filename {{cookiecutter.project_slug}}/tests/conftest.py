@@ -17,6 +17,7 @@ from typing import Any, cast
 import pytest
 from alembic import command
 from alembic.config import Config
+from app.settings import Settings
 from blockbuster import blockbuster_ctx
 from fastapi import FastAPI
 from httpx2 import ASGITransport, AsyncClient
@@ -26,7 +27,6 @@ from sqlalchemy.ext.asyncio import AsyncEngine, async_sessionmaker
 from app import project
 from app.db.engine import Database
 from app.main import create_app
-from app.settings import Settings
 from tests import caller, database
 
 # The developer's own configuration has no say here.

@@ -5,11 +5,12 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
+from app.settings import Settings, load_settings
 
 from app import project
-from app.settings import Settings, load_settings
 from tests import caller
 
 
@@ -104,6 +105,6 @@ def test_every_setting_is_written_down(document: str, pattern: str) -> None:
 
 
 def test_the_example_has_the_defaults(monkeypatch: pytest.MonkeyPatch, template: str) -> None:
-    known = {"database_url": template, **caller.SETTINGS}
+    known: dict[str, Any] = {"database_url": template, **caller.SETTINGS}
     example = Settings(_env_file=project.ROOT / ".env.example", **known)
     assert example == Settings(_env_file=None, **known)
