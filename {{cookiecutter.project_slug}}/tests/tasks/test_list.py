@@ -284,7 +284,7 @@ async def test_a_cursor_is_cut_or_changed_in_vain(client: AsyncClient) -> None:
     await create(client)
     await create(client)
     cursor = (await read(client, TASKS, limit=1))["next_cursor"]
-    for changed in (cursor[:-5], cursor[5:], "A" + cursor, cursor.swapcase(), cursor + "!"):
+    for changed in (cursor[:-5], cursor[5:], "A" + cursor, cursor.swapcase(), "****" + cursor):
         assert blamed(await client.get(TASKS, params={"cursor": changed})) == ["query.cursor"]
 
 

@@ -179,6 +179,8 @@ async def test_a_change_of_what_was_seen_is_taken(client: AsyncClient, tag: str)
         '"+2"',
         '"2 "',
         '"2.0"',
+        '"*"',
+        '"3", *',
         '"-2"',
         '"2147483648"',
         '"9223372036854775807"',
