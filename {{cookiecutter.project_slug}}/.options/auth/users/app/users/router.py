@@ -107,9 +107,8 @@ async def sign_in(
     address: AddressDep,
 ) -> Tokens:
     """Sign in by the OAuth2 password form: the e-mail address is the `username`."""
-    email = form.username.lower()
-    await service.throttle(database, settings, email, address)
-    return await service.sign_in(database, settings, email, form.password)
+    await service.throttle(database, settings, form.username, address)
+    return await service.sign_in(database, settings, form.username, form.password)
 
 
 @auth.post("/refresh", responses=problems(401))

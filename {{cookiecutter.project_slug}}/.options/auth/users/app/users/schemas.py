@@ -13,6 +13,8 @@ from pydantic import (
     EmailStr,
     Field,
     SecretStr,
+    TypeAdapter,
+    ValidationError,
 )
 
 from app.schemas import Body, Public, Text, UTCTime
@@ -22,23 +24,40 @@ Scope = Literal["read", "write"]
 PASSWORD_LENGTH = (8, 256)
 
 
-def _password(password: SecretStr) -> SecretStr:
+def _normal(password: SecretStr) -> SecretStr:
     # One form for what looks the same: each keyboard makes another one of an "é".
     text = unicodedata.normalize("NFKC", password.get_secret_value())
+    return _encodable(SecretStr(text))
+
+
+def _encodable(secret: SecretStr) -> SecretStr:
     try:
-        text.encode()
+        secret.get_secret_value().encode()
     except UnicodeEncodeError:
         raise ValueError("A lone surrogate is no character") from None
+    return secret
+
+
+def _bounded(password: SecretStr) -> SecretStr:
     shortest, longest = PASSWORD_LENGTH
-    if not shortest <= len(text) <= longest:
+    if not shortest <= len(password) <= longest:
         raise ValueError(f"Use {shortest} to {longest} characters")
-    return SecretStr(text)
+    return password
 
 
-Password = Annotated[SecretStr, AfterValidator(_password)]
+def _as_registered(text: str) -> str:
+    try:
+        return _EMAIL.validate_python(text)
+    except ValidationError:  # nobody's address: it is looked for as it stands
+        return text.lower()
+
+
+Password = Annotated[SecretStr, AfterValidator(_normal), AfterValidator(_bounded)]
 Email = Annotated[EmailStr, Field(max_length=254), AfterValidator(str.lower)]
 Name = Annotated[Text, Field(min_length=1, max_length=100)]
-OpaqueToken = Annotated[SecretStr, Field(min_length=1, max_length=200)]
+OpaqueToken = Annotated[SecretStr, Field(min_length=1, max_length=200), AfterValidator(_encodable)]
+
+_EMAIL: TypeAdapter[str] = TypeAdapter(Email)
 
 
 class UserCreate(Body):
@@ -88,8 +107,11 @@ class Login(BaseModel):
     model_config = ConfigDict(extra="ignore")
 
     grant_type: Literal["password"] | None = None
-    username: Annotated[Text, Field(max_length=254)]
-    password: Annotated[SecretStr, Field(max_length=4 * PASSWORD_LENGTH[1])]
+    username: Annotated[Text, Field(max_length=254), AfterValidator(_as_registered)]
+    # Four times as long as in the form that is kept: so much shorter can that get.
+    password: Annotated[
+        SecretStr, Field(max_length=4 * PASSWORD_LENGTH[1]), AfterValidator(_normal)
+    ]
 
 
 class Refresh(Body):
@@ -101,8 +123,8 @@ class Refresh(Body):
 class Tokens(BaseModel):
     """What a login gives."""
 
-    access_token: str
-    refresh_token: str
+    access_token: Annotated[str, Field(repr=False)]
+    refresh_token: Annotated[str, Field(repr=False)]
     token_type: Literal["bearer"] = "bearer"  # noqa: S105
     expires_in: int
     """Seconds that the access token is good for."""
@@ -131,7 +153,7 @@ class APIKeyPublic(Public):
 class APIKeySecret(APIKeyPublic):
     """A new API key: the only answer that ever holds the key itself."""
 
-    key: str
+    key: Annotated[str, Field(repr=False)]
 
 
 class Registered(UserPublic):

@@ -123,6 +123,7 @@ def migration_engine(settings: DriverSettings) -> AsyncEngine:
     engine = create_async_engine(
         settings.database_url,
         echo=settings.database_echo,
+        hide_parameters=True,  # statements are logged, what people wrote is not
         poolclass=NullPool,
         connect_args={
             "timeout": settings.database_connect_timeout,
@@ -208,6 +209,7 @@ def _pooled(
     engine = create_async_engine(
         url,
         echo=settings.database_echo,
+        hide_parameters=True,  # statements are logged, what people wrote is not
         pool_size=size,
         max_overflow=settings.database_max_overflow,
         pool_timeout=settings.database_pool_timeout,

@@ -6,6 +6,7 @@ a time anyway, and a line is fair where its lock is not. Any number read meanwhi
 
 from __future__ import annotations
 
+import logging
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -38,6 +39,9 @@ __all__ = [
     "warnings",
     "write_engine",
 ]
+
+# At DEBUG it writes down the parameters of every statement.
+logging.getLogger("aiosqlite").setLevel(logging.INFO)
 
 RENDER_AS_BATCH = True
 """Whether migrations rebuild tables in place of ALTER TABLE, of which SQLite knows little."""
@@ -125,6 +129,7 @@ def migration_engine(settings: DriverSettings) -> AsyncEngine:
         settings.database_url,
         connect_args=_connect_args(settings),
         echo=settings.database_echo,
+        hide_parameters=True,  # statements are logged, what people wrote is not
         poolclass=NullPool,
     )
     _begin_immediate(engine)
@@ -180,6 +185,7 @@ def _engine(settings: DriverSettings, **options: Any) -> AsyncEngine:
         settings.database_url,
         connect_args=_connect_args(settings),
         echo=settings.database_echo,
+        hide_parameters=True,  # statements are logged, what people wrote is not
         max_overflow=0,
         pool_timeout=settings.database_pool_timeout,
         **options,

@@ -1,0 +1,205 @@
+"""What the tests of users share."""
+
+import threading
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from http import HTTPStatus
+from typing import Any
+from uuid import UUID, uuid4
+
+from argon2 import Parameters, PasswordHasher, extract_parameters
+from fastapi import FastAPI
+from httpx2 import ASGITransport, AsyncClient, Response
+from sqlalchemy import func, select
+
+from app.db.engine import Database
+from app.db.models import Base, now
+from app.users import security
+from app.users.models import APIKey, User
+from app.users.repository import UserRepository
+from tests.caller import headers as bearer_of
+
+Json = dict[str, Any]
+Headers = dict[str, str]
+
+USERS = "/v1/users"
+ME = f"{USERS}/me"
+KEYS = "/v1/api-keys"
+TOKEN = "/v1/auth/token"  # noqa: S105 - a path
+REFRESH = "/v1/auth/refresh"
+LOGOUT = "/v1/auth/logout"
+NOBODY = f"{USERS}/{UUID(int=0)}"
+"""The path of a user who is not there."""
+
+ADA = "ada@example.com"
+BOB = "bob@example.com"
+WORDS = "correct horse battery"
+OTHER_WORDS = "staple of another kind"
+
+CHEAP = PasswordHasher(time_cost=1, memory_cost=8, parallelism=1)
+"""Argon2id for those who have no time."""
+
+
+def problem(answer: Response, status: int) -> Json:
+    """See that the answer is the problem document of ``status``; give it."""
+    assert answer.status_code == status, answer.text
+    assert answer.headers["content-type"] == "application/problem+json"
+    document: Json = answer.json()
+    assert document["status"] == status
+    assert document["title"] == HTTPStatus(status).phrase
+    if status == 401:
+        assert answer.headers["www-authenticate"] == "Bearer"
+    return document
+
+
+def blamed(answer: Response, status: int = 422) -> list[str]:
+    """Give the fields that an error names."""
+    return [error["field"] for error in problem(answer, status)["errors"]]
+
+
+def body(email: str = ADA, password: str = WORDS, **more: Any) -> Json:
+    """Give what somebody sends who registers."""
+    return {"email": email, "password": password, "name": "Ada", **more}
+
+
+async def register(client: AsyncClient, email: str = ADA, password: str = WORDS) -> Json:
+    answer = await client.post(USERS, json=body(email, password))
+    assert answer.status_code == 201, answer.text
+    user: Json = answer.json()
+    return user
+
+
+async def try_login(client: AsyncClient, email: str = ADA, password: str = WORDS) -> Response:
+    return await client.post(TOKEN, data={"username": email, "password": password})
+
+
+async def login(client: AsyncClient, email: str = ADA, password: str = WORDS) -> Json:
+    answer = await try_login(client, email, password)
+    assert answer.status_code == 200, answer.text
+    tokens: Json = answer.json()
+    return tokens
+
+
+async def try_refresh(client: AsyncClient, tokens: Json) -> Response:
+    return await client.post(REFRESH, json={"refresh_token": tokens["refresh_token"]})
+
+
+async def refresh(client: AsyncClient, tokens: Json) -> Json:
+    answer = await try_refresh(client, tokens)
+    assert answer.status_code == 200, answer.text
+    fresh: Json = answer.json()
+    return fresh
+
+
+def bearer(tokens: Json) -> Headers:
+    return {"Authorization": f"Bearer {tokens['access_token']}"}
+
+
+def with_key(key: Json) -> Headers:
+    return {"X-API-Key": key["key"]}
+
+
+async def create_key(client: AsyncClient, headers: Headers, *scopes: str, **more: Any) -> Json:
+    sent = {"name": "key", "scopes": scopes, **more}
+    answer = await client.post(KEYS, json=sent, headers=headers)
+    assert answer.status_code == 201, answer.text
+    key: Json = answer.json()
+    return key
+
+
+async def add_user(db: Database, email: str, **values: Any) -> User:
+    """Write a user whom nobody could register: with flags or a hash of the test's choice."""
+    values = {"name": "Somebody", "password_hash": CHEAP.hash(WORDS)} | values
+    async with db.transaction() as session:
+        return await UserRepository(session).create(email=email, **values)
+
+
+async def add_key(
+    db: Database, user: User, *scopes: str, expires_at: datetime | None = None
+) -> Headers:
+    """Write an API key; give the headers that it is sent in."""
+    raw = security.opaque_token("key")
+    async with db.transaction() as session:
+        await UserRepository(session).create_key(
+            user.id,
+            name="key",
+            prefix=raw[:12],
+            key_hash=security.hash_token(raw),
+            scopes=list(scopes),
+            expires_at=expires_at,
+        )
+    return {"X-API-Key": raw}
+
+
+async def change_user(db: Database, user: User, **changes: Any) -> None:
+    async with db.transaction() as session:
+        await UserRepository(session).update(user.id, changes)
+
+
+async def count(db: Database, model: type[Base]) -> int:
+    async with db.reading() as session:
+        return (await session.scalars(select(func.count()).select_from(model))).one()
+
+
+async def stored_user(db: Database, email: str = ADA) -> User:
+    async with db.reading() as session:
+        return (await session.scalars(select(User).where(User.email == email))).one()
+
+
+async def stored_keys(db: Database) -> list[APIKey]:
+    async with db.reading() as session:
+        return list(await session.scalars(select(APIKey).order_by(APIKey.id)))
+
+
+def past(seconds: float) -> datetime:
+    return now() - timedelta(seconds=seconds)
+
+
+@asynccontextmanager
+async def calling_from(app: FastAPI, address: str) -> AsyncIterator[AsyncClient]:
+    """Give a client that calls from this address."""
+    transport = ASGITransport(app, client=(address, 1))
+    async with AsyncClient(transport=transport, base_url="http://test") as client:
+        yield client
+
+
+@dataclass(frozen=True)
+class Work:
+    """One piece of work that was asked of a hasher."""
+
+    verb: str
+    parameters: Parameters | None
+    thread: str
+    held: int
+    """Connections that were held meanwhile."""
+
+
+@dataclass
+class RecordingHasher:
+    """A hasher that writes down what it does."""
+
+    hasher: PasswordHasher = CHEAP
+    held: Callable[[], int] = int
+    done: list[Work] = field(default_factory=list)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.hasher, name)
+
+    def hash(self, password: str) -> str:
+        self._note("hash", None)
+        return self.hasher.hash(password)
+
+    def verify(self, stored: str, password: str) -> bool:
+        self._note("verify", extract_parameters(stored))
+        return self.hasher.verify(stored, password)
+
+    def _note(self, verb: str, parameters: Parameters | None) -> None:
+        self.done.append(Work(verb, parameters, threading.current_thread().name, self.held()))
+
+
+def unique() -> str:
+    return f"{uuid4().hex}@example.com"
+
+

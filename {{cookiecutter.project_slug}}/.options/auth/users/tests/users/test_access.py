@@ -1,0 +1,400 @@
+"""Nobody in who does not belong: every operation of the OpenAPI document is tried."""
+
+import re
+from collections.abc import Awaitable, Callable
+from typing import Any
+from uuid import UUID, uuid4
+
+import jwt
+import pytest
+from fastapi import FastAPI
+from fastapi.routing import APIRoute
+from httpx2 import AsyncClient, Response
+
+from app.db.engine import Database
+from app.users import security
+from app.users.models import User
+from app.users.repository import UserRepository
+from app.users.settings import LOCAL_SECRET_KEY
+from tests.conftest import Statements
+from tests.users.helpers import (
+    ADA,
+    BOB,
+    KEYS,
+    ME,
+    TOKEN,
+    USERS,
+    Headers,
+    add_key,
+    add_user,
+    bearer_of,
+    change_user,
+    count,
+    past,
+    problem,
+    stored_keys,
+)
+
+PUBLIC = {
+    ("GET", "/health/live"),
+    ("GET", "/health/ready"),
+    ("POST", "/v1/auth/logout"),
+    ("POST", "/v1/auth/refresh"),
+    ("POST", "/v1/auth/token"),
+    ("POST", "/v1/users"),
+}
+"""What anybody may call. Everything else asks who is calling."""
+
+ADMIN = {("GET", "/v1/users"), ("PATCH", "/v1/users/{user_id}")}
+"""What is for superusers."""
+
+SECRET = LOCAL_SECRET_KEY.get_secret_value()
+
+Operation = tuple[str, str]
+
+
+def operations(app: FastAPI) -> list[Operation]:
+    """Give every operation of the OpenAPI document."""
+    return [
+        (method.upper(), path)
+        for path, found in sorted(app.openapi()["paths"].items())
+        for method in sorted(found)
+    ]
+
+
+def closed(app: FastAPI) -> list[Operation]:
+    return [operation for operation in operations(app) if operation not in PUBLIC]
+
+
+async def call(
+    client: AsyncClient, operation: Operation, headers: Headers | None = None
+) -> Response:
+    """Call an operation, with parameters that can be read."""
+    method, path = operation
+    url = re.sub(r"\{\w+\}", str(UUID(int=0)), path)
+    sent: Any = None if method in {"GET", "DELETE"} else {}
+    return await client.request(method, url, json=sent, headers=headers)
+
+
+def claims_of(user: User) -> dict[str, Any]:
+    """Give what a good token of this user says."""
+    token = bearer_of(user)["Authorization"].removeprefix("Bearer ")
+    claims: dict[str, Any] = jwt.decode(token, options={"verify_signature": False})
+    return claims
+
+
+def signed(claims: dict[str, Any], key: str = SECRET, algorithm: str = "HS256") -> Headers:
+    return {"Authorization": f"Bearer {jwt.encode(claims, key, algorithm)}"}
+
+
+def headers_with(name: str, value: str | bytes) -> Callable[[Database], Awaitable[Any]]:
+    async def give(_db: Database) -> dict[str, str | bytes]:
+        return {name: value}
+
+    return give
+
+
+def token_with(
+    key: str = SECRET, algorithm: str = "HS256", **changes: Any
+) -> Callable[[Database], Awaitable[Headers]]:
+    """Give a token that differs from a good one in this alone."""
+
+    async def give(db: Database) -> Headers:
+        claims = claims_of(await add_user(db, BOB, is_superuser=True)) | changes
+        return signed(claims, key, algorithm)
+
+    return give
+
+
+def token_without(claim: str) -> Callable[[Database], Awaitable[Headers]]:
+    async def give(db: Database) -> Headers:
+        claims = claims_of(await add_user(db, BOB, is_superuser=True))
+        del claims[claim]
+        return signed(claims)
+
+    return give
+
+
+def scheme(prefix: str) -> Callable[[Database], Awaitable[Headers]]:
+    """Give a good token behind another word than ``Bearer``."""
+
+    async def give(db: Database) -> Headers:
+        good = bearer_of(await add_user(db, BOB))["Authorization"]
+        return {"Authorization": f"{prefix}{good.removeprefix('Bearer ')}"}
+
+    return give
+
+
+async def nothing(_db: Database) -> Headers:
+    return {}
+
+
+async def token_as_key(db: Database) -> Headers:
+    good = bearer_of(await add_user(db, BOB))["Authorization"]
+    return {"X-API-Key": good.removeprefix("Bearer ")}
+
+
+async def token_of_an_earlier_generation(db: Database) -> Headers:
+    user = await add_user(db, BOB)
+    await change_user(db, user, generation=user.generation + 1)
+    return bearer_of(user)
+
+
+async def token_of_an_inactive_user(db: Database) -> Headers:
+    return bearer_of(await add_user(db, BOB, is_active=False))
+
+
+async def token_of_a_deleted_user(db: Database) -> Headers:
+    user = await add_user(db, BOB)
+    async with db.transaction() as session:
+        await UserRepository(session).delete(user.id)
+    return bearer_of(user)
+
+
+async def refresh_token(db: Database) -> Headers:
+    user = await add_user(db, BOB)
+    token = security.opaque_token("refresh")
+    async with db.transaction() as session:
+        await UserRepository(session).add_refresh_token(
+            user, uuid4(), security.hash_token(token), 60
+        )
+    return {"Authorization": f"Bearer {token}", "X-API-Key": token}
+
+
+async def good_key(db: Database) -> Headers:
+    user = await add_user(db, BOB, is_superuser=True)
+    return await add_key(db, user, "read", "write")
+
+
+async def key_as_token(db: Database) -> Headers:
+    return {"Authorization": f"Bearer {(await good_key(db))['X-API-Key']}"}
+
+
+async def key_behind_a_bad_token(db: Database) -> Headers:
+    return await good_key(db) | {"Authorization": "Bearer bad"}
+
+
+async def start_of_a_key(db: Database) -> Headers:
+    return {"X-API-Key": (await good_key(db))["X-API-Key"][:12]}
+
+
+async def hash_of_a_key(db: Database) -> Headers:
+    await good_key(db)
+    (key,) = await stored_keys(db)
+    return {"X-API-Key": key.key_hash}
+
+
+async def revoked_key(db: Database) -> Headers:
+    headers = await good_key(db)
+    (key,) = await stored_keys(db)
+    async with db.transaction() as session:
+        await UserRepository(session).delete_key(key.user_id, key.id)
+    return headers
+
+
+async def expired_key(db: Database) -> Headers:
+    return await add_key(db, await add_user(db, BOB), "read", "write", expires_at=past(1))
+
+
+async def key_of_an_inactive_user(db: Database) -> Headers:
+    return await add_key(db, await add_user(db, BOB, is_active=False), "read", "write")
+
+
+async def key_of_a_deleted_user(db: Database) -> Headers:
+    user = await add_user(db, BOB)
+    headers = await add_key(db, user, "read", "write")
+    async with db.transaction() as session:
+        await UserRepository(session).delete(user.id)
+    return headers
+
+
+BAD: dict[str, Callable[[Database], Awaitable[Any]]] = {
+    "nothing": nothing,
+    "empty header": headers_with("Authorization", ""),
+    "no token": headers_with("Authorization", "Bearer"),
+    "empty token": headers_with("Authorization", "Bearer "),
+    "garbage": headers_with("Authorization", "Bearer garbage"),
+    "garbage of three parts": headers_with("Authorization", "Bearer e30.e30.e30"),
+    "garbage that is no ASCII": headers_with("Authorization", b"Bearer \xff.\xe9.\x80"),
+    "long garbage": headers_with("Authorization", f"Bearer {'x' * 5000}"),
+    "basic": headers_with("Authorization", "Basic YWRhOmFkYQ=="),
+    "no scheme": scheme(""),
+    "another scheme": scheme("Token "),
+    "token as a key": token_as_key,
+    "refresh token": refresh_token,
+    "expired": token_with(exp=past(1)),
+    "not yet": token_with(nbf=past(-60)),
+    "issued in the future": token_with(iat=past(-60)),
+    "another key": token_with("another key of as many characters"),
+    "another algorithm": token_with(SECRET * 2, "HS512"),
+    "another algorithm, right key": token_with(SECRET, "HS384"),
+    "alg none": token_with("", "none"),
+    "another audience": token_with(aud="another service"),
+    "another issuer": token_with(iss="another service"),
+    "another subject": token_with(sub=str(UUID(int=0))),
+    "odd subject": token_with(sub="admin"),
+    "odd generation": token_with(gen="x"),
+    "no generation": token_with(gen=None),
+    "later generation": token_with(gen=2),
+    "earlier generation": token_of_an_earlier_generation,
+    **{f"without {claim}": token_without(claim) for claim in security.CLAIMS},
+    "inactive user": token_of_an_inactive_user,
+    "deleted user": token_of_a_deleted_user,
+    "empty API key": headers_with("X-API-Key", ""),
+    "garbage API key": headers_with("X-API-Key", "key_garbage"),
+    "API key that is no ASCII": headers_with("X-API-Key", b"\xff\xe9"),
+    "API key as a token": key_as_token,
+    "API key behind a bad token": key_behind_a_bad_token,
+    "start of an API key": start_of_a_key,
+    "hash of an API key": hash_of_a_key,
+    "revoked API key": revoked_key,
+    "expired API key": expired_key,
+    "API key of an inactive user": key_of_an_inactive_user,
+    "API key of a deleted user": key_of_a_deleted_user,
+}
+
+
+@pytest.mark.filterwarnings("ignore::jwt.InsecureKeyLengthWarning")
+@pytest.mark.parametrize("credentials", BAD.values(), ids=BAD)
+async def test_bad_credentials_open_nothing(
+    app: FastAPI,
+    db: Database,
+    anonymous: AsyncClient,
+    credentials: Callable[[Database], Awaitable[Headers]],
+) -> None:
+    headers = await credentials(db)
+    for operation in closed(app):
+        problem(await call(anonymous, operation, headers), 401)
+
+
+async def test_what_is_public_is_listed_here(app: FastAPI, anonymous: AsyncClient) -> None:
+    answers = {operation: await call(anonymous, operation) for operation in operations(app)}
+    assert {key for key, answer in answers.items() if answer.status_code != 401} == PUBLIC
+    for operation in PUBLIC:
+        assert answers[operation].status_code in {200, 422}, answers[operation].text
+
+
+async def test_bad_credentials_do_not_close_what_is_public(anonymous: AsyncClient) -> None:
+    for headers in ({"Authorization": "Bearer bad"}, {"X-API-Key": "bad"}):
+        for operation in PUBLIC:
+            assert (await call(anonymous, operation, headers)).status_code in {200, 422}
+
+
+def test_no_route_hides_from_the_document(app: FastAPI) -> None:
+    documented = {(method, path) for method, path in operations(app)}
+    hidden = {
+        path
+        for route in app.routes
+        for path in [getattr(route, "path", "")]
+        for method in getattr(route, "methods", [])
+        if (method, path) not in documented
+    }
+    assert hidden == {"/docs", "/docs/oauth2-redirect", "/openapi.json", "/redoc"}
+    assert any(isinstance(route, APIRoute) for route in app.routes)
+
+
+def test_the_document_says_what_is_closed(app: FastAPI) -> None:
+    document = app.openapi()
+    for method, path in operations(app):
+        described = document["paths"][path][method.lower()]
+        if (method, path) in PUBLIC:
+            assert "security" not in described
+        else:
+            assert described["security"]
+            assert {"401", "403"} <= set(described["responses"])
+    flows = document["components"]["securitySchemes"]["OAuth2PasswordBearer"]["flows"]
+    assert flows["password"]["tokenUrl"] == TOKEN
+
+
+async def test_a_good_token_opens_everything(
+    app: FastAPI, db: Database, anonymous: AsyncClient
+) -> None:
+    # Signed anew by the test itself: so it is not for its form that the bad ones are refused.
+    headers = signed(claims_of(await add_user(db, BOB, is_superuser=True)))
+    for operation in closed(app):
+        if operation != ("DELETE", ME):
+            assert (await call(anonymous, operation, headers)).status_code in {200, 201, 404, 422}
+    assert (await call(anonymous, ("DELETE", ME), headers)).status_code == 204
+
+
+@pytest.mark.parametrize("path", ["/v1/tasks", USERS + "/me", KEYS])
+async def test_who_is_calling_is_asked_before_what(anonymous: AsyncClient, path: str) -> None:
+    for sent in ({"no such": "field"}, [], "x", 1):
+        for method in ("POST", "PATCH"):
+            answer = await anonymous.request(method, path, json=sent)
+            assert answer.status_code in {401, 405}
+    problem(await anonymous.get(KEYS, params={"limit": "x"}), 401)
+    problem(await anonymous.delete(f"{KEYS}/x"), 401)
+
+
+async def test_who_says_nothing_costs_no_statement(
+    app: FastAPI, anonymous: AsyncClient, statements: Statements
+) -> None:
+    for operation in closed(app):
+        await call(anonymous, operation)
+        await call(anonymous, operation, {"Authorization": "Bearer bad"})
+    assert statements.sent == []
+
+
+async def test_a_plain_user_is_no_superuser(
+    app: FastAPI, db: Database, anonymous: AsyncClient
+) -> None:
+    user = await add_user(db, BOB)
+    for headers in (bearer_of(user), await add_key(db, user, "read", "write")):
+        refused = [
+            operation
+            for operation in closed(app)
+            if operation != ("DELETE", ME)
+            and (await call(anonymous, operation, headers)).status_code == 403
+        ]
+        assert set(refused) == ADMIN
+
+
+async def test_a_key_that_may_read_can_do_nothing_else(
+    app: FastAPI, db: Database, anonymous: AsyncClient
+) -> None:
+    user = await add_user(db, BOB, is_superuser=True)
+    before = await count(db, User)
+    headers = await add_key(db, user, "read")
+    for operation in closed(app):
+        answer = await call(anonymous, operation, headers)
+        if operation[0] == "GET":
+            assert answer.status_code in {200, 404}, answer.text
+        else:
+            assert "write" in problem(answer, 403)["detail"]
+    assert await count(db, User) == before
+
+
+async def test_a_key_that_may_write_can_not_read(
+    app: FastAPI, db: Database, anonymous: AsyncClient
+) -> None:
+    headers = await add_key(db, await add_user(db, BOB, is_superuser=True), "write")
+    for operation in closed(app):
+        if operation == ("DELETE", ME):
+            continue
+        answer = await call(anonymous, operation, headers)
+        if operation[0] == "GET":
+            assert "read" in problem(answer, 403)["detail"]
+        else:
+            assert answer.status_code in {200, 201, 404, 422}, answer.text
+
+
+async def test_a_key_that_may_nothing_opens_nothing(
+    app: FastAPI, db: Database, anonymous: AsyncClient
+) -> None:
+    headers = await add_key(db, await add_user(db, BOB, is_superuser=True))
+    for operation in closed(app):
+        problem(await call(anonymous, operation, headers), 403)
+
+
+async def test_what_belongs_to_others_is_not_there(
+    client: AsyncClient, db: Database
+) -> None:
+    other = await add_user(db, ADA)
+    headers = await add_key(db, other, "read", "write")
+    (key,) = await stored_keys(db)
+    document = problem(await client.delete(f"{KEYS}/{key.id}"), 404)
+    unknown = problem(await client.delete(f"{KEYS}/{UUID(int=0)}"), 404)
+    assert document["detail"] == unknown["detail"]
+    assert (await client.get(KEYS)).json()["items"] == []
+    assert (await client.get(ME, headers=headers)).json()["id"] == str(other.id)
