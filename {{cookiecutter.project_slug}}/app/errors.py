@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from http import HTTPStatus
 from types import MappingProxyType
 from typing import Any, ClassVar
+from urllib.parse import quote
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
@@ -135,7 +136,7 @@ def _response(
         title=status.phrase,
         status=status,
         detail=detail,
-        instance=_short(path),
+        instance=quote(_short(path)),
         errors=list(errors) or None,
     )
     return Response(
@@ -174,7 +175,7 @@ async def _validation_error(request: Request, error: RequestValidationError) -> 
 
 def _short(text: str) -> str:
     """Cut what came from a client, and replace what UTF-8 can't carry (lone surrogates)."""
-    text = text[:MAX_ECHO] + "…" if len(text) > MAX_ECHO else text
+    text = text[:MAX_ECHO] + "..." if len(text) > MAX_ECHO else text
     return text.encode("utf-8", "replace").decode("utf-8")
 
 

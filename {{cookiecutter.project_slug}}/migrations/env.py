@@ -3,23 +3,21 @@
 import asyncio
 import importlib
 import logging
-import pkgutil
 from typing import Any, Literal
 
 from alembic import context
 from alembic.autogenerate.api import AutogenContext
-from app.db.driver import DriverSettings
 from sqlalchemy import Connection
 
-import app
+from app import project
 from app.db import driver
+from app.db.driver import DriverSettings
 from app.db.models import Base, UTCDateTime
 from app.environment import CONFIG, read
 
 # Every model of every feature: a table that nobody imported would look like one to drop.
-for module in pkgutil.walk_packages(app.__path__, "app."):
-    if module.name.endswith(".models"):
-        importlib.import_module(module.name)
+for path in sorted(project.ROOT.glob("app/**/models.py")):
+    importlib.import_module(".".join(path.relative_to(project.ROOT).with_suffix("").parts))
 
 
 class Settings(DriverSettings):

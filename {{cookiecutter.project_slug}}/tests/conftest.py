@@ -17,7 +17,6 @@ from typing import Any, cast
 import pytest
 from alembic import command
 from alembic.config import Config
-from app.settings import Settings
 from blockbuster import blockbuster_ctx
 from fastapi import FastAPI
 from httpx2 import ASGITransport, AsyncClient
@@ -27,6 +26,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine, async_sessionmaker
 from app import project
 from app.db.engine import Database
 from app.main import create_app
+from app.settings import Settings
 from tests import caller, database
 
 # The developer's own configuration has no say here.
@@ -80,7 +80,7 @@ async def databases(testrun_uid: str, worker_id: str) -> AsyncIterator[database.
     # Not in pytest's own folder: each run closes that to other users, and a PostgreSQL that was
     # started by root runs as one.
     folder = Path(gettempdir(), f"{project.NAME}-{testrun_uid}")
-    async with database.databases(folder, worker_id) as made:
+    async with database.databases(folder, f"{testrun_uid[:8]}_{worker_id}") as made:
         yield made
 
 

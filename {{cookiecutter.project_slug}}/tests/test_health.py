@@ -29,6 +29,8 @@ async def test_live_asks_no_database(live_app: FastAPI, live: AsyncClient) -> No
 
 
 async def test_not_ready_before_the_first_migration(databases: Databases) -> None:
+    if not health.schema_heads():
+        pytest.skip("there is no revision yet: an empty database is at head")
     url = await databases.create()
     settings = settings_for(url)
     config = alembic_config(settings)
@@ -48,7 +50,8 @@ async def test_not_ready_before_the_first_migration(databases: Databases) -> Non
 async def test_not_ready_at_another_revision(live_app: FastAPI, live: AsyncClient) -> None:
     database: Database = live_app.state.database
     async with database.transaction() as session:
-        await session.execute(text("UPDATE alembic_version SET version_num = 'other'"))
+        await session.execute(text("DELETE FROM alembic_version"))
+        await session.execute(text("INSERT INTO alembic_version VALUES ('other')"))
     assert (await live.get("/health/ready")).status_code == 503
 
 
@@ -57,17 +60,12 @@ async def test_not_ready_while_the_database_does_not_answer(
 ) -> None:
     monkeypatch.setattr(health, "READY_TIMEOUT", 0.05)
     database: Database = live_app.state.database
-    async with database.transaction() as session:
-        await session.execute(text("SELECT 1"))  # holds SQLite's one writer
-        connections = [
-            await database.write_engine.connect()
-            for _ in range(pool_size(database.write_engine) - 1)
-        ]
-        response = await live.get("/health/ready")
-        assert response.status_code == 503
-        assert response.headers["retry-after"] == "1"
-        for connection in connections:
-            await connection.close()
+    held = [await database.read_engine.connect() for _ in range(pool_size(database.read_engine))]
+    response = await live.get("/health/ready")
+    assert response.status_code == 503
+    assert response.headers["retry-after"] == "1"
+    for connection in held:
+        await connection.close()
     assert (await live.get("/health/ready")).status_code == 200
 
 

@@ -34,6 +34,11 @@ async def run(do: Callable[..., Any], *arguments: Any) -> None:
     await asyncio.to_thread(do, *arguments)
 
 
+def history(config: Config) -> ScriptDirectory:
+    """Give the revisions: there may be none yet."""
+    return ScriptDirectory.from_config(config)
+
+
 async def tables(config: Config) -> set[str]:
     """Name the tables of the database, but for Alembic's own."""
     engine = driver.migration_engine(config.attributes["settings"])
@@ -43,9 +48,8 @@ async def tables(config: Config) -> set[str]:
     return set(names) - {"alembic_version"}
 
 
-def test_there_is_one_head(live_url: str) -> None:
-    script = ScriptDirectory.from_config(alembic_config(settings_for(live_url)))
-    assert len(script.get_heads()) == 1
+def test_there_is_one_head_at_most(live_url: str) -> None:
+    assert len(history(alembic_config(settings_for(live_url))).get_heads()) <= 1
 
 
 async def test_up_down_up(empty: Config) -> None:
@@ -58,7 +62,7 @@ async def test_up_down_up(empty: Config) -> None:
 
 
 async def test_each_revision_up_down_up(empty: Config) -> None:
-    revisions = [script.revision for script in ScriptDirectory.from_config(empty).walk_revisions()]
+    revisions = [script.revision for script in history(empty).walk_revisions()]
     for revision in reversed(revisions):
         await run(command.upgrade, empty, revision)
         await run(command.downgrade, empty, "-1")
@@ -100,11 +104,16 @@ async def test_the_sql_can_be_had_without_a_database(
     empty: Config, capsys: pytest.CaptureFixture[str]
 ) -> None:
     await asyncio.to_thread(command.upgrade, empty, "head", sql=True)
-    assert "CREATE TABLE alembic_version" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "COMMIT" in printed
+    for script in history(empty).walk_revisions():
+        assert f"'{script.revision}'" in printed  # what the database is told to be at
     assert await tables(empty) == set()
 
 
 async def test_the_newest_revision_goes_down_and_up_over_rows(empty: Config) -> None:
+    if not history(empty).get_heads():
+        pytest.skip("there is no revision yet")
     # A column that is added NOT NULL and without a default passes on empty tables alone.
     await run(command.upgrade, empty, "head")
     database = Database(empty.attributes["settings"])

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from app.settings import Settings, load_settings
 
 from app import project
+from app.settings import Settings, load_settings
 from tests import caller
 
 

@@ -1,17 +1,25 @@
 """A feature for tests only, so that what they show does not hang on the example's."""
 
 from collections.abc import AsyncIterator
-from typing import Annotated
+from datetime import datetime
+from typing import Annotated, Literal
+from uuid import UUID
 
-from fastapi import APIRouter, BackgroundTasks, FastAPI, Request
+from fastapi import APIRouter, BackgroundTasks, FastAPI, Query, Request, Response
 from fastapi.responses import StreamingResponse
 from pydantic import Field
 from sqlalchemy import Column, ForeignKey, Integer, MetaData, String, Table, insert, select
+from sqlalchemy.orm import DeclarativeBase, Mapped
 
+from app import pagination
 from app.db.engine import Database
+from app.db.models import Base, Identified, Versioned
+from app.db.repository import Repository
 from app.db.session import ReadSessionDep, SessionDep, get_database
-from app.errors import Conflict
-from app.schemas import Body, Text
+from app.errors import Conflict, PreconditionFailed
+from app.etag import IfMatch, etag
+from app.pagination import Order, Page
+from app.schemas import Body, PageQuery, Public, Text
 
 metadata = MetaData()
 things = Table(
@@ -22,6 +30,34 @@ things = Table(
     # Checked only at commit, on both databases.
     Column("part_of", ForeignKey("things.id", deferrable=True, initially="DEFERRED")),
 )
+
+
+class Models(DeclarativeBase):
+    metadata = things.metadata
+    type_annotation_map = Base.type_annotation_map
+
+
+class Entry(Identified, Versioned, Models):
+    """What there are lists of: in order of a column that is never null, or of one that may be."""
+
+    __tablename__ = "entries"
+
+    name: Mapped[str]
+    at: Mapped[datetime | None]
+
+
+class Entries(Repository):
+    model = Base
+
+
+ORDERS = {
+    order.name: order
+    for column in (Entry.name, Entry.at)
+    for order in (
+        Order(column.key, column, Entry.id),
+        Order(f"-{column.key}", column, Entry.id, descending=True),
+    )
+}
 
 router = APIRouter(prefix="/things")
 
@@ -81,6 +117,43 @@ async def stream(request: Request) -> StreamingResponse:
                 yield f"{number}\n"
 
     return StreamingResponse(lines())
+
+
+class EntryQuery(PageQuery):
+    sort: Literal["name", "-name", "at", "-at"] = "name"
+
+
+class EntryPublic(Public):
+    id: UUID
+    name: str
+    at: datetime | None
+    version: int
+
+
+class Rename(Body):
+    name: Text
+
+
+@router.get("/entries", response_model=Page[EntryPublic])
+async def entries(query: Annotated[EntryQuery, Query()], session: ReadSessionDep) -> object:
+    order = ORDERS[query.sort]
+    position = pagination.decode(order, query.cursor)
+    statement = pagination.keyset(select(Entry), order, position.start)
+    rows = await Entries(session).all(statement, pagination.parameters(query.limit, position))
+    return pagination.cut(rows, query.limit, order)
+
+
+@router.patch("/entries/{entry_id}", response_model=EntryPublic)
+async def rename(
+    entry_id: UUID, body: Rename, versions: IfMatch, session: SessionDep, response: Response
+) -> Entry:
+    entry = await Entries(session).one(select(Entry).where(Entry.id == entry_id))
+    if versions is not None and entry.version not in versions:
+        raise PreconditionFailed("The entry has changed: read it again.")
+    entry.name = body.name
+    await session.flush()
+    response.headers["ETag"] = etag(entry.version)
+    return entry
 
 
 async def add_things(app: FastAPI) -> None:

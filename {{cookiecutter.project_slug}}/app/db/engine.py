@@ -29,7 +29,8 @@ class _UnflushableSession(Session):
 class ReadSession(AsyncSession):
     """A session that only reads: each statement for itself, no ``BEGIN`` and no ``COMMIT``.
 
-    It refuses to flush, and the database refuses whatever else tries to write through it.
+    Objects that were added to it or changed are an error, at a flush and at its end; whatever else
+    tries to write through it is refused by the database.
     """
 
     sync_session_class: type[Session] = _UnflushableSession
@@ -90,7 +91,7 @@ class Database:
         try:
             async with (
                 asyncio.timeout(START_CHECK_TIMEOUT),
-                self.read_engine.connect() as connection,
+                self.write_engine.connect() as connection,
             ):
                 for warning in await driver.warnings(connection, self._settings):
                     logger.warning("%s", warning)
@@ -99,6 +100,7 @@ class Database:
 
     async def close(self) -> None:
         """Close every connection."""
+        metrics.forget(self)
         await self.write_engine.dispose()
         await self.read_engine.dispose()
 
@@ -123,3 +125,6 @@ class Database:
         with translated():
             async with self.read_sessions() as session:
                 yield session
+                if session.new or session.dirty or session.deleted:
+                    # Nothing would flush it: it would be lost without a word.
+                    raise exc.InvalidRequestError("A read session can't write: take a transaction")

@@ -21,8 +21,13 @@ _databases: WeakSet[Database] = WeakSet()
 
 
 def watch(database: Database) -> None:
-    """Report the pools of ``database`` for as long as it lives."""
+    """Report the pools of ``database``."""
     _databases.add(database)
+
+
+def forget(database: Database) -> None:
+    """Report the pools of ``database`` no longer."""
+    _databases.discard(database)
 
 
 def connections(_: CallbackOptions) -> Iterable[Observation]:

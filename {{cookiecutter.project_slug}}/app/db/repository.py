@@ -34,7 +34,8 @@ class Repository:
         Raises:
             NotFound: there is none.
         """
-        row = (await self.session.scalars(statement, parameters)).one_or_none()
+        # Unique: a collection that is loaded by a JOIN repeats its row.
+        row = (await self.session.scalars(statement, parameters)).unique().one_or_none()
         if row is None:
             raise NotFound(f"There is no such {self.model.__name__.lower()}.")
         return row

@@ -18,7 +18,7 @@ from sqlalchemy import (
     select,
     update,
 )
-from sqlalchemy.orm import selectinload
+from sqlalchemy.orm import joinedload, selectinload
 from sqlalchemy.orm.attributes import set_committed_value
 from sqlalchemy.sql.dml import ReturningUpdate
 
@@ -40,7 +40,8 @@ EMBEDDED_COMMENTS = 100
 LIVE = Task.deleted_at.is_(None)  # the one place that hides deleted tasks
 THIS_TASK = (Task.id == bindparam("task_id"), LIVE)
 
-GET = select(Task).where(*THIS_TASK).options(selectinload(Task.tags))
+# In one statement: a task at one version with the tags of another would be a state that never was.
+GET = select(Task).where(*THIS_TASK).options(joinedload(Task.tags))
 EXISTS = select(Task.id).where(*THIS_TASK)
 COMMENTS = select(Comment).join(Comment.task).where(*THIS_TASK)
 COMMENT_ORDER = Order("created_at", Comment.created_at, Comment.id)

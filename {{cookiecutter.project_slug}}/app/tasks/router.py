@@ -83,7 +83,9 @@ async def update_task(
     return task
 
 
-@router.delete("/tasks/{task_id}", status_code=204, responses=problems(404, 412))
+@router.delete(
+    "/tasks/{task_id}", status_code=204, response_class=Response, responses=problems(404, 412)
+)
 async def delete_task(task_id: UUID, if_match: IfMatch, tasks: Repository) -> None:
     """Delete a task: it is gone from every read."""
     await tasks.delete(task_id, if_match)

@@ -1,11 +1,12 @@
 """The repository by itself: what stands in its place, and what it can't be given."""
 
+import asyncio
 from uuid import UUID
 
 import pytest
 from fastapi import FastAPI
 from httpx2 import ASGITransport, AsyncClient
-from sqlalchemy import insert
+from sqlalchemy import event, insert
 from sqlalchemy.exc import DBAPIError, InvalidRequestError
 
 from app.db.engine import Database
@@ -96,6 +97,49 @@ async def test_a_read_session_refuses_to_flush(db: Database) -> None:
             await session.flush()
         with pytest.raises(InvalidRequestError, match="read session"):
             await session.commit()
+        session.expunge_all()
+
+
+async def test_what_was_changed_in_a_read_session_is_not_lost_without_a_word(
+    client: AsyncClient, db: Database
+) -> None:
+    task = await create(client)
+
+    async def change() -> None:
+        async with db.reading() as session:
+            (await session.get_one(Task, UUID(task["id"]))).title = "Changed"
+
+    with pytest.raises(InvalidRequestError, match="read session"):
+        await change()
+
+
+async def test_reads_take_no_connection_for_writing(live_app: FastAPI, live: AsyncClient) -> None:
+    task = path(await create(live, tags=["home"]))
+    engine = live_app.state.database.write_engine.sync_engine
+    taken: list[object] = []
+    event.listen(engine, "checkout", lambda *_: taken.append(1))
+    for url in (task, f"{task}/comments", TASKS, "/v1/tags", "/health/ready"):
+        assert (await live.get(url)).status_code == 200
+    assert taken == []
+
+
+async def test_a_task_is_never_seen_with_the_tags_of_another_version(live: AsyncClient) -> None:
+    task = path(await create(live, title="0", tags=["0"]))
+    done = False
+
+    async def write() -> None:
+        nonlocal done
+        for number in range(1, 30):
+            change = {"title": f"{number}", "tags": [f"{number}"]}
+            assert (await live.patch(task, json=change)).status_code == 200
+        done = True
+
+    async def look() -> None:
+        while not done:
+            seen = await read(live, task)
+            assert seen["tags"] == [seen["title"]]
+
+    await asyncio.gather(write(), look(), look(), look())
 
 
 async def test_the_database_refuses_to_write_for_a_read_session(

@@ -30,7 +30,7 @@ async def stored(db: Database, count: int) -> str:
 @pytest.mark.parametrize(
     ("method", "url", "body", "expected"),
     [
-        ("GET", "{task}", None, 3),
+        ("GET", "{task}", None, 2),
         ("GET", TASKS, None, 2),
         ("GET", f"{TASKS}?limit=100&sort=-due_at&status=todo&tag=home", None, 2),
         ("GET", "{task}/comments", None, 1),

@@ -1,6 +1,6 @@
 """Which routers are mounted, and under which path."""
 
-from fastapi import FastAPI
+from fastapi import APIRouter, FastAPI
 
 from app import health
 from app.errors import problems
@@ -8,7 +8,7 @@ from app.tasks.router import router as tasks
 
 PREFIX = "/v1"
 
-PUBLIC = (tasks,)
+PUBLIC: tuple[APIRouter, ...] = (tasks,)
 
 
 def mount(app: FastAPI) -> None:

@@ -1,6 +1,6 @@
 """Which routers are mounted, under which path, and who may pass."""
 
-from fastapi import Depends, FastAPI
+from fastapi import APIRouter, Depends, FastAPI
 
 from app import health
 from app.errors import problems
@@ -11,8 +11,8 @@ from app.users.router import admin, auth, keys, me, registration
 PREFIX = "/v1"
 
 # A router stands in one of these, so that no route can forget to ask who is calling.
-PUBLIC = (auth, registration)
-CLOSED = (tasks, me, keys, admin)
+PUBLIC: tuple[APIRouter, ...] = (auth, registration)
+CLOSED: tuple[APIRouter, ...] = (tasks, me, keys, admin)
 
 
 def mount(app: FastAPI) -> None:

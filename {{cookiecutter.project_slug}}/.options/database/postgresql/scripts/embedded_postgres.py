@@ -43,7 +43,9 @@ def run(command: list[str]) -> int:
     with subprocess.Popen([program, *command[1:]]) as process:
         # Ctrl-C reaches the command by itself: it decides, we wait.
         signal.signal(signal.SIGINT, signal.SIG_IGN)
-        signal.signal(signal.SIGTERM, lambda *_: process.terminate())
+        for name in ("SIGTERM", "SIGHUP"):  # Windows has no SIGHUP
+            if hasattr(signal, name):
+                signal.signal(getattr(signal, name), lambda *_: process.terminate())
         return process.wait()
 
 

@@ -1,6 +1,7 @@
 """Where the tests' databases come from: a server of the run's own, or ``TEST_DATABASE_URL``."""
 
 import os
+import re
 from collections.abc import AsyncIterator
 from contextlib import ExitStack, asynccontextmanager
 from itertools import count
@@ -66,7 +67,7 @@ async def databases(folder: Path, worker: str) -> AsyncIterator[Databases]:
     with ExitStack() as stack:
         if given := os.environ.get("TEST_DATABASE_URL"):
             server = parse_url(given)
-            if "test" not in (server.database or ""):
+            if not re.search(r"(^|[_-])tests?([_-]|$)", server.database or ""):
                 raise RuntimeError(
                     f"TEST_DATABASE_URL names the database {server.database!r}: tests run only "
                     "where the name says test"

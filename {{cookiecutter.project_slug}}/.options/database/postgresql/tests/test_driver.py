@@ -33,6 +33,11 @@ def test_urls_are_turned_into_those_of_the_driver(given: str) -> None:
     assert url == "postgresql+asyncpg://u:p@h:1/name"
 
 
+def test_a_url_as_providers_give_it() -> None:
+    url = driver.parse_url("postgres://u:p@host/name?sslmode=require")
+    assert dict(url.query) == {"ssl": "require"}
+
+
 @pytest.mark.parametrize(
     ("given", "complaint"),
     [
@@ -40,6 +45,7 @@ def test_urls_are_turned_into_those_of_the_driver(given: str) -> None:
         ("postgresql://host:port/name", "Not a database URL"),
         ("sqlite:///app.db", "runs on PostgreSQL .* not on sqlite"),
         ("postgresql://host", "names no database"),
+        ("postgresql://host/name?channel_binding=require", "no 'channel_binding' in a URL"),
     ],
 )
 def test_other_urls_are_refused(given: str, complaint: str) -> None:
@@ -110,6 +116,30 @@ async def test_a_stale_connection_is_never_handed_out(live_url: str) -> None:
 async def select_one(database: Database) -> None:
     async with database.transaction() as session:
         assert await session.scalar(text("SELECT 1")) == 1
+
+
+async def test_a_migration_waits_for_no_lock_for_long(live_url: str) -> None:
+    engine = driver.migration_engine(settings_for(live_url))
+    async with engine.connect() as connection:
+        await connection.run_sync(driver.before_migrations)
+        assert (await connection.execute(text("SHOW lock_timeout"))).scalar_one() == "5s"
+    await engine.dispose()
+
+
+async def test_a_server_that_does_not_answer_is_not_waited_for(
+    live_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # A server that is frozen can't end a statement by its own time limit: here it has none.
+    monkeypatch.setattr(driver, "_PING_TIMEOUT", 0.1)
+    app = create_app(settings_for(live_url, database_statement_timeout=0.1))
+    async with running(app):
+        database: Database = app.state.database
+        with pytest.raises(Unavailable, match="does not answer"):
+            async with asyncio.timeout(10), database.reading() as session:
+                await session.execute(
+                    text("SELECT set_config('statement_timeout', '0', false), pg_sleep(60)")
+                )
+        await select_one(database)
 
 
 async def test_a_busy_connection_is_not_pinged(live_url: str) -> None:

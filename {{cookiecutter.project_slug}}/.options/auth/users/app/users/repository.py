@@ -7,7 +7,7 @@ from typing import Any
 from uuid import UUID
 
 from sqlalchemy import Select, bindparam, delete, insert, select, update
-from sqlalchemy.orm import joinedload
+from sqlalchemy.orm import contains_eager
 
 from app import pagination
 from app.db import driver
@@ -27,7 +27,7 @@ BY_KEY = (
     select(APIKey)
     .join(APIKey.user)
     .where(APIKey.key_hash == bindparam("key_hash"), User.is_active)
-    .options(joinedload(APIKey.user))
+    .options(contains_eager(APIKey.user))
 )
 BY_EMAIL = select(User).where(User.email == bindparam("email"))
 USER_ORDER = Order("created_at", User.created_at, User.id)

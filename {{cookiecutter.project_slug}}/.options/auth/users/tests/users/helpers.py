@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from http import HTTPStatus
 from typing import Any
-from uuid import UUID, uuid4
+from uuid import UUID
 
 from argon2 import Parameters, PasswordHasher, extract_parameters
 from fastapi import FastAPI
@@ -19,7 +19,6 @@ from app.db.models import Base, now
 from app.users import security
 from app.users.models import APIKey, User
 from app.users.repository import UserRepository
-from tests.caller import headers as bearer_of
 
 Json = dict[str, Any]
 Headers = dict[str, str]
@@ -32,6 +31,8 @@ REFRESH = "/v1/auth/refresh"
 LOGOUT = "/v1/auth/logout"
 NOBODY = f"{USERS}/{UUID(int=0)}"
 """The path of a user who is not there."""
+
+JSON = {"Content-Type": "application/json"}
 
 ADA = "ada@example.com"
 BOB = "bob@example.com"
@@ -197,9 +198,3 @@ class RecordingHasher:
 
     def _note(self, verb: str, parameters: Parameters | None) -> None:
         self.done.append(Work(verb, parameters, threading.current_thread().name, self.held()))
-
-
-def unique() -> str:
-    return f"{uuid4().hex}@example.com"
-
-

@@ -10,12 +10,15 @@ import pytest
 from fastapi import FastAPI
 from fastapi.routing import APIRoute
 from httpx2 import AsyncClient, Response
+from starlette.routing import Route
 
+from app import api, health
 from app.db.engine import Database
 from app.users import security
 from app.users.models import User
 from app.users.repository import UserRepository
 from app.users.settings import LOCAL_SECRET_KEY
+from tests.caller import headers as bearer_of
 from tests.conftest import Statements
 from tests.users.helpers import (
     ADA,
@@ -27,7 +30,6 @@ from tests.users.helpers import (
     Headers,
     add_key,
     add_user,
-    bearer_of,
     change_user,
     count,
     past,
@@ -53,17 +55,20 @@ SECRET = LOCAL_SECRET_KEY.get_secret_value()
 Operation = tuple[str, str]
 
 
-def operations(app: FastAPI) -> list[Operation]:
+@pytest.fixture
+def operations(shared_app: FastAPI) -> list[Operation]:
     """Give every operation of the OpenAPI document."""
     return [
         (method.upper(), path)
-        for path, found in sorted(app.openapi()["paths"].items())
+        for path, found in sorted(shared_app.openapi()["paths"].items())
         for method in sorted(found)
     ]
 
 
-def closed(app: FastAPI) -> list[Operation]:
-    return [operation for operation in operations(app) if operation not in PUBLIC]
+@pytest.fixture
+def closed(operations: list[Operation]) -> list[Operation]:
+    """Give those that nobody may call who does not say who it is."""
+    return [operation for operation in operations if operation not in PUBLIC]
 
 
 async def call(
@@ -257,18 +262,20 @@ BAD: dict[str, Callable[[Database], Awaitable[Any]]] = {
 @pytest.mark.filterwarnings("ignore::jwt.InsecureKeyLengthWarning")
 @pytest.mark.parametrize("credentials", BAD.values(), ids=BAD)
 async def test_bad_credentials_open_nothing(
-    app: FastAPI,
+    closed: list[Operation],
     db: Database,
     anonymous: AsyncClient,
     credentials: Callable[[Database], Awaitable[Headers]],
 ) -> None:
     headers = await credentials(db)
-    for operation in closed(app):
+    for operation in closed:
         problem(await call(anonymous, operation, headers), 401)
 
 
-async def test_what_is_public_is_listed_here(app: FastAPI, anonymous: AsyncClient) -> None:
-    answers = {operation: await call(anonymous, operation) for operation in operations(app)}
+async def test_what_is_public_is_listed_here(
+    operations: list[Operation], anonymous: AsyncClient
+) -> None:
+    answers = {operation: await call(anonymous, operation) for operation in operations}
     assert {key for key, answer in answers.items() if answer.status_code != 401} == PUBLIC
     for operation in PUBLIC:
         assert answers[operation].status_code in {200, 422}, answers[operation].text
@@ -280,22 +287,19 @@ async def test_bad_credentials_do_not_close_what_is_public(anonymous: AsyncClien
             assert (await call(anonymous, operation, headers)).status_code in {200, 422}
 
 
-def test_no_route_hides_from_the_document(app: FastAPI) -> None:
-    documented = {(method, path) for method, path in operations(app)}
-    hidden = {
-        path
-        for route in app.routes
-        for path in [getattr(route, "path", "")]
-        for method in getattr(route, "methods", [])
-        if (method, path) not in documented
-    }
-    assert hidden == {"/docs", "/docs/oauth2-redirect", "/openapi.json", "/redoc"}
-    assert any(isinstance(route, APIRoute) for route in app.routes)
+def test_no_route_hides_from_the_document(app: FastAPI, operations: list[Operation]) -> None:
+    routers = [health.router, *api.PUBLIC, *api.CLOSED]
+    routes = [route for router in routers for route in router.routes]
+    assert len(routes) == len(operations)
+    assert all(isinstance(route, APIRoute) and route.include_in_schema for route in routes)
+    beside = {route.path for route in app.routes if isinstance(route, Route)}
+    assert beside == {"/docs", "/docs/oauth2-redirect", "/openapi.json", "/redoc"}
+    assert len(app.routes) == len(beside) + len(routers)
 
 
-def test_the_document_says_what_is_closed(app: FastAPI) -> None:
+def test_the_document_says_what_is_closed(app: FastAPI, operations: list[Operation]) -> None:
     document = app.openapi()
-    for method, path in operations(app):
+    for method, path in operations:
         described = document["paths"][path][method.lower()]
         if (method, path) in PUBLIC:
             assert "security" not in described
@@ -307,11 +311,11 @@ def test_the_document_says_what_is_closed(app: FastAPI) -> None:
 
 
 async def test_a_good_token_opens_everything(
-    app: FastAPI, db: Database, anonymous: AsyncClient
+    closed: list[Operation], db: Database, anonymous: AsyncClient
 ) -> None:
     # Signed anew by the test itself: so it is not for its form that the bad ones are refused.
     headers = signed(claims_of(await add_user(db, BOB, is_superuser=True)))
-    for operation in closed(app):
+    for operation in closed:
         if operation != ("DELETE", ME):
             assert (await call(anonymous, operation, headers)).status_code in {200, 201, 404, 422}
     assert (await call(anonymous, ("DELETE", ME), headers)).status_code == 204
@@ -319,7 +323,8 @@ async def test_a_good_token_opens_everything(
 
 @pytest.mark.parametrize("path", ["/v1/tasks", USERS + "/me", KEYS])
 async def test_who_is_calling_is_asked_before_what(anonymous: AsyncClient, path: str) -> None:
-    for sent in ({"no such": "field"}, [], "x", 1):
+    bodies: list[Any] = [{"no such": "field"}, [], "x", 1]
+    for sent in bodies:
         for method in ("POST", "PATCH"):
             answer = await anonymous.request(method, path, json=sent)
             assert answer.status_code in {401, 405}
@@ -328,22 +333,22 @@ async def test_who_is_calling_is_asked_before_what(anonymous: AsyncClient, path:
 
 
 async def test_who_says_nothing_costs_no_statement(
-    app: FastAPI, anonymous: AsyncClient, statements: Statements
+    closed: list[Operation], anonymous: AsyncClient, statements: Statements
 ) -> None:
-    for operation in closed(app):
+    for operation in closed:
         await call(anonymous, operation)
         await call(anonymous, operation, {"Authorization": "Bearer bad"})
     assert statements.sent == []
 
 
 async def test_a_plain_user_is_no_superuser(
-    app: FastAPI, db: Database, anonymous: AsyncClient
+    closed: list[Operation], db: Database, anonymous: AsyncClient
 ) -> None:
     user = await add_user(db, BOB)
     for headers in (bearer_of(user), await add_key(db, user, "read", "write")):
         refused = [
             operation
-            for operation in closed(app)
+            for operation in closed
             if operation != ("DELETE", ME)
             and (await call(anonymous, operation, headers)).status_code == 403
         ]
@@ -351,12 +356,12 @@ async def test_a_plain_user_is_no_superuser(
 
 
 async def test_a_key_that_may_read_can_do_nothing_else(
-    app: FastAPI, db: Database, anonymous: AsyncClient
+    closed: list[Operation], db: Database, anonymous: AsyncClient
 ) -> None:
     user = await add_user(db, BOB, is_superuser=True)
     before = await count(db, User)
     headers = await add_key(db, user, "read")
-    for operation in closed(app):
+    for operation in closed:
         answer = await call(anonymous, operation, headers)
         if operation[0] == "GET":
             assert answer.status_code in {200, 404}, answer.text
@@ -366,10 +371,10 @@ async def test_a_key_that_may_read_can_do_nothing_else(
 
 
 async def test_a_key_that_may_write_can_not_read(
-    app: FastAPI, db: Database, anonymous: AsyncClient
+    closed: list[Operation], db: Database, anonymous: AsyncClient
 ) -> None:
     headers = await add_key(db, await add_user(db, BOB, is_superuser=True), "write")
-    for operation in closed(app):
+    for operation in closed:
         if operation == ("DELETE", ME):
             continue
         answer = await call(anonymous, operation, headers)
@@ -380,15 +385,15 @@ async def test_a_key_that_may_write_can_not_read(
 
 
 async def test_a_key_that_may_nothing_opens_nothing(
-    app: FastAPI, db: Database, anonymous: AsyncClient
+    closed: list[Operation], db: Database, anonymous: AsyncClient
 ) -> None:
     headers = await add_key(db, await add_user(db, BOB, is_superuser=True))
-    for operation in closed(app):
+    for operation in closed:
         problem(await call(anonymous, operation, headers), 403)
 
 
 async def test_what_belongs_to_others_is_not_there(
-    client: AsyncClient, db: Database
+    client: AsyncClient, anonymous: AsyncClient, db: Database
 ) -> None:
     other = await add_user(db, ADA)
     headers = await add_key(db, other, "read", "write")
@@ -397,4 +402,4 @@ async def test_what_belongs_to_others_is_not_there(
     unknown = problem(await client.delete(f"{KEYS}/{UUID(int=0)}"), 404)
     assert document["detail"] == unknown["detail"]
     assert (await client.get(KEYS)).json()["items"] == []
-    assert (await client.get(ME, headers=headers)).json()["id"] == str(other.id)
+    assert (await anonymous.get(ME, headers=headers)).json()["id"] == str(other.id)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 import time
 from typing import TYPE_CHECKING, Annotated, Any
@@ -9,11 +10,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 import asyncpg
 from pydantic import BeforeValidator, Field
 from pydantic_settings import BaseSettings, NoDecode
-from sqlalchemy import URL, Connection, event, make_url, text
+from sqlalchemy import URL, Connection, ExceptionContext, event, make_url, text
 from sqlalchemy.dialects.postgresql import insert
-from sqlalchemy.exc import ArgumentError, DBAPIError, DisconnectionError
+from sqlalchemy.exc import ArgumentError, DBAPIError, InvalidatePoolError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 from sqlalchemy.pool import NullPool
+from sqlalchemy.util import await_only
 
 from app import project
 from app.errors import AppError, Conflict, FieldError, Unavailable, Unprocessable
@@ -45,6 +47,17 @@ _MIGRATION_LOCK = 0x617070206D696772
 
 _EXAMPLE = "postgresql://user:password@host:5432/name"
 
+# What asyncpg takes from a URL. It calls libpq's sslmode ssl.
+_PARAMETERS = {"host": "host", "port": "port", "ssl": "ssl", "sslmode": "ssl"}
+
+# How asyncpg says that it got no answer.
+_UNREACHABLE = (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError)
+
+# A ping that takes longer, in seconds, has failed.
+_PING_TIMEOUT = 2.0
+
+Seconds = Annotated[float, Field(allow_inf_nan=False, le=86_400)]
+
 
 def parse_url(value: object) -> URL:
     """Read the URL of a database: ``postgresql://`` or ``postgres://``, whatever the driver.
@@ -60,7 +73,10 @@ def parse_url(value: object) -> URL:
         raise ValueError(f"This service runs on PostgreSQL ({_EXAMPLE}), not on {url.drivername}")
     if not url.database:
         raise ValueError(f"The URL names no database: {_EXAMPLE} does")
-    return url.set(drivername="postgresql+asyncpg")
+    if unknown := sorted(set(url.query) - set(_PARAMETERS)):
+        raise ValueError(f"The driver knows no {unknown[0]!r} in a URL: remove it")
+    query = {_PARAMETERS[name]: value for name, value in url.query.items()}
+    return url.set(drivername="postgresql+asyncpg", query=query)
 
 
 # NoDecode: pydantic-settings would read what is a tuple beneath as JSON.
@@ -80,17 +96,17 @@ class DriverSettings(BaseSettings):
     """Connections for reads, in each worker."""
     database_max_overflow: int = Field(default=0, ge=0, le=1000)
     """Connections beyond the size of each pool, closed after use."""
-    database_pool_timeout: float = Field(default=10, gt=0)
+    database_pool_timeout: Seconds = Field(default=10, gt=0)
     """Seconds to wait for a free connection before the answer is 503."""
     database_pool_recycle: int = Field(default=300, ge=-1)
     """Seconds after which a connection is replaced; -1 for never."""
-    database_ping_after: float = Field(default=1, ge=0)
+    database_ping_after: Seconds = Field(default=1, ge=0)
     """Seconds of idling after which a connection is tested before use; 0 tests it always."""
-    database_connect_timeout: float = Field(default=5, gt=0)
+    database_connect_timeout: Seconds = Field(default=5, gt=0)
     """Seconds that connecting may take."""
-    database_statement_timeout: float = Field(default=30, ge=0)
+    database_statement_timeout: Seconds = Field(default=30, ge=0)
     """Seconds after which the server ends a statement; 0 for never."""
-    database_idle_in_transaction_timeout: float = Field(default=30, ge=0)
+    database_idle_in_transaction_timeout: Seconds = Field(default=30, ge=0)
     """Seconds after which the server ends a transaction that does nothing; 0 for never."""
     database_application_name: str = project.NAME
     """How the connections are called in ``pg_stat_activity``."""
@@ -132,7 +148,7 @@ def migration_engine(settings: DriverSettings) -> AsyncEngine:
             },
         },
     )
-    _translate_connect_errors(engine)
+    _translate_driver_errors(engine)
     return engine
 
 
@@ -160,8 +176,10 @@ async def warnings(connection: AsyncConnection, settings: Settings) -> Sequence[
             )
         )
     ).scalar_one()
-    pools = settings.database_pool_size + settings.database_read_pool_size
-    each = pools + 2 * settings.database_max_overflow
+    sizes = [settings.database_pool_size]
+    if settings.database_read_url is None:  # else the reads' connections are the replica's
+        sizes.append(settings.database_read_pool_size)
+    each = sum(sizes) + len(sizes) * settings.database_max_overflow
     wanted = settings.workers * each
     if wanted <= allowed:
         return []
@@ -216,6 +234,10 @@ def _pooled(
         pool_recycle=settings.database_pool_recycle,
         connect_args={
             "timeout": settings.database_connect_timeout,
+            # Where the server is too far gone to end a statement by its own time limit.
+            "command_timeout": settings.database_statement_timeout + _PING_TIMEOUT
+            if settings.database_statement_timeout
+            else None,
             "server_settings": {
                 "application_name": settings.database_application_name,
                 "statement_timeout": _milliseconds(settings.database_statement_timeout),
@@ -227,34 +249,40 @@ def _pooled(
         },
         **options,
     )
-    _translate_connect_errors(engine)
+    _translate_driver_errors(engine)
     _ping_after(engine, settings.database_ping_after)
     return engine
 
 
 def _milliseconds(seconds: float) -> str:
-    return str(round(seconds * 1000))
+    return str(math.ceil(seconds * 1000))
 
 
-def _translate_connect_errors(engine: AsyncEngine) -> None:
+def _translate_driver_errors(engine: AsyncEngine) -> None:
+    """Turn into the error family what asyncpg raises outside of SQLAlchemy's."""
     dialect = engine.sync_engine.dialect
 
-    # asyncpg's errors in connecting reach SQLAlchemy's callers as they are, outside its family.
+    @event.listens_for(engine.sync_engine, "handle_error")
+    def time_out(context: ExceptionContext) -> None:
+        if isinstance(context.original_exception, TimeoutError):
+            context.is_disconnect = True  # whatever comes of the statement, nobody waits for it
+            raise Unavailable("The database does not answer.")
+
     @event.listens_for(engine.sync_engine, "do_connect")
     def connect(_dialect: Any, _record: Any, args: Any, kwargs: Any) -> Any:
         try:
             return dialect.connect(*args, **kwargs)
-        except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+        except _UNREACHABLE as error:
             raise Unavailable("The database can't be reached.") from error
 
 
 def _ping_after(engine: AsyncEngine, idle: float) -> None:
-    """Test a connection at checkout only when it has idled: a ping costs three round trips.
+    """Test a connection at checkout only when it has idled for that long, in seconds.
 
-    A stale connection is never handed out as long as it was stale for longer than ``idle``
-    seconds; a busy one pays nothing. (HikariCP does the same.)
+    A stale connection is never handed out as long as it was stale for longer than that; a busy one
+    pays nothing. (HikariCP does the same.) SQLAlchemy's own ping takes three round trips, and has
+    no time limit.
     """
-    dialect = engine.sync_engine.dialect
 
     @event.listens_for(engine.sync_engine, "checkin")
     def stamp(_connection: Any, record: Any) -> None:
@@ -266,7 +294,7 @@ def _ping_after(engine: AsyncEngine, idle: float) -> None:
         if since is None or time.monotonic() - since < idle:
             return
         try:
-            dialect.do_ping(connection)
-        except dialect.loaded_dbapi.Error as error:
+            await_only(connection.driver_connection.execute("SELECT 1", timeout=_PING_TIMEOUT))
+        except _UNREACHABLE as error:
             # The pool then makes a new connection, and drops the others that are as old.
-            raise DisconnectionError("stale connection") from error
+            raise InvalidatePoolError("stale connection") from error

@@ -61,10 +61,13 @@ def parse_url(text: object) -> URL:
         raise ValueError(
             f"This service runs on SQLite (sqlite:///app.db), not on {url.get_backend_name()}"
         )
-    if url.host or not url.database or url.database == ":memory:" or "uri" in url.query:
+    if url.host or not url.database or url.database == ":memory:":
         raise ValueError("SQLite needs the path of a file: sqlite:///app.db is one")
-    if not Path(url.database).absolute().parent.is_dir():
-        raise ValueError(f"The folder of the file does not exist: {url.database}")
+    if url.query:
+        raise ValueError("A SQLite URL takes no parameters here: there are settings for them")
+    path = Path(url.database).absolute()
+    if path.is_dir() or not path.parent.is_dir():
+        raise ValueError(f"This is no file in a folder that exists: {url.database}")
     return url.set(drivername="sqlite+aiosqlite")
 
 
@@ -79,6 +82,7 @@ _TEMPORARY = (
 )
 
 # NoDecode: pydantic-settings would read what is a tuple beneath as JSON.
+Seconds = Annotated[float, Field(allow_inf_nan=False, le=86_400)]
 DatabaseURL = Annotated[URL, NoDecode, BeforeValidator(parse_url)]
 
 
@@ -89,9 +93,9 @@ class DriverSettings(BaseSettings):
     """The database file."""
     database_read_pool_size: int = Field(default=5, ge=1, le=1000)
     """Connections for reading, in each worker. One more writes."""
-    database_pool_timeout: float = Field(default=10, gt=0)
+    database_pool_timeout: Seconds = Field(default=10, gt=0)
     """Seconds to wait for a free connection before the answer is 503."""
-    database_busy_timeout: float = Field(default=5, ge=0)
+    database_busy_timeout: Seconds = Field(default=5, ge=0)
     """Seconds to wait for another process that writes before the answer is 503."""
     database_synchronous: Literal["FULL", "NORMAL"] = "FULL"
     """FULL: an answered write is on the disk. NORMAL is faster; a power cut may take the last."""

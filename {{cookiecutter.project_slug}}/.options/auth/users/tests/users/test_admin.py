@@ -1,0 +1,147 @@
+"""What superusers see and change of others."""
+
+from uuid import UUID
+
+import pytest
+from httpx2 import AsyncClient
+
+from app.db.engine import Database
+from app.users.models import User
+from tests.caller import headers as bearer_of
+from tests.users.helpers import (
+    ADA,
+    BOB,
+    ME,
+    NOBODY,
+    USERS,
+    Headers,
+    Json,
+    add_key,
+    add_user,
+    bearer,
+    blamed,
+    login,
+    problem,
+    stored_user,
+    try_login,
+    try_refresh,
+)
+
+
+@pytest.fixture
+async def root(db: Database) -> Headers:
+    """Give the headers of a superuser."""
+    return bearer_of(await add_user(db, "root@example.com", is_superuser=True))
+
+
+@pytest.fixture
+async def bob(db: Database, root: Headers) -> User:
+    """Give a plain user."""
+    return await add_user(db, BOB)
+
+
+def path(user: User) -> str:
+    return f"{USERS}/{user.id}"
+
+
+async def test_users_are_listed_page_by_page(
+    anonymous: AsyncClient, db: Database, root: Headers
+) -> None:
+    made = ["root@example.com", *(f"{number}@example.com" for number in range(4))]
+    for email in made[1:]:
+        await add_user(db, email)
+    listed: list[Json] = []
+    query = {"limit": "2"}
+    while True:
+        answer = await anonymous.get(USERS, params=query, headers=root)
+        assert answer.status_code == 200, answer.text
+        listed += answer.json()["items"]
+        if answer.json()["next_cursor"] is None:
+            break
+        query["cursor"] = answer.json()["next_cursor"]
+    assert [user["email"] for user in listed] == made
+    fields = {"id", "email", "name", "created_at", "is_active", "is_superuser"}
+    assert all(set(user) == fields for user in listed)
+    assert [user["is_superuser"] for user in listed] == [True, False, False, False, False]
+
+
+@pytest.mark.parametrize(
+    ("query", "field"), [("limit=0", "limit"), ("limit=101", "limit"), ("cursor=x", "cursor")]
+)
+async def test_a_page_that_is_none(
+    anonymous: AsyncClient, root: Headers, query: str, field: str
+) -> None:
+    assert blamed(await anonymous.get(f"{USERS}?{query}", headers=root)) == [f"query.{field}"]
+
+
+async def test_nobody_there(anonymous: AsyncClient, root: Headers) -> None:
+    for change in ({}, {"is_active": False}):
+        problem(await anonymous.patch(NOBODY, json=change, headers=root), 404)
+    assert blamed(await anonymous.patch(f"{USERS}/x", json={}, headers=root)) == ["path.user_id"]
+
+
+@pytest.mark.parametrize(
+    ("change", "field"),
+    [
+        ({"email": ADA}, "email"),
+        ({"password": "words enough"}, "password"),
+        ({"generation": 7}, "generation"),
+        ({"is_active": None}, "is_active"),
+        ({"is_superuser": None}, "is_superuser"),
+        ({"name": ""}, "name"),
+    ],
+)
+async def test_bad_input_names_the_field(
+    anonymous: AsyncClient, root: Headers, bob: User, change: Json, field: str
+) -> None:
+    answer = await anonymous.patch(path(bob), json=change, headers=root)
+    assert blamed(answer) == [f"body.{field}"]
+
+
+async def test_a_change(anonymous: AsyncClient, root: Headers, bob: User, db: Database) -> None:
+    answer = await anonymous.patch(path(bob), json={"name": "Robert"}, headers=root)
+    assert answer.json() == {
+        "id": str(bob.id),
+        "email": BOB,
+        "name": "Robert",
+        "created_at": bob.created_at.isoformat().replace("+00:00", "Z"),
+        "is_active": True,
+        "is_superuser": False,
+    }
+    assert (await stored_user(db, BOB)).generation == 1
+
+
+async def test_who_is_deactivated_is_out_at_once(
+    anonymous: AsyncClient, root: Headers, bob: User, db: Database
+) -> None:
+    tokens = await login(anonymous, BOB)
+    key = await add_key(db, bob, "read", "write")
+    for headers in (bearer(tokens), key):
+        assert (await anonymous.get(ME, headers=headers)).status_code == 200
+    answer = await anonymous.patch(path(bob), json={"is_active": False}, headers=root)
+    assert answer.json()["is_active"] is False
+    for headers in (bearer(tokens), key):
+        problem(await anonymous.get(ME, headers=headers), 401)
+        problem(await anonymous.delete(ME, headers=headers), 401)
+    problem(await try_refresh(anonymous, tokens), 401)
+    problem(await try_login(anonymous, BOB), 401)
+    await anonymous.patch(path(bob), json={"is_active": True}, headers=root)
+    await login(anonymous, BOB)
+
+
+async def test_a_superuser_makes_another_and_unmakes_it(
+    anonymous: AsyncClient, root: Headers, bob: User
+) -> None:
+    headers = bearer_of(bob)
+    problem(await anonymous.get(USERS, headers=headers), 403)
+    for flag, status in ((True, 200), (False, 403)):
+        change = {"is_superuser": flag}
+        assert (await anonymous.patch(path(bob), json=change, headers=root)).status_code == 200
+        assert (await anonymous.get(USERS, headers=headers)).status_code == status
+
+
+async def test_a_plain_user_changes_nobody(anonymous: AsyncClient, bob: User, db: Database) -> None:
+    for target in (path(bob), f"{USERS}/{UUID(int=1)}"):
+        change = {"is_superuser": True}
+        problem(await anonymous.patch(target, json=change, headers=bearer_of(bob)), 403)
+    assert not (await stored_user(db, BOB)).is_superuser

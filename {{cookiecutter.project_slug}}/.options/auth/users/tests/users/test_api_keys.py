@@ -1,0 +1,213 @@
+"""API keys: what a program signs in with."""
+
+import hashlib
+from datetime import timedelta
+from typing import Any
+from uuid import UUID
+
+import pytest
+from httpx2 import AsyncClient
+from sqlalchemy import update
+
+from app.db.engine import Database
+from app.db.models import now
+from app.users.models import APIKey
+from app.users.repository import UserRepository
+from tests.caller import headers as bearer_of
+from tests.conftest import Statements
+from tests.users.helpers import (
+    ADA,
+    BOB,
+    KEYS,
+    ME,
+    Headers,
+    add_key,
+    add_user,
+    blamed,
+    create_key,
+    past,
+    problem,
+    stored_keys,
+    with_key,
+)
+
+
+@pytest.fixture
+async def ada(db: Database) -> Headers:
+    """Give the headers of a user who has signed in."""
+    return bearer_of(await add_user(db, ADA))
+
+
+async def move(db: Database, **values: Any) -> None:
+    """Change the times of every key, which no client can."""
+    async with db.transaction() as session:
+        await session.execute(update(APIKey).values(**values))
+
+
+async def test_a_key_is_shown_once(anonymous: AsyncClient, ada: Headers) -> None:
+    key = await create_key(anonymous, ada, "write", "read")
+    raw = key.pop("key")
+    assert raw.startswith("key_")
+    assert len(raw) == 47
+    assert raw.startswith(key["prefix"])
+    assert len(key["prefix"]) == 12
+    assert key["scopes"] == ["read", "write"]
+    listed = await anonymous.get(KEYS, headers=ada)
+    assert listed.json() == {"items": [key], "next_cursor": None}
+
+
+async def test_only_the_hash_of_a_key_is_stored(
+    anonymous: AsyncClient, ada: Headers, db: Database
+) -> None:
+    raw = (await create_key(anonymous, ada, "read"))["key"]
+    (stored,) = await stored_keys(db)
+    assert stored.key_hash == hashlib.sha256(raw.encode()).hexdigest()
+    assert raw not in str([getattr(stored, column.key) for column in APIKey.__table__.columns])
+
+
+async def test_no_two_keys_are_alike(anonymous: AsyncClient, ada: Headers) -> None:
+    keys = [await create_key(anonymous, ada, "read") for _ in range(5)]
+    assert len({key["key"] for key in keys}) == len({key["prefix"] for key in keys}) == 5
+
+
+async def test_a_key_may_read_where_nothing_else_is_said(
+    anonymous: AsyncClient, ada: Headers
+) -> None:
+    answer = await anonymous.post(KEYS, json={"name": "key"}, headers=ada)
+    assert answer.json()["scopes"] == ["read"]
+    assert answer.json()["expires_at"] is None
+
+
+@pytest.mark.parametrize(
+    ("sent", "fields"),
+    [
+        ({}, ["body.name"]),
+        ({"name": ""}, ["body.name"]),
+        ({"name": "x" * 101}, ["body.name"]),
+        ({"name": "x", "scopes": []}, ["body.scopes"]),
+        ({"name": "x", "scopes": None}, ["body.scopes"]),
+        ({"name": "x", "scopes": "read"}, ["body.scopes"]),
+        ({"name": "x", "expires_at": 1}, ["body.expires_at"]),
+        ({"name": "x", "expires_at": "2030-01-01T00:00:00"}, ["body.expires_at"]),
+        ({"name": "x", "user_id": str(UUID(int=0))}, ["body.user_id"]),
+        ({"name": "x", "key_hash": "x"}, ["body.key_hash"]),
+    ],
+)
+async def test_bad_input_names_the_field(
+    anonymous: AsyncClient, ada: Headers, sent: Any, fields: list[str]
+) -> None:
+    assert blamed(await anonymous.post(KEYS, json=sent, headers=ada)) == fields
+
+
+async def test_a_scope_that_is_none(anonymous: AsyncClient, ada: Headers) -> None:
+    sent = {"name": "x", "scopes": ["read", "admin"]}
+    answer = await anonymous.post(KEYS, json=sent, headers=ada)
+    (field,) = blamed(answer)
+    assert field.startswith("body.scopes")
+
+
+async def test_a_revoked_key_is_over(anonymous: AsyncClient, ada: Headers) -> None:
+    key = await create_key(anonymous, ada, "read")
+    other = await create_key(anonymous, ada, "read")
+    path = f"{KEYS}/{key['id']}"
+    assert (await anonymous.get(ME, headers=with_key(key))).status_code == 200
+    assert (await anonymous.delete(path, headers=ada)).status_code == 204
+    problem(await anonymous.get(ME, headers=with_key(key)), 401)
+    problem(await anonymous.delete(path, headers=ada), 404)
+    assert (await anonymous.get(ME, headers=with_key(other))).status_code == 200
+
+
+async def test_nobody_revokes_the_key_of_another(
+    anonymous: AsyncClient, ada: Headers, db: Database
+) -> None:
+    key = await create_key(anonymous, ada, "read")
+    path = f"{KEYS}/{key['id']}"
+    bob = await add_user(db, BOB, is_superuser=True)
+    for headers in (bearer_of(bob), await add_key(db, bob, "read", "write")):
+        problem(await anonymous.delete(path, headers=headers), 404)
+    assert (await anonymous.get(ME, headers=with_key(key))).status_code == 200
+
+
+async def test_an_expired_key_is_over(anonymous: AsyncClient, ada: Headers, db: Database) -> None:
+    expires_at = (now() + timedelta(hours=1)).isoformat()
+    key = await create_key(anonymous, ada, "read", expires_at=expires_at)
+    assert (await anonymous.get(ME, headers=with_key(key))).status_code == 200
+    await move(db, expires_at=past(1))
+    problem(await anonymous.get(ME, headers=with_key(key)), 401)
+
+
+@pytest.mark.parametrize(
+    ("own", "wanted", "status"),
+    [
+        (["write"], ["write"], 201),
+        (["write"], ["read"], 403),
+        (["write"], ["read", "write"], 403),
+        (["read", "write"], ["read", "write"], 201),
+        (["read", "write"], ["read"], 201),
+        (["read"], ["read"], 403),
+    ],
+)
+async def test_a_key_makes_none_that_may_do_more(
+    anonymous: AsyncClient, db: Database, *, own: list[str], wanted: list[str], status: int
+) -> None:
+    headers = await add_key(db, await add_user(db, ADA), *own)
+    sent = {"name": "another", "scopes": wanted}
+    answer = await anonymous.post(KEYS, json=sent, headers=headers)
+    assert answer.status_code == status, answer.text
+    assert len(await stored_keys(db)) == (2 if status == 201 else 1)
+
+
+async def test_the_last_use_is_noted(anonymous: AsyncClient, ada: Headers, db: Database) -> None:
+    key = await create_key(anonymous, ada, "read")
+    assert key["last_used_at"] is None
+    before = now()
+    await anonymous.get(ME, headers=with_key(key))
+    (stored,) = await stored_keys(db)
+    assert stored.last_used_at is not None
+    assert before <= stored.last_used_at <= now()
+    (listed,) = (await anonymous.get(KEYS, headers=ada)).json()["items"]
+    assert listed["last_used_at"] is not None
+
+
+async def test_the_last_use_is_written_once_a_minute(
+    anonymous: AsyncClient, ada: Headers, db: Database, statements: Statements
+) -> None:
+    key = with_key(await create_key(anonymous, ada, "read"))
+    written = []
+    for moved in (None, None, past(50), past(70), None):
+        if moved is not None:
+            await move(db, last_used_at=moved)
+        statements.clear()
+        assert (await anonymous.get(ME, headers=key)).status_code == 200
+        written.append(sum(sent.startswith("UPDATE api_keys") for sent in statements.sent))
+    assert written == [1, 0, 0, 1, 0]
+
+
+async def test_a_use_that_is_refused_is_none(anonymous: AsyncClient, db: Database) -> None:
+    headers = await add_key(db, await add_user(db, ADA), "read", expires_at=past(1))
+    await anonymous.get(ME, headers=headers)
+    (stored,) = await stored_keys(db)
+    assert stored.last_used_at is None
+
+
+async def test_keys_are_listed_page_by_page(
+    anonymous: AsyncClient, ada: Headers, db: Database
+) -> None:
+    await add_key(db, await add_user(db, BOB), "read")
+    made = [(await create_key(anonymous, ada, "read"))["id"] for _ in range(5)]
+    listed, query = [], {"limit": "2"}
+    while True:
+        page = (await anonymous.get(KEYS, params=query, headers=ada)).json()
+        listed += [key["id"] for key in page["items"]]
+        if page["next_cursor"] is None:
+            break
+        query["cursor"] = page["next_cursor"]
+    assert listed == made
+    answer = await anonymous.get(KEYS, params={"cursor": "x"}, headers=ada)
+    assert blamed(answer) == ["query.cursor"]
+
+
+async def test_a_key_that_vanished_meanwhile_is_touched_in_vain(db: Database) -> None:
+    async with db.transaction() as session:
+        await UserRepository(session).touch_key(UUID(int=0))
+    assert await stored_keys(db) == []

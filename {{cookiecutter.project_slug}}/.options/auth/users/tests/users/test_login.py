@@ -1,0 +1,232 @@
+"""Signing in: who is let in, and what those learn who are not."""
+
+from datetime import UTC, datetime
+from typing import Any
+from uuid import UUID
+
+import jwt
+import pytest
+from httpx2 import AsyncClient
+from sqlalchemy import select
+
+from app import project
+from app.db.engine import Database
+from app.main import create_app
+from app.users.models import RefreshToken
+from app.users.settings import LOCAL_SECRET_KEY
+from tests.conftest import running, settings_for
+from tests.users.helpers import (
+    ADA,
+    BOB,
+    ME,
+    OTHER_WORDS,
+    TOKEN,
+    WORDS,
+    RecordingHasher,
+    add_user,
+    bearer,
+    blamed,
+    count,
+    login,
+    problem,
+    register,
+    try_login,
+    try_refresh,
+)
+
+
+def claims(token: str, key: str = LOCAL_SECRET_KEY.get_secret_value()) -> dict[str, Any]:
+    found: dict[str, Any] = jwt.decode(
+        token, key, algorithms=["HS256"], audience=project.NAME, issuer=project.NAME
+    )
+    return found
+
+
+async def test_a_login_gives_tokens(anonymous: AsyncClient) -> None:
+    await register(anonymous)
+    tokens = await login(anonymous)
+    assert set(tokens) == {"access_token", "refresh_token", "token_type", "expires_in"}
+    assert (tokens["token_type"], tokens["expires_in"]) == ("bearer", 15 * 60)
+    assert tokens["refresh_token"].startswith("refresh_")
+    assert (await anonymous.get(ME, headers=bearer(tokens))).json()["email"] == ADA
+
+
+async def test_what_an_access_token_says(anonymous: AsyncClient) -> None:
+    user = await register(anonymous)
+    before = datetime.now(UTC).timestamp()
+    token = (await login(anonymous))["access_token"]
+    said = claims(token)
+    assert set(said) == {"sub", "gen", "iat", "exp", "jti", "iss", "aud"}
+    assert (said["sub"], said["gen"]) == (user["id"], 1)
+    assert said["exp"] - said["iat"] == 15 * 60
+    assert before - 1 <= said["iat"] <= datetime.now(UTC).timestamp()
+    assert said["iss"] == said["aud"] == project.NAME
+    assert jwt.get_unverified_header(token) == {"alg": "HS256", "typ": "JWT"}
+    assert UUID(said["jti"]) != UUID(claims((await login(anonymous))["access_token"])["jti"])
+
+
+async def test_lifetimes_and_key_are_settings(live_url: str) -> None:
+    key = "0123456789abcdef" * 3
+    app = create_app(
+        settings_for(
+            live_url, secret_key=key, access_token_lifetime=60, refresh_token_lifetime=3600
+        )
+    )
+    async with running(app) as client:
+        await register(client)
+        tokens = await login(client)
+        said = claims(tokens["access_token"], key)
+        assert tokens["expires_in"] == said["exp"] - said["iat"] == 60
+        db: Database = app.state.database
+        async with db.reading() as session:
+            (kept,) = await session.scalars(select(RefreshToken))
+        assert round((kept.expires_at - kept.created_at).total_seconds()) == 3600
+
+
+@pytest.mark.parametrize("spelling", [ADA, ADA.upper(), "Ada@eXample.com", f" {ADA} "])
+async def test_case_makes_no_other_address(anonymous: AsyncClient, spelling: str) -> None:
+    await register(anonymous)
+    await login(anonymous, spelling)
+
+
+@pytest.fixture
+async def known(db: Database) -> None:
+    """Have a user who may sign in, and one who may no longer."""
+    await add_user(db, ADA)
+    await add_user(db, BOB, is_active=False)
+
+
+def _part(name: str, value: str) -> bytes:
+    return f"--x\r\nContent-Disposition: form-data; {name}\r\n\r\n{value}\r\n".encode()
+
+
+STRANGERS = [
+    ("nobody@example.com", WORDS),
+    (ADA, OTHER_WORDS),
+    (ADA, "short"),
+    (BOB, WORDS),
+    (BOB, OTHER_WORDS),
+    ("no address", WORDS),
+    ("@", " "),
+]
+
+
+@pytest.mark.usefixtures("known")
+async def test_nobody_learns_why(anonymous: AsyncClient) -> None:
+    answers = [await try_login(anonymous, *stranger) for stranger in STRANGERS]
+    first = answers[0]
+    problem(first, 401)
+    for answer in answers:
+        assert answer.status_code == first.status_code
+        assert answer.content == first.content
+        assert answer.headers == first.headers
+
+
+@pytest.mark.usefixtures("known")
+async def test_it_takes_the_same_work_to_say_no(
+    anonymous: AsyncClient, recorded: RecordingHasher
+) -> None:
+    done = []
+    for stranger in STRANGERS:
+        recorded.done.clear()
+        problem(await try_login(anonymous, *stranger), 401)
+        done.append([(work.verb, work.parameters) for work in recorded.done])
+    assert [verb for verb, _ in done[0]] == ["verify"]
+    assert done == [done[0]] * len(STRANGERS)
+
+
+@pytest.mark.usefixtures("known")
+async def test_who_does_not_come_in_gets_no_token(anonymous: AsyncClient, db: Database) -> None:
+    for stranger in STRANGERS:
+        await try_login(anonymous, *stranger)
+    assert await count(db, RefreshToken) == 0
+
+
+@pytest.mark.usefixtures("known")
+@pytest.mark.parametrize(
+    "words",
+    [
+        "x" * 257,
+        "x" * 1024,
+        "🦄" * 1024,
+        "\x00" * 10,
+        "ﷺ" * 1024,
+        "\u202e\u0000\uffff",
+        "' OR 1=1 --",
+        "%",
+    ],
+    ids=ascii,
+)
+async def test_odd_words_are_the_wrong_ones(anonymous: AsyncClient, words: str) -> None:
+    problem(await try_login(anonymous, ADA, words), 401)
+
+
+@pytest.mark.usefixtures("known")
+@pytest.mark.parametrize(
+    ("form", "field"),
+    [
+        ({}, "username"),
+        ({"username": ADA}, "password"),
+        ({"username": ADA, "password": "x" * 1025}, "password"),
+        ({"username": ADA, "password": "x" * 500_000}, "password"),
+        ({"username": "x" * 255, "password": WORDS}, "username"),
+        ({"username": "a\x00b", "password": WORDS}, "username"),
+        ({"username": ADA, "password": WORDS, "grant_type": "refresh_token"}, "grant_type"),
+    ],
+)
+async def test_a_form_that_can_not_be_read(
+    anonymous: AsyncClient, form: dict[str, str], field: str
+) -> None:
+    answer = await anonymous.post(TOKEN, data=form)
+    assert f"body.{field}" in blamed(answer)
+    assert "xxxx" not in answer.text
+
+
+@pytest.mark.usefixtures("known")
+@pytest.mark.parametrize(
+    ("content_type", "sent"),
+    [
+        ("application/json", b'{"username": "ada@example.com", "password": "x"}'),
+        ("text/plain", b"username=ada@example.com&password=x"),
+        ("application/x-www-form-urlencoded", b"username=a%ff%ed%a0%80&password=%ed%a0%80%00%ff"),
+        ("application/x-www-form-urlencoded", b"username=ada@example.com&username=x&password=x"),
+        ("application/x-www-form-urlencoded", b"\xff\x00&&==%"),
+        ("multipart/form-data; boundary=x", b"--x"),
+        ("multipart/form-data", b""),
+        (
+            # A charset in which bytes stand for what is no character.
+            "multipart/form-data; charset=unicode_escape; boundary=x",
+            _part('name="username"', ADA) + _part('name="password"', r"\ud800") + b"--x--\r\n",
+        ),
+        (
+            "multipart/form-data; boundary=x",
+            _part('name="username"', ADA)
+            + _part('name="password"; filename="x"', "x")
+            + b"--x--\r\n",
+        ),
+    ],
+)
+async def test_odd_forms_are_refused(
+    anonymous: AsyncClient, content_type: str, sent: bytes
+) -> None:
+    answer = await anonymous.post(TOKEN, content=sent, headers={"Content-Type": content_type})
+    assert answer.status_code in {400, 401, 422}, answer.text
+
+
+async def test_logins_do_not_touch_one_another(anonymous: AsyncClient) -> None:
+    await register(anonymous)
+    first, second = [await login(anonymous) for _ in range(2)]
+    for tokens in (first, second):
+        assert (await anonymous.get(ME, headers=bearer(tokens))).status_code == 200
+    assert (await try_refresh(anonymous, first)).status_code == 200
+    assert (await try_refresh(anonymous, second)).status_code == 200
+
+
+async def test_a_token_opens_no_other_service(live_url: str) -> None:
+    other = create_app(settings_for(live_url, secret_key="0123456789abcdef" * 3))
+    async with running(other) as client:
+        await register(client)
+        tokens = await login(client)
+        assert (await client.get(ME, headers=bearer(tokens))).status_code == 200
+    async with running(create_app(settings_for(live_url))) as client:
+        problem(await client.get(ME, headers=bearer(tokens)), 401)

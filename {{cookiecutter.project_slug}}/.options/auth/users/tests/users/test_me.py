@@ -1,0 +1,228 @@
+"""What users see of themselves, and what they may change."""
+
+import asyncio
+from typing import Any
+
+import pytest
+from fastapi import FastAPI
+from httpx2 import AsyncClient
+from sqlalchemy import delete
+
+from app.db.engine import Database
+from app.users.models import APIKey, RefreshToken, User
+from tests.users.helpers import (
+    ADA,
+    BOB,
+    ME,
+    OTHER_WORDS,
+    WORDS,
+    Headers,
+    Json,
+    RecordingHasher,
+    add_key,
+    add_user,
+    bearer,
+    blamed,
+    count,
+    create_key,
+    login,
+    problem,
+    refresh,
+    register,
+    stored_user,
+    try_login,
+    try_refresh,
+    with_key,
+)
+
+CHANGE = {"current_password": WORDS, "password": OTHER_WORDS}
+
+
+@pytest.fixture
+async def tokens(anonymous: AsyncClient) -> Json:
+    """Give the tokens of a user who has registered."""
+    await register(anonymous)
+    return await login(anonymous)
+
+
+@pytest.fixture
+def ada(tokens: Json) -> Headers:
+    """Give the headers of a user who has signed in."""
+    return bearer(tokens)
+
+
+async def test_the_public_view(anonymous: AsyncClient, ada: Headers, db: Database) -> None:
+    user = await stored_user(db)
+    assert (await anonymous.get(ME, headers=ada)).json() == {
+        "id": str(user.id),
+        "email": ADA,
+        "name": "Ada",
+        "created_at": user.created_at.isoformat().replace("+00:00", "Z"),
+    }
+
+
+async def test_a_name_changes_alone(anonymous: AsyncClient, ada: Headers, db: Database) -> None:
+    before = await stored_user(db)
+    answer = await anonymous.patch(ME, json={"name": "Countess"}, headers=ada)
+    assert answer.json()["name"] == "Countess"
+    after = await stored_user(db)
+    assert after.updated_at > before.updated_at
+    for unchanged in ("id", "email", "password_hash", "generation", "is_active", "is_superuser"):
+        assert getattr(after, unchanged) == getattr(before, unchanged)
+
+
+async def test_nothing_changes_nothing(anonymous: AsyncClient, ada: Headers, db: Database) -> None:
+    before = await stored_user(db)
+    answer = await anonymous.patch(ME, json={}, headers=ada)
+    assert answer.json() == (await anonymous.get(ME, headers=ada)).json()
+    assert (await stored_user(db)).updated_at == before.updated_at
+
+
+@pytest.mark.parametrize(
+    ("change", "field"),
+    [
+        ({"is_superuser": True}, "is_superuser"),
+        ({"is_active": True}, "is_active"),
+        ({"id": "x"}, "id"),
+        ({"generation": 1}, "generation"),
+        ({"name": None}, "name"),
+        ({"name": ""}, "name"),
+        ({"email": None, "current_password": WORDS}, "email"),
+        ({"email": "x", "current_password": WORDS}, "email"),
+        ({"password": None, "current_password": WORDS}, "password"),
+        ({"password": "7 chars", "current_password": WORDS}, "password"),
+        ({"password": "x" * 257, "current_password": WORDS}, "password"),
+        ({"password": OTHER_WORDS}, "current_password"),
+        ({"email": BOB}, "current_password"),
+        ({"email": BOB, "current_password": None}, "current_password"),
+    ],
+)
+async def test_bad_input_names_the_field(
+    anonymous: AsyncClient, ada: Headers, db: Database, change: dict[str, Any], field: str
+) -> None:
+    before = await stored_user(db)
+    answer = await anonymous.patch(ME, json=change, headers=ada)
+    assert blamed(answer) == [f"body.{field}"]
+    assert (await stored_user(db)).updated_at == before.updated_at
+
+
+@pytest.mark.parametrize("change", [{"password": OTHER_WORDS}, {"email": BOB}])
+async def test_it_takes_the_current_password(
+    anonymous: AsyncClient, ada: Headers, change: dict[str, Any]
+) -> None:
+    sent = {"name": "Eve", "current_password": "a wrong one", **change}
+    problem(await anonymous.patch(ME, json=sent, headers=ada), 403)
+    await login(anonymous)
+    assert (await anonymous.get(ME, headers=ada)).json()["name"] == "Ada"
+
+
+async def test_a_new_password_ends_what_was_issued_before(
+    anonymous: AsyncClient, tokens: Json, db: Database
+) -> None:
+    other = await login(anonymous)
+    fresh = await refresh(anonymous, tokens)
+    key = await create_key(anonymous, bearer(tokens), "read")
+    answer = await anonymous.patch(ME, json=CHANGE | {"name": "Eve"}, headers=bearer(tokens))
+    assert answer.json()["name"] == "Eve"
+    assert await count(db, RefreshToken) == 0
+    for each in (tokens, fresh, other):
+        problem(await anonymous.get(ME, headers=bearer(each)), 401)
+        problem(await try_refresh(anonymous, each), 401)
+    problem(await try_login(anonymous), 401)
+    # What programs sign in with is no password's child.
+    assert (await anonymous.get(ME, headers=with_key(key))).status_code == 200
+    latest = await login(anonymous, password=OTHER_WORDS)
+    assert (await anonymous.get(ME, headers=bearer(latest))).status_code == 200
+    await refresh(anonymous, latest)
+
+
+async def test_a_new_password_ends_nothing_of_others(anonymous: AsyncClient, ada: Headers) -> None:
+    await register(anonymous, BOB)
+    bob = await login(anonymous, BOB)
+    assert (await anonymous.patch(ME, json=CHANGE, headers=ada)).status_code == 200
+    assert (await anonymous.get(ME, headers=bearer(bob))).status_code == 200
+    await refresh(anonymous, bob)
+
+
+async def test_a_login_meanwhile_is_of_the_old_password(
+    live: AsyncClient, live_app: FastAPI, recorded: RecordingHasher
+) -> None:
+    """Whoever signs in with the old password while it is changed has nothing after."""
+    await register(live)
+    headers = bearer(await login(live))
+    answers = await asyncio.gather(
+        live.patch(ME, json=CHANGE, headers=headers), *(try_login(live) for _ in range(5))
+    )
+    assert answers[0].status_code == 200
+    for answer in answers[1:]:
+        if answer.status_code == 200:
+            problem(await live.get(ME, headers=bearer(answer.json())), 401)
+            problem(await try_refresh(live, answer.json()), 401)
+
+
+async def test_of_many_new_passwords_one_wins(live: AsyncClient, live_app: FastAPI) -> None:
+    await register(live)
+    headers = bearer(await login(live))
+    changes = [CHANGE | {"password": f"new words {number}"} for number in range(6)]
+    answers = await asyncio.gather(
+        *(live.patch(ME, json=change, headers=headers) for change in changes)
+    )
+    (winner,) = (
+        change for change, answer in zip(changes, answers, strict=True) if answer.status_code == 200
+    )
+    for change, answer in zip(changes, answers, strict=True):
+        assert answer.status_code in ({200} if change is winner else {401, 403}), answer.text
+        tried = await try_login(live, password=change["password"])
+        assert tried.status_code == (200 if change is winner else 401)
+    assert (await stored_user(live_app.state.database)).generation == 2
+
+
+async def test_another_address(anonymous: AsyncClient, ada: Headers) -> None:
+    sent = {"email": "ADA@lovelace.example.com", "current_password": WORDS}
+    answer = await anonymous.patch(ME, json=sent, headers=ada)
+    assert answer.json()["email"] == "ada@lovelace.example.com"
+    problem(await try_login(anonymous), 401)
+    await login(anonymous, "ada@lovelace.example.com")
+    # It is the password that ends tokens.
+    assert (await anonymous.get(ME, headers=ada)).status_code == 200
+
+
+@pytest.mark.parametrize("more", [{}, {"password": OTHER_WORDS}])
+async def test_an_address_that_is_taken(
+    anonymous: AsyncClient, ada: Headers, db: Database, more: Json
+) -> None:
+    await add_user(db, BOB)
+    sent = {"email": BOB.upper(), "current_password": WORDS, **more}
+    answer = await anonymous.patch(ME, json=sent, headers=ada)
+    assert blamed(answer, 409) == ["email"]
+    # All or nothing: password and tokens are as before.
+    assert (await anonymous.get(ME, headers=ada)).json()["email"] == ADA
+    await login(anonymous)
+
+
+async def test_who_leaves_takes_all_along(
+    anonymous: AsyncClient, tokens: Json, db: Database
+) -> None:
+    key = await create_key(anonymous, bearer(tokens), "read", "write")
+    bob = await add_user(db, BOB)
+    await add_key(db, bob, "read")
+    answer = await anonymous.delete(ME, headers=bearer(tokens))
+    assert (answer.status_code, answer.content) == (204, b"")
+    for headers in (bearer(tokens), with_key(key)):
+        problem(await anonymous.get(ME, headers=headers), 401)
+    problem(await try_refresh(anonymous, tokens), 401)
+    problem(await try_login(anonymous), 401)
+    assert await count(db, RefreshToken) == 0
+    assert (await count(db, User), await count(db, APIKey)) == (1, 1)  # Bob, and his key
+    # The address is free again, and the new user is another one.
+    await register(anonymous)
+    problem(await anonymous.get(ME, headers=bearer(tokens)), 401)
+
+
+async def test_who_is_gone_meanwhile_changes_nothing(
+    anonymous: AsyncClient, ada: Headers, db: Database, recorded: RecordingHasher
+) -> None:
+    async with db.transaction() as session:
+        await session.execute(delete(User))
+    problem(await anonymous.patch(ME, json=CHANGE, headers=ada), 401)
+    assert recorded.done == []

@@ -1,0 +1,206 @@
+"""Passwords: any text of some length, hashed dearly and where it hinders nobody."""
+
+import unicodedata
+
+import pytest
+from argon2 import PasswordHasher, Type, extract_parameters
+from fastapi import FastAPI
+from httpx2 import AsyncClient
+
+from app.db.engine import Database
+from app.users import security
+from app.users.models import User
+from tests.conftest import checked_out
+from tests.users.helpers import (
+    ADA,
+    CHEAP,
+    ME,
+    OTHER_WORDS,
+    USERS,
+    WORDS,
+    RecordingHasher,
+    add_user,
+    bearer,
+    blamed,
+    body,
+    count,
+    login,
+    problem,
+    register,
+    stored_user,
+    try_login,
+)
+
+DEAR = security.hasher
+"""The hasher of production: read before a fixture puts a cheap one in its place."""
+
+# Four characters that are one in the form that is kept: the most that a form can shrink by.
+LONGEST = unicodedata.normalize("NFD", "\u1f82") * 256
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "8 chars.",
+        "x" * 256,
+        "🦄" * 8,
+        "🦄" * 256,
+        "👩‍👩‍👧‍👦" * 8,
+        "пароль из слов",
+        "密码密码密码密码",
+        "كلمة المرور",
+        " two spaces ",
+        "        ",
+        "\ttab and\nline\r\n",
+        "nul\x00inside",
+        "a&b=c+d%20e;f#g",
+        "e\u0301" * 8,
+        "é" * 8,
+        "ﬁ and ﷺ",
+    ],
+    ids=ascii,
+)
+async def test_any_text_is_a_password(anonymous: AsyncClient, words: str) -> None:
+    await register(anonymous, password=words)
+    await login(anonymous, password=words)
+    problem(await try_login(anonymous, password=words[:-1]), 401)
+    problem(await try_login(anonymous, password=f"{words} "), 401)
+
+
+@pytest.mark.parametrize(
+    "words",
+    ["", "7 chars", "🦄" * 7, "x" * 257, "🦄" * 257, "x" * 100_000, "e\u0301" * 7, "ﷺ" * 256],
+    ids=["none", "7", "7 emoji", "257", "257 emoji", "100,000", "7 once normal", "grows"],
+)
+async def test_too_short_or_too_long(
+    anonymous: AsyncClient, db: Database, recorded: RecordingHasher, words: str
+) -> None:
+    answer = await anonymous.post(USERS, json=body(password=words))
+    assert blamed(answer) == ["body.password"]
+    if words:
+        assert words not in answer.text
+    assert (await count(db, User), recorded.done) == (0, [])
+
+
+async def test_the_longest_text_in_its_longest_form(anonymous: AsyncClient) -> None:
+    assert len(LONGEST) == 1024
+    await register(anonymous, password=LONGEST)
+    await login(anonymous, password=LONGEST)
+    await login(anonymous, password="\u1f82" * 256)
+    problem(await try_login(anonymous, password="\u1f82" * 255), 401)
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("cafe\u0301 noir", "café noir"),
+        ("\u212bngstrom", "Ångstrom"),
+        ("ﬁve words", "five words"),
+        ("\uff37\uff29\uff24\uff25\u3000words", "WIDE words"),
+        ("\uac00" * 8, "\u1100\u1161" * 8),
+    ],
+    ids=ascii,
+)
+async def test_what_looks_the_same_is_the_same(
+    anonymous: AsyncClient, one: str, other: str
+) -> None:
+    assert one != other
+    await register(anonymous, ADA, one)
+    await register(anonymous, "other@example.com", other)
+    for words in (one, other):
+        await login(anonymous, ADA, words)
+        await login(anonymous, "other@example.com", words)
+    # As the current password, too.
+    headers = bearer(await login(anonymous, ADA, one))
+    change = {"current_password": other, "password": OTHER_WORDS}
+    answer = await anonymous.patch(ME, json=change, headers=headers)
+    assert answer.status_code == 200, answer.text
+
+
+@pytest.mark.parametrize("near", [f" {WORDS}", f"{WORDS} ", WORDS.upper(), f"{WORDS}\n"])
+async def test_no_other_is_near_enough(anonymous: AsyncClient, near: str) -> None:
+    await register(anonymous)
+    problem(await try_login(anonymous, password=near), 401)
+
+
+async def test_argon2id_with_the_parameters_of_the_rfc(
+    anonymous: AsyncClient, db: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(security, "hasher", DEAR)
+    await register(anonymous)
+    stored = (await stored_user(db)).password_hash
+    assert stored.startswith("$argon2id$v=19$m=65536,t=3,p=4$")
+    assert WORDS not in stored
+    parameters = extract_parameters(stored)
+    assert (parameters.type, parameters.salt_len, parameters.hash_len) == (Type.ID, 16, 32)
+    await login(anonymous)
+
+
+async def test_the_same_password_has_another_hash_each_time(
+    anonymous: AsyncClient, db: Database
+) -> None:
+    await register(anonymous, ADA)
+    await register(anonymous, "other@example.com")
+    hashes = {(await stored_user(db, email)).password_hash for email in (ADA, "other@example.com")}
+    assert len(hashes) == 2
+
+
+@pytest.mark.parametrize(
+    "yesterday",
+    [
+        PasswordHasher(time_cost=2, memory_cost=8, parallelism=1),
+        PasswordHasher(time_cost=1, memory_cost=16, parallelism=1),
+        PasswordHasher(time_cost=1, memory_cost=16, parallelism=2),
+        PasswordHasher(time_cost=1, memory_cost=8, parallelism=1, type=Type.I),
+    ],
+    ids=["time", "memory", "parallelism", "type"],
+)
+async def test_a_login_brings_an_old_hash_up_to_date(
+    anonymous: AsyncClient, db: Database, yesterday: PasswordHasher
+) -> None:
+    old = yesterday.hash(WORDS)
+    await add_user(db, ADA, password_hash=old)
+    problem(await try_login(anonymous, password=OTHER_WORDS), 401)
+    assert (await stored_user(db)).password_hash == old
+    tokens = await login(anonymous)
+    user = await stored_user(db)
+    assert not CHEAP.check_needs_rehash(user.password_hash)
+    assert user.generation == 1
+    assert (await anonymous.get(ME, headers=bearer(tokens))).status_code == 200
+    await login(anonymous)
+    assert (await stored_user(db)).password_hash == user.password_hash
+
+
+@pytest.mark.parametrize("stored", ["none", "$argon2id$v=19$m=8,t=1,p=1$x$y", "plain text"])
+async def test_a_hash_that_is_none_lets_nobody_in(
+    anonymous: AsyncClient, db: Database, stored: str
+) -> None:
+    await add_user(db, ADA, password_hash=stored)
+    for words in (WORDS, stored, "none"):
+        problem(await try_login(anonymous, password=words), 401)
+
+
+async def test_hashing_hinders_nobody(
+    live_app: FastAPI, live: AsyncClient, recorded: RecordingHasher
+) -> None:
+    """All of it happens in threads of its own, and no connection is held meanwhile."""
+    db: Database = live_app.state.database
+    recorded.held = lambda: checked_out(db)
+    old = PasswordHasher(time_cost=2, memory_cost=8, parallelism=1).hash(WORDS)
+    await register(live)
+    await add_user(db, "old@example.com", password_hash=old)
+    tokens = await login(live)
+    await login(live, "old@example.com")
+    problem(await try_login(live, password=OTHER_WORDS), 401)
+    problem(await try_login(live, "nobody@example.com"), 401)
+    change = {"current_password": WORDS, "password": OTHER_WORDS, "email": "new@example.com"}
+    assert (await live.patch(ME, json=change, headers=bearer(tokens))).status_code == 200
+    verbs = [work.verb for work in recorded.done]
+    assert verbs == [
+        *("hash", "verify"),  # register, login
+        *("verify", "hash"),  # login with an old hash
+        *("verify", "verify"),  # wrong password, nobody
+        *("verify", "hash"),  # change
+    ]
+    assert {work.held for work in recorded.done} == {0}
+    assert all(work.thread.startswith("argon2") for work in recorded.done)

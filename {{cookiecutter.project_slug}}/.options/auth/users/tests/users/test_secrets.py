@@ -1,0 +1,219 @@
+"""No password, token, key or hash gets out: canaries are planted, and looked for everywhere."""
+
+import logging
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from httpx2 import AsyncClient, Response
+from sqlalchemy import select, text
+
+from app.db.engine import Database
+from app.main import create_app
+from app.users import security
+from app.users.caller import ALL_SCOPES, Caller
+from app.users.models import APIKey, RefreshToken, User
+from app.users.schemas import (
+    APIKeyCreate,
+    APIKeySecret,
+    Login,
+    Refresh,
+    Registered,
+    Tokens,
+    UserCreate,
+    UserUpdate,
+)
+from tests.conftest import running, settings_for
+from tests.users.helpers import (
+    ADA,
+    BOB,
+    KEYS,
+    LOGOUT,
+    ME,
+    REFRESH,
+    TOKEN,
+    USERS,
+    Json,
+    bearer,
+    body,
+    with_key,
+)
+
+OLD = "canary-of-the-old-words"
+NEW = "canary-of-the-new-words"
+WRONG = "canary-of-the-wrong-words"
+SHORT = "canary7"
+LONG = "canary-of-long-words" * 20
+SIGNING = "cAnArY0fTheK3yThatSignsEverything"
+
+
+@pytest.fixture
+def logged(caplog: pytest.LogCaptureFixture) -> Iterator[pytest.LogCaptureFixture]:
+    """Catch everything that anybody logs."""
+    # A handler is there already, so that SQLAlchemy adds none that would outlive the test.
+    handler = logging.NullHandler()
+    engine = logging.getLogger("sqlalchemy.engine.Engine")
+    engine.addHandler(handler)
+    with caplog.at_level(logging.DEBUG):
+        yield caplog
+    engine.removeHandler(handler)
+
+
+class Session:
+    """A client's whole session: what it was answered, and what must not get out."""
+
+    def __init__(self, client: AsyncClient, db: Database) -> None:
+        self.client = client
+        self.db = db
+        self.answered: list[str] = []
+        self.canaries = {OLD, NEW, WRONG, SHORT, LONG[:256], SIGNING}
+
+    async def call(self, status: int, method: str, path: str, **sent: Any) -> Response:
+        """Send a request; keep what came back, but for what is meant to be in it."""
+        answer = await self.client.request(method, path, **sent)
+        assert answer.status_code == status, answer.text
+        shown = str(answer.headers)
+        if answer.content:
+            document = answer.json()
+            for meant in (document, document.get("api_key") or {}):
+                for name in ("access_token", "refresh_token", "key"):
+                    if status < 300 and name in meant:
+                        self.canaries.add(meant.pop(name))
+            shown += str(document)
+        self.answered.append(shown)
+        await self.look_into_the_database()
+        return answer
+
+    async def look_into_the_database(self) -> None:
+        columns = (User.password_hash, RefreshToken.token_hash, APIKey.key_hash)
+        async with self.db.reading() as session:
+            for column in columns:
+                self.canaries |= set(await session.scalars(select(column)))
+
+
+async def whole_session(session: Session, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Do all that can be done with passwords, tokens and keys, well and badly."""
+    call = session.call
+
+    def form(words: str) -> Json:
+        return {"username": ADA, "password": words}
+
+    first = await call(201, "POST", USERS, json=body(ADA, OLD), params={"with_api_key": "true"})
+    key = with_key(first.json()["api_key"])
+    for words in (SHORT, LONG, [OLD], {"x": OLD}):
+        await call(422, "POST", USERS, json=body(BOB) | {"password": words})
+    await call(422, "POST", USERS, json=body(BOB, OLD, is_superuser=True))
+    await call(422, "POST", USERS, json=[body(BOB, OLD)])
+    await call(422, "POST", USERS, content=f'{{"password": "{OLD}", ')
+    await call(409, "POST", USERS, json=body(ADA, NEW))
+    tokens = (await call(200, "POST", TOKEN, data=form(OLD))).json()
+    await call(401, "POST", TOKEN, data=form(WRONG))
+    await call(401, "POST", TOKEN, data=form(LONG))
+    await call(422, "POST", TOKEN, data=form(LONG * 10))
+    await call(422, "POST", TOKEN, json=form(OLD))
+    fresh = (await call(200, "POST", REFRESH, json=_refresh(tokens))).json()
+    await call(401, "POST", REFRESH, json=_refresh(tokens))  # reuse
+    await call(422, "POST", REFRESH, json=_refresh(tokens) | {"x": tokens["refresh_token"]})
+    await call(204, "POST", LOGOUT, json=_refresh(fresh))
+    await call(201, "POST", KEYS, json={"name": "key", "scopes": ["read"]}, headers=key)
+    await call(200, "GET", KEYS, headers=key)
+    await call(200, "GET", ME, headers=key)
+    await call(401, "GET", ME, headers={"X-API-Key": f"{key['X-API-Key']}x"})
+    await call(401, "GET", ME, headers={"Authorization": f"Bearer {tokens['access_token']}x"})
+    change = {"current_password": WRONG, "password": NEW}
+    await call(403, "PATCH", ME, json=change, headers=bearer(tokens))
+    await call(422, "PATCH", ME, json=change | {"password": SHORT}, headers=bearer(tokens))
+    await call(422, "PATCH", ME, json={"password": NEW}, headers=bearer(tokens))
+    change["current_password"] = OLD
+    await call(200, "PATCH", ME, json=change, headers=bearer(tokens))
+    await call(401, "GET", ME, headers=bearer(tokens))
+    # An insert that fails: the same key again.
+    with monkeypatch.context() as patched:
+        patched.setattr(security, "opaque_token", lambda _: key["X-API-Key"])
+        await call(409, "POST", KEYS, json={"name": "again"}, headers=key)
+        await call(409, "POST", USERS, json=body(BOB, OLD), params={"with_api_key": "true"})
+    # What nobody foresees: a defect of ours, and a statement that the database does not know.
+    with monkeypatch.context() as patched:
+        patched.setattr(security, "access_token", lambda *_: 1 / 0)
+        await call(500, "POST", TOKEN, data=form(NEW))
+    await rename(session.db, "refresh_tokens", "elsewhere")
+    await session.client.post(TOKEN, data=form(NEW))
+    await session.client.post(REFRESH, json=_refresh(fresh))
+    await session.client.patch(ME, json={"password": OLD, "current_password": NEW}, headers=key)
+    await rename(session.db, "elsewhere", "refresh_tokens")
+    await call(204, "DELETE", ME, headers=key)
+
+
+def _refresh(tokens: Json) -> Json:
+    return {"refresh_token": tokens["refresh_token"]}
+
+
+async def rename(db: Database, table: str, name: str) -> None:
+    async with db.transaction() as session:
+        await session.execute(text(f"ALTER TABLE {table} RENAME TO {name}"))
+
+
+async def test_no_canary_gets_out(
+    live_url: str,
+    logged: pytest.LogCaptureFixture,
+    capfd: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    settings = settings_for(
+        live_url, secret_key=SIGNING, database_echo=True, throttle_per_email=1000
+    )
+    app = create_app(settings)
+    async with running(app) as client:
+        session = Session(client, app.state.database)
+        await whole_session(session, monkeypatch)
+    said = "\n".join([*session.answered, logged.text, *capfd.readouterr()])
+    # It was looked at where it would have been seen.
+    assert len(session.canaries) > 15
+    assert "INSERT INTO refresh_tokens" in logged.text
+    assert "ZeroDivisionError" in logged.text
+    assert logged.text.count("Unhandled error") == 4
+    found = {canary for canary in session.canaries if canary in said}
+    assert found == set()
+
+
+async def test_a_representation_tells_no_secret(live_url: str) -> None:
+    canary = "canary-in-the-coal-mine-0123456789"
+    settings = settings_for(live_url, secret_key=canary)
+    app = create_app(settings)
+    form = {"email": ADA, "password": canary, "name": "Ada"}
+    async with running(app) as client:
+        await client.post(USERS, json=form, params={"with_api_key": "true"})
+        answer = await client.post(TOKEN, data={"username": ADA, "password": canary})
+        db: Database = app.state.database
+        async with db.reading() as session:
+            user = (await session.scalars(select(User))).one()
+            key = (await session.scalars(select(APIKey))).one()
+            token = (await session.scalars(select(RefreshToken))).one()
+    secret = APIKeySecret.model_validate(
+        {name: getattr(key, name) for name in APIKeySecret.model_fields if name != "key"}
+        | {"key": canary}
+    )
+    things: list[Any] = [
+        *(settings, app, db, user, key, token),
+        Caller(user, ALL_SCOPES),
+        UserCreate.model_validate(form),
+        UserUpdate.model_validate({"password": canary, "current_password": canary}),
+        Login.model_validate({"username": ADA, "password": canary}),
+        Refresh.model_validate({"refresh_token": canary}),
+        Tokens(access_token=canary, refresh_token=canary, expires_in=1),
+        Tokens.model_validate(answer.json()),
+        APIKeyCreate(name="x"),
+        secret,
+        Registered.model_validate(user).model_copy(update={"api_key": secret}),
+    ]
+    canaries = {canary, user.password_hash, key.key_hash, token.token_hash}
+    canaries |= {answer.json()["access_token"], answer.json()["refresh_token"]}
+    for thing in things:
+        for shown in (repr(thing), str(thing)):
+            assert not any(each in shown for each in canaries), type(thing)
+
+
+async def test_no_document_knows_of_a_hash(client: AsyncClient) -> None:
+    document = (await client.get("/openapi.json")).text
+    for inside in ("hash", "generation", "family"):
+        assert inside not in document

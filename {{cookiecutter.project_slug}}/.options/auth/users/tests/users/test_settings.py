@@ -1,0 +1,101 @@
+"""The settings of users: no service starts with a key that others can know."""
+
+from pathlib import Path
+
+import pytest
+
+from app.settings import load_settings
+from app.users.settings import LOCAL_SECRET_KEY
+
+GOOD = "hD2q7Vb0sLx9KfTzRwYn4Jm6Pc8Gu1Ea"
+
+
+@pytest.fixture(autouse=True)
+def nowhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, template: str) -> None:
+    """Read no ``.env`` of the developer's; have a database to name."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("DATABASE_URL", template)
+
+
+def refused() -> str:
+    """See that the settings are refused in one line; give it."""
+    with pytest.raises(SystemExit) as caught:
+        load_settings()
+    message = str(caught.value)
+    assert "\n" not in message
+    return message
+
+
+@pytest.mark.parametrize("environment", ["staging", "production", None])
+def test_a_key_is_required(monkeypatch: pytest.MonkeyPatch, environment: str | None) -> None:
+    if environment is not None:
+        monkeypatch.setenv("ENVIRONMENT", environment)
+    assert refused().startswith("SECRET_KEY: Required")
+    monkeypatch.setenv("SECRET_KEY", "")
+    assert refused().startswith("SECRET_KEY: Required")
+    monkeypatch.setenv("SECRET_KEY", GOOD)
+    assert load_settings().secret_key.get_secret_value() == GOOD
+
+
+def test_locally_a_known_key_serves(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ENVIRONMENT", "local")
+    assert load_settings().secret_key == LOCAL_SECRET_KEY
+    assert "local-only" in LOCAL_SECRET_KEY.get_secret_value()
+    monkeypatch.setenv("SECRET_KEY", GOOD)
+    assert load_settings().secret_key.get_secret_value() == GOOD
+
+
+@pytest.mark.parametrize(
+    "key",
+    [
+        " ",
+        GOOD[:-1],
+        "x" * 32,
+        "x" * 64,
+        "abcabcab" * 8,
+        "change-me-0123456789-abcdefghijklmnop",
+        "CHANGEME0123456789abcdefghijklmnopqr",
+        "your-secret-key-0123456789-abcdefghij",
+        "this is an example of a key 0123456789",
+        "placeholder-0123456789-abcdefghijklmn",
+        "my password and some more 0123456789",
+        LOCAL_SECRET_KEY.get_secret_value(),
+        f"{GOOD}{LOCAL_SECRET_KEY.get_secret_value()}",
+    ],
+)
+@pytest.mark.parametrize("environment", ["local", "production"])
+def test_a_weak_key_is_refused(monkeypatch: pytest.MonkeyPatch, environment: str, key: str) -> None:
+    monkeypatch.setenv("ENVIRONMENT", environment)
+    monkeypatch.setenv("SECRET_KEY", key)
+    message = refused()
+    assert message.startswith("SECRET_KEY: ")
+    assert key.strip() not in message or not key.strip()
+
+
+@pytest.mark.parametrize(
+    ("variable", "value"),
+    [
+        ("ENVIRONMENT", "somewhere"),
+        ("REGISTRATION_OPEN", "perhaps"),
+        ("ACCESS_TOKEN_LIFETIME", "0"),
+        ("REFRESH_TOKEN_LIFETIME", "-1"),
+        ("THROTTLE_WINDOW", "0"),
+        ("THROTTLE_PER_EMAIL", "0"),
+        ("THROTTLE_PER_ADDRESS", "many"),
+    ],
+)
+def test_a_bad_value_is_refused(monkeypatch: pytest.MonkeyPatch, variable: str, value: str) -> None:
+    monkeypatch.setenv("SECRET_KEY", GOOD)
+    monkeypatch.setenv(variable, value)
+    assert variable in refused()
+
+
+def test_the_defaults(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SECRET_KEY", GOOD)
+    settings = load_settings()
+    assert settings.environment == "production"
+    assert settings.registration_open is True
+    assert settings.access_token_lifetime == 15 * 60
+    assert settings.refresh_token_lifetime == 30 * 24 * 60 * 60
+    for shown in (repr(settings), str(settings), settings.model_dump_json()):
+        assert GOOD not in shown

@@ -1,0 +1,135 @@
+"""How many SQL statements each endpoint sends."""
+
+from typing import Any
+
+import pytest
+from argon2 import PasswordHasher
+from httpx2 import AsyncClient
+
+from app.db.engine import Database
+from tests import caller
+from tests.conftest import Statements
+from tests.users.helpers import (
+    ADA,
+    BOB,
+    KEYS,
+    LOGOUT,
+    ME,
+    OTHER_WORDS,
+    REFRESH,
+    TOKEN,
+    USERS,
+    WORDS,
+    Headers,
+    add_key,
+    add_user,
+    body,
+    login,
+    refresh,
+    stored_keys,
+)
+
+
+@pytest.fixture
+async def root(db: Database) -> Headers:
+    """Give the headers of a superuser with a password, and with keys."""
+    user = await add_user(db, ADA, is_superuser=True)
+    for _ in range(3):
+        await add_key(db, user, "read")
+        await add_user(db, f"{_}@example.com")
+    return caller.headers(user)
+
+
+@pytest.mark.parametrize(
+    ("method", "url", "sent", "expected"),
+    [
+        ("GET", ME, None, 0),
+        ("PATCH", ME, {}, 1),
+        ("PATCH", ME, {"name": "x"}, 1),
+        ("PATCH", ME, {"email": BOB, "current_password": WORDS}, 1),
+        ("PATCH", ME, {"password": OTHER_WORDS, "current_password": WORDS}, 2),
+        ("DELETE", ME, None, 1),
+        ("POST", KEYS, {"name": "x"}, 1),
+        ("GET", KEYS, None, 1),
+        ("GET", f"{KEYS}?limit=1", None, 1),
+        ("DELETE", f"{KEYS}/{{key}}", None, 1),
+        ("GET", USERS, None, 1),
+        ("GET", f"{USERS}?limit=1", None, 1),
+        ("PATCH", f"{USERS}/{{user}}", {"is_active": False}, 1),
+    ],
+)
+async def test_statements(
+    anonymous: AsyncClient,
+    db: Database,
+    root: Headers,
+    statements: Statements,
+    *,
+    method: str,
+    url: str,
+    sent: Any,
+    expected: int,
+) -> None:
+    (key, *_) = await stored_keys(db)
+    statements.clear()
+    path = url.format(key=key.id, user=key.user_id)
+    answer = await anonymous.request(method, path, json=sent, headers=root)
+    assert answer.is_success, answer.text
+    assert len(statements) == expected + caller.STATEMENTS, statements.sent
+
+
+async def test_statements_of_registration(anonymous: AsyncClient, statements: Statements) -> None:
+    # Two count the attempt: sweep, count.
+    assert (await anonymous.post(USERS, json=body())).status_code == 201
+    assert len(statements) == 2 + 1, statements.sent
+    statements.clear()
+    answer = await anonymous.post(USERS, json=body(BOB), params={"with_api_key": "true"})
+    assert answer.status_code == 201
+    assert len(statements) == 2 + 2, statements.sent
+
+
+async def test_statements_of_a_session(
+    anonymous: AsyncClient, db: Database, statements: Statements
+) -> None:
+    await add_user(db, ADA)
+    statements.clear()
+    tokens = await login(anonymous)
+    assert len(statements) == 2 + 3, statements.sent  # user, sweep, token
+    statements.clear()
+    fresh = await refresh(anonymous, tokens)
+    assert len(statements) == 4, statements.sent  # use up, user, sweep, token
+    for path, expected in ((LOGOUT, 3), (LOGOUT, 1), (REFRESH, 2)):
+        statements.clear()
+        await anonymous.post(path, json={"refresh_token": fresh["refresh_token"]})
+        assert len(statements) == expected, statements.sent
+
+
+async def test_statements_of_a_login_with_an_old_hash(
+    anonymous: AsyncClient, db: Database, statements: Statements
+) -> None:
+    old = PasswordHasher(time_cost=2, memory_cost=8, parallelism=1).hash(WORDS)
+    await add_user(db, ADA, password_hash=old)
+    statements.clear()
+    await login(anonymous)
+    assert len(statements) == 2 + 4, statements.sent
+
+
+async def test_statements_of_who_is_not_let_in(
+    anonymous: AsyncClient, db: Database, statements: Statements
+) -> None:
+    await add_user(db, ADA)
+    statements.clear()
+    for email in (ADA, BOB):
+        await anonymous.post(TOKEN, data={"username": email, "password": OTHER_WORDS})
+        assert len(statements) == 2 + 1, statements.sent
+        statements.clear()
+
+
+async def test_statements_of_an_api_key(
+    anonymous: AsyncClient, db: Database, statements: Statements
+) -> None:
+    headers = await add_key(db, await add_user(db, ADA), "read")
+    statements.clear()
+    for expected in (2, 1, 1):  # the first use is noted
+        assert (await anonymous.get(ME, headers=headers)).status_code == 200
+        assert len(statements) == expected, statements.sent
+        statements.clear()

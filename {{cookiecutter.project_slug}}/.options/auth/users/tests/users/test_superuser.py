@@ -1,0 +1,164 @@
+"""The first superuser, from the command line."""
+
+import asyncio
+import getpass
+import os
+import sys
+from dataclasses import dataclass
+from io import StringIO
+
+import pytest
+from argon2 import PasswordHasher
+from fastapi import FastAPI
+from httpx2 import AsyncClient
+
+from app import project
+from app.db.engine import Database
+from app.users import security, superuser
+from tests.users.helpers import (
+    ADA,
+    BOB,
+    OTHER_WORDS,
+    USERS,
+    WORDS,
+    add_user,
+    bearer,
+    login,
+    problem,
+    stored_user,
+    try_login,
+)
+
+DEAR: PasswordHasher = security.hasher
+"""The hasher of production: read before a fixture puts a cheap one in its place."""
+
+
+@dataclass
+class Ended:
+    """How a process ended."""
+
+    status: int | None
+    out: str
+    err: str
+
+
+async def run(url: str, *arguments: str, words: str = WORDS) -> Ended:
+    """Run the command, with a password on its standard input."""
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "app.users.superuser", *arguments),
+        cwd=project.ROOT,
+        env=os.environ | {"DATABASE_URL": url, "ENVIRONMENT": "local"},
+        stdin=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    out, err = await process.communicate(f"{words}\nanother line\n".encode())
+    for said in (out, err):
+        assert not words or words not in said.decode()
+    return Ended(process.returncode, out.decode(), err.decode())
+
+
+async def main(
+    monkeypatch: pytest.MonkeyPatch, url: str, *arguments: str, words: str = WORDS
+) -> None:
+    """Do what the process does, but in a thread: that is faster."""
+    monkeypatch.setattr(sys, "argv", ["superuser", *arguments])
+    monkeypatch.setattr(sys, "stdin", StringIO(words))
+    monkeypatch.setenv("DATABASE_URL", url)
+    monkeypatch.setenv("ENVIRONMENT", "local")
+    await asyncio.to_thread(superuser.main)
+
+
+async def test_as_a_process(
+    live_url: str, live_app: FastAPI, live: AsyncClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(security, "hasher", DEAR)
+    new, refused = await asyncio.gather(
+        run(live_url, "ADA@Example.com"), run(live_url, BOB, words="7 chars")
+    )
+    assert new == Ended(0, f"{ADA} is a new superuser.\n", "")
+    assert refused == Ended(1, "", "password: Use 8 to 256 characters\n")
+    db: Database = live_app.state.database
+    assert (await stored_user(db)).password_hash.startswith("$argon2id$v=19$m=65536,")
+    headers = bearer(await login(live))
+    listed = (await live.get(USERS, headers=headers)).json()["items"]
+    assert BOB not in [user["email"] for user in listed]
+
+
+async def test_a_user_who_is_there(
+    live_url: str,
+    live_app: FastAPI,
+    live: AsyncClient,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    db: Database = live_app.state.database
+    before = await add_user(db, BOB, is_active=False)
+    await main(monkeypatch, live_url, BOB.upper(), words=f"{OTHER_WORDS}\n")
+    expected = f"{BOB} is a superuser now, with the same password as before.\n"
+    assert capsys.readouterr() == (expected, "")
+    after = await stored_user(db, BOB)
+    assert (after.is_superuser, after.is_active) == (True, True)
+    assert (after.id, after.password_hash) == (before.id, before.password_hash)
+    headers = bearer(await login(live, BOB))
+    assert (await live.get(USERS, headers=headers)).status_code == 200
+    problem(await try_login(live, BOB, OTHER_WORDS), 401)
+
+
+@pytest.mark.parametrize(
+    ("email", "words", "complaint"),
+    [
+        ("no address", WORDS, "email: "),
+        ("", WORDS, "email: "),
+        (ADA, "", "password: "),
+        (ADA, "\n", "password: "),
+        (ADA, f"{WORDS * 20}\n", "password: "),
+        (f"{'a' * 250}@example.com", WORDS, "email: "),
+    ],
+)
+async def test_what_is_refused_is_refused_in_one_line(
+    template: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    *,
+    email: str,
+    words: str,
+    complaint: str,
+) -> None:
+    with pytest.raises(SystemExit) as caught:
+        await main(monkeypatch, template, email, words=words)
+    message = str(caught.value)
+    assert message.startswith(complaint)
+    assert "\n" not in message
+    assert WORDS not in message
+    assert capsys.readouterr() == ("", "")
+
+
+async def test_an_address_is_needed(
+    template: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        await main(monkeypatch, template)
+    assert "email" in capsys.readouterr().err
+
+
+def test_at_a_terminal_it_asks(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked = []
+
+    class Terminal:
+        def isatty(self) -> bool:
+            return True
+
+    def ask() -> str:
+        asked.append("password")
+        return "7 chars"
+
+    monkeypatch.setattr(sys, "argv", ["superuser", ADA])
+    monkeypatch.setattr(sys, "stdin", Terminal())
+    monkeypatch.setattr(getpass, "getpass", ask)
+    with pytest.raises(SystemExit, match="Use 8 to 256 characters"):
+        superuser.main()
+    assert asked == ["password"]
+    assert "7 chars" not in "".join(capsys.readouterr())

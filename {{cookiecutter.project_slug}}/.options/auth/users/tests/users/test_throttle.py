@@ -1,0 +1,198 @@
+"""Logins and registrations are counted: per e-mail, per client address, by all workers together."""
+
+import asyncio
+from collections import Counter
+from collections.abc import AsyncIterator
+
+import pytest
+from fastapi import FastAPI
+from httpx2 import AsyncClient, Response
+from sqlalchemy import select, update
+
+from app.db.engine import Database
+from app.main import create_app
+from app.users.models import Attempt
+from tests.conftest import settings_for
+from tests.users.helpers import (
+    ADA,
+    BOB,
+    LOGOUT,
+    ME,
+    OTHER_WORDS,
+    REFRESH,
+    USERS,
+    WORDS,
+    RecordingHasher,
+    add_user,
+    body,
+    calling_from,
+    count,
+    login,
+    past,
+    problem,
+    try_login,
+    try_refresh,
+)
+
+WINDOW = 120
+
+
+@pytest.fixture
+async def narrow(live_url: str) -> AsyncIterator[FastAPI]:
+    """Run an app that allows little."""
+    app = create_app(
+        settings_for(live_url, throttle_per_email=3, throttle_per_address=5, throttle_window=WINDOW)
+    )
+    async with app.router.lifespan_context(app):
+        await add_user(app.state.database, ADA)
+        yield app
+
+
+@pytest.fixture
+async def near(narrow: FastAPI) -> AsyncIterator[AsyncClient]:
+    """Give a client."""
+    async with calling_from(narrow, "192.0.2.1") as client:
+        yield client
+
+
+@pytest.fixture
+async def far(narrow: FastAPI) -> AsyncIterator[AsyncClient]:
+    """Give a client somewhere else."""
+    async with calling_from(narrow, "2001:db8::1") as client:
+        yield client
+
+
+async def attempts(app: FastAPI) -> list[Attempt]:
+    db: Database = app.state.database
+    async with db.reading() as session:
+        return list(await session.scalars(select(Attempt)))
+
+
+async def let_the_window_pass(app: FastAPI) -> None:
+    db: Database = app.state.database
+    async with db.transaction() as session:
+        await session.execute(update(Attempt).values(resets_at=past(1)))
+
+
+def throttled(answer: Response) -> None:
+    """See that it was too often, and that the answer says until when."""
+    problem(answer, 429)
+    assert WINDOW - 60 < int(answer.headers["retry-after"]) <= WINDOW
+    assert ADA not in answer.text
+
+
+async def test_an_address_can_be_tried_so_often(
+    narrow: FastAPI, near: AsyncClient, far: AsyncClient, recorded: RecordingHasher
+) -> None:
+    for client in (near, far, near):
+        problem(await try_login(client, password=OTHER_WORDS), 401)
+    recorded.done.clear()
+    # From wherever, in whatever case, by the right password too; and it costs no hashing.
+    for client in (near, far):
+        for spelling in (ADA, ADA.upper(), f" {ADA}"):
+            throttled(await try_login(client, spelling))
+    assert recorded.done == []
+    await add_user(narrow.state.database, BOB)
+    async with calling_from(narrow, "192.0.2.9") as other:
+        await login(other, BOB)
+
+
+async def test_a_client_can_try_so_often(
+    narrow: FastAPI, near: AsyncClient, far: AsyncClient
+) -> None:
+    for number in range(5):
+        problem(await try_login(near, f"{number}@example.com"), 401)
+    throttled(await try_login(near, "another@example.com"))
+    throttled(await try_login(near))
+    await login(far)
+
+
+async def test_an_address_that_nobody_has_is_counted_alike(near: AsyncClient) -> None:
+    for _ in range(3):
+        problem(await try_login(near, "nobody@example.com"), 401)
+    throttled(await try_login(near, "nobody@example.com"))
+
+
+async def test_registrations_are_counted_alike(narrow: FastAPI, near: AsyncClient) -> None:
+    for status in (201, 409, 409):
+        assert (await near.post(USERS, json=body(BOB))).status_code == status
+    throttled(await near.post(USERS, json=body(BOB)))
+    throttled(await try_login(near, BOB))
+    # That were five of this client.
+    users = await count(narrow.state.database, Attempt)
+    throttled(await near.post(USERS, json=body("new@example.com")))
+    assert users == 2
+    problem(await try_login(near, "new@example.com"), 429)
+
+
+async def test_what_can_not_be_read_is_no_attempt(narrow: FastAPI, near: AsyncClient) -> None:
+    for _ in range(6):
+        assert (await near.post(USERS, json=body(BOB, "short"))).status_code == 422
+    assert await attempts(narrow) == []
+
+
+async def test_who_is_signed_in_is_not_counted(narrow: FastAPI, near: AsyncClient) -> None:
+    tokens = await login(near)
+    headers = {"Authorization": f"Bearer {tokens['access_token']}"}
+    for _ in range(8):
+        assert (await near.get(ME, headers=headers)).status_code == 200
+        fresh = await try_refresh(near, tokens)
+        assert fresh.status_code == 200
+        tokens = fresh.json()
+    sent = {"refresh_token": tokens["refresh_token"]}
+    assert (await near.post(LOGOUT, json=sent)).status_code == 204
+    assert (await near.post(REFRESH, json=sent)).status_code == 401
+    assert [attempt.count for attempt in await attempts(narrow)] == [1, 1]
+
+
+async def test_after_the_window_it_starts_anew(narrow: FastAPI, near: AsyncClient) -> None:
+    for _ in range(3):
+        await login(near)
+    throttled(await try_login(near))
+    await let_the_window_pass(narrow)
+    for _ in range(3):
+        await login(near)
+    throttled(await try_login(near))
+
+
+async def test_trying_on_does_not_make_it_longer(narrow: FastAPI, near: AsyncClient) -> None:
+    await try_login(near)
+    before = {attempt.subject: attempt.resets_at for attempt in await attempts(narrow)}
+    for _ in range(6):
+        await try_login(near)
+    assert {attempt.subject: attempt.resets_at for attempt in await attempts(narrow)} == before
+
+
+async def test_what_is_over_is_swept_out(narrow: FastAPI, near: AsyncClient) -> None:
+    for number in range(4):
+        await try_login(near, f"{number}@example.com")
+    await let_the_window_pass(narrow)
+    await try_login(near)
+    assert len(await attempts(narrow)) == 2
+
+
+async def test_workers_count_together(live_url: str, narrow: FastAPI, near: AsyncClient) -> None:
+    other = create_app(narrow.state.settings)
+    async with other.router.lifespan_context(other), calling_from(other, "192.0.2.1") as client:
+        for each in (near, client, near):
+            problem(await try_login(each, password=OTHER_WORDS), 401)
+        throttled(await try_login(client, password=WORDS))
+        throttled(await try_login(near, password=WORDS))
+
+
+async def test_attempts_at_once_are_all_counted(narrow: FastAPI) -> None:
+    async with calling_from(narrow, "192.0.2.7") as client:
+        answers = await asyncio.gather(
+            *(try_login(client, password=OTHER_WORDS) for _ in range(20))
+        )
+    assert Counter(answer.status_code for answer in answers) == {401: 3, 429: 17}
+    assert [attempt.count for attempt in await attempts(narrow)] == [20, 20]
+
+
+async def test_nobody_is_named_in_the_table(narrow: FastAPI, near: AsyncClient) -> None:
+    await try_login(near)
+    stored = await attempts(narrow)
+    assert len(stored) == 2
+    for attempt in stored:
+        assert len(attempt.subject) == 64
+        assert set(attempt.subject) <= set("0123456789abcdef")
