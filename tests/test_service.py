@@ -13,6 +13,7 @@ import subprocess
 import sys
 import tempfile
 import textwrap
+import tomllib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -73,6 +74,14 @@ def service(bake: Bake, database: str, answers: dict[str, str]) -> Iterator[Proj
 def test_its_own_check_passes(service: Project) -> None:
     # A folder for temporary files of its own: a pytest elsewhere must not close it, see `service`.
     succeeded(service.run("uv", "run", "just", "check", TMPDIR=str(service.path.parent)))
+
+
+def test_no_slug_can_be_the_name_of_what_is_installed(service: Project) -> None:
+    hook = (ROOT / "hooks" / "pre_gen_project.py").read_text(encoding="utf-8")
+    reserved = set(re.findall(r"[\w-]+", hook.partition("PACKAGES")[2].partition(".split")[0]))
+    lock = tomllib.loads(service.text("uv.lock"))
+    installed = {package["name"] for package in lock["package"]} - {service.path.name}
+    assert sorted(installed - reserved) == []
 
 
 @pytest.mark.parametrize(

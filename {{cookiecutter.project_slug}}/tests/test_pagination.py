@@ -19,6 +19,7 @@ from tests.things import Entry, add_things
 
 ENTRIES = "/things/entries"
 SORTS = ["name", "-name", "at", "-at"]
+LONG_AGO = datetime.min.replace(tzinfo=UTC)
 
 
 def day(number: int) -> datetime:
@@ -135,10 +136,8 @@ async def test_what_comes_and_goes_meanwhile_shifts_nothing(
         # The row at which the next page starts goes, and one comes before all others.
         last = next(entry for entry in entries if str(entry.id) == page["items"][-1]["id"])
         await session.delete(last)
-        late = sort.startswith("-")
-        session.add(
-            Entry(name="z" if late else "0", at=day(31) if late else day(1).replace(year=1))
-        )
+        descending = sort.startswith("-")
+        session.add(Entry(name="z", at=day(31)) if descending else Entry(name="0", at=LONG_AGO))
     query["cursor"] = page["next_cursor"]
     page = (await client.get(ENTRIES, params=query)).json()
     assert keys(page["items"]) == in_order(entries, sort)[5:10]
@@ -153,8 +152,8 @@ async def test_any_text_can_be_paged(client: AsyncClient, paged_app: FastAPI, so
 
 @pytest.mark.parametrize("sort", ["at", "-at"])
 async def test_any_time_can_be_paged(client: AsyncClient, paged_app: FastAPI, sort: str) -> None:
-    first, last = datetime.min.replace(tzinfo=UTC), datetime.max.replace(tzinfo=UTC)
-    times = [first, first.replace(microsecond=1), day(1), last]
+    last = datetime.max.replace(tzinfo=UTC)
+    times = [LONG_AGO, LONG_AGO.replace(microsecond=1), day(1), last]
     entries = await store(paged_app, *(Entry(name="a", at=at) for at in times))
     assert keys(await walk(client, sort, 1)) == in_order(entries, sort)
 

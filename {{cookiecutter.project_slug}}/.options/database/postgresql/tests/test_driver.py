@@ -134,11 +134,14 @@ async def test_a_server_that_does_not_answer_is_not_waited_for(
     app = create_app(settings_for(live_url, database_statement_timeout=0.1))
     async with running(app):
         database: Database = app.state.database
-        with pytest.raises(Unavailable, match="does not answer"):
+
+        async def sleep() -> None:
             async with asyncio.timeout(10), database.reading() as session:
-                await session.execute(
-                    text("SELECT set_config('statement_timeout', '0', false), pg_sleep(60)")
-                )
+                await session.execute(text("SET statement_timeout = 0"))
+                await session.execute(text("SELECT pg_sleep(60)"))
+
+        with pytest.raises(Unavailable, match="does not answer"):
+            await sleep()
         await select_one(database)
 
 

@@ -15,6 +15,7 @@ from httpx2 import AsyncClient
 from app import project
 from app.db.engine import Database
 from app.users import security, superuser
+from tests.conftest import calling
 from tests.users.helpers import (
     ADA,
     BOB,
@@ -88,21 +89,22 @@ async def test_as_a_process(
 async def test_a_user_who_is_there(
     live_url: str,
     live_app: FastAPI,
-    live: AsyncClient,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    db: Database = live_app.state.database
-    before = await add_user(db, BOB, is_active=False)
-    await main(monkeypatch, live_url, BOB.upper(), words=f"{OTHER_WORDS}\n")
-    expected = f"{BOB} is a superuser now, with the same password as before.\n"
-    assert capsys.readouterr() == (expected, "")
-    after = await stored_user(db, BOB)
-    assert (after.is_superuser, after.is_active) == (True, True)
-    assert (after.id, after.password_hash) == (before.id, before.password_hash)
-    headers = bearer(await login(live, BOB))
-    assert (await live.get(USERS, headers=headers)).status_code == 200
-    problem(await try_login(live, BOB, OTHER_WORDS), 401)
+    async with live_app.router.lifespan_context(live_app):
+        db: Database = live_app.state.database
+        before = await add_user(db, BOB, is_active=False)
+        await main(monkeypatch, live_url, BOB.upper(), words=f"{OTHER_WORDS}\n")
+        expected = f"{BOB} is a superuser now, with the same password as before.\n"
+        assert capsys.readouterr() == (expected, "")
+        after = await stored_user(db, BOB)
+        assert (after.is_superuser, after.is_active) == (True, True)
+        assert (after.id, after.password_hash) == (before.id, before.password_hash)
+        async with calling(live_app) as client:
+            headers = bearer(await login(client, BOB))
+            assert (await client.get(USERS, headers=headers)).status_code == 200
+            problem(await try_login(client, BOB, OTHER_WORDS), 401)
 
 
 @pytest.mark.parametrize(
