@@ -56,24 +56,35 @@ def database(answers: dict[str, str]) -> str:
     return answers["database"]
 
 
-@pytest.fixture(scope="module")
-def service(bake: Bake, database: str, answers: dict[str, str]) -> Iterator[Project]:
-    """Give an installed render of this module's own: running it leaves data behind.
+@contextmanager
+def installed(rendered: Project) -> Iterator[Project]:
+    """Install a copy of a render: running it leaves data behind.
 
     It lies outside pytest's folder, which every start of pytest closes to other users: as root, the
     embedded PostgreSQL runs as another user.
     """
-    rendered = bake(**answers)
-    with tempfile.TemporaryDirectory(prefix=f"{database}-") as folder:
+    with tempfile.TemporaryDirectory(prefix=f"{rendered.answers['database']}-") as folder:
         path = shutil.copytree(rendered.path, Path(folder, rendered.path.name))
         project = Project(path, rendered.answers)
         succeeded(project.run("uv", "sync"))
         yield project
 
 
+@pytest.fixture(scope="module")
+def service(bake: Bake, answers: dict[str, str]) -> Iterator[Project]:
+    """Give an installed render of this module's own."""
+    with installed(bake(**answers)) as project:
+        yield project
+
+
+def check(project: Project) -> None:
+    """Run what the service proves itself by."""
+    # Temporary files in a folder of its own: a pytest elsewhere must not close it, see `installed`.
+    succeeded(project.run("uv", "run", "just", "check", TMPDIR=str(project.path.parent)))
+
+
 def test_its_own_check_passes(service: Project) -> None:
-    # A folder for temporary files of its own: a pytest elsewhere must not close it, see `service`.
-    succeeded(service.run("uv", "run", "just", "check", TMPDIR=str(service.path.parent)))
+    check(service)
 
 
 def test_no_slug_can_be_the_name_of_what_is_installed(service: Project) -> None:
@@ -256,3 +267,29 @@ def test_the_readme_adds_a_resource(service: Project, answers: dict[str, str]) -
         assert (taken.status_code, taken.json()["errors"][0]["field"]) == (409, "name")
         assert [item["name"] for item in client.get("/v1/projects").json()["items"]] == ["x"]
         assert client.post("/v1/projects", json={"name": "y", "z": 1}).status_code == 422
+
+
+@pytest.mark.parametrize(
+    "chosen",
+    [{"database": "sqlite", "auth": "none"}, {"database": "postgresql", "auth": "users"}],
+    ids=lambda chosen: "-".join(chosen.values()),
+)
+def test_the_example_can_be_deleted(bake: Bake, chosen: dict[str, str]) -> None:
+    with installed(bake(**chosen)) as service:
+        assert "To be rid of the example" in service.text("README.md")
+        for folder in ("app/tasks", "tests/tasks"):
+            shutil.rmtree(service.path / folder)
+        api = service.path / "app" / "api.py"
+        text = api.read_text().replace("from app.tasks.router import router as tasks\n", "")
+        api.write_text(text.replace("(tasks,)", "()").replace("(tasks, ", "("))
+        versions = service.path / "migrations" / "versions"
+        (revision,) = versions.glob("*_tasks.py")
+        key = re.search(r'^revision: str = (".+")$', revision.read_text(), re.MULTILINE)
+        assert key
+        revision.unlink()
+        for other in versions.glob("*.py"):
+            other.write_text(other.read_text().replace(f"= {key[1]}", "= None"))
+        if not any(versions.iterdir()):
+            versions.rmdir()  # Git keeps no empty folder
+
+        check(service)

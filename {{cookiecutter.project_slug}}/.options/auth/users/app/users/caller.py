@@ -21,7 +21,7 @@ SAFE_METHODS: Final = frozenset({"GET", "HEAD", "OPTIONS"})
 LAST_USE_PRECISION = timedelta(minutes=1)
 """An API key's last use is written at most this often, so that reads stay reads."""
 
-_bearer = OAuth2PasswordBearer("/v1/auth/token", auto_error=False)
+_bearer = OAuth2PasswordBearer("v1/auth/token", auto_error=False)  # from where the docs lie
 _api_key = APIKeyHeader(name="X-API-Key", auto_error=False)
 
 

@@ -51,7 +51,13 @@ _EXAMPLE = "postgresql://user:password@host:5432/name"
 _PARAMETERS = {"host": "host", "port": "port", "ssl": "ssl", "sslmode": "ssl"}
 
 # How asyncpg says that it got no answer.
-_UNREACHABLE = (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError)
+_UNREACHABLE = (
+    OSError,
+    TimeoutError,
+    asyncpg.PostgresError,
+    asyncpg.InterfaceError,
+    asyncpg.InternalClientError,
+)
 
 # A ping that takes longer, in seconds, has failed.
 _PING_TIMEOUT = 2.0
