@@ -7,6 +7,7 @@ several connections: an app of its own on a database of its own.
 
 import asyncio
 import os
+import shutil
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -28,6 +29,7 @@ from app.db.engine import Database
 from app.main import create_app
 from app.settings import Settings
 from tests import caller, database
+from tests.things import add_things
 
 # The developer's own configuration has no say here.
 for variable in Settings.model_fields:
@@ -74,12 +76,20 @@ async def running(app: FastAPI) -> AsyncIterator[AsyncClient]:
         yield client
 
 
+def scratch() -> Path:
+    """Give a folder in memory, where there is one with room: what is thrown away needs no disk."""
+    memory = Path("/dev/shm")  # noqa: S108 - what is made in it has a name of its own
+    if memory.is_dir() and shutil.disk_usage(memory).free > 2 * 2**30:
+        return memory
+    return Path(gettempdir())
+
+
 @pytest.fixture(scope="session")
 async def databases(testrun_uid: str, worker_id: str) -> AsyncIterator[database.Databases]:
     """Give the maker of this process's databases."""
     # Not in pytest's own folder: each run closes that to other users, and a PostgreSQL that was
     # started by root runs as one.
-    folder = Path(gettempdir(), f"{project.NAME}-{testrun_uid}")
+    folder = scratch() / f"{project.NAME}-{testrun_uid}"
     async with database.databases(folder, f"{testrun_uid[:8]}_{worker_id}") as made:
         yield made
 
@@ -101,10 +111,10 @@ async def shared_app(databases: database.Databases, template: str) -> AsyncItera
         yield app
 
 
-@pytest.fixture
-async def app(shared_app: FastAPI) -> AsyncIterator[FastAPI]:
-    """Give the app, every session of it inside a transaction that ends with the test."""
-    db: Database = shared_app.state.database
+@asynccontextmanager
+async def rolled_back(app: FastAPI) -> AsyncIterator[None]:
+    """Put every session of an app inside a transaction that ends with the test."""
+    db: Database = app.state.database
     factories: list[async_sessionmaker[Any]] = [db.write_sessions, db.read_sessions]
     engines = [db.write_engine, db.read_engine]
     async with db.write_engine.connect() as connection:
@@ -112,12 +122,35 @@ async def app(shared_app: FastAPI) -> AsyncIterator[FastAPI]:
         for factory in factories:
             # In the default mode one rollback in the app would undo all, and the next commit leak.
             factory.configure(bind=connection, join_transaction_mode="create_savepoint")
-        yield shared_app
+        yield
         await outer.rollback()
     for factory, engine in zip(factories, engines, strict=True):
         factory.configure(bind=engine, join_transaction_mode="conditional_savepoint")
-    shared_app.dependency_overrides.clear()
+    app.dependency_overrides.clear()
     assert checked_out(db) == 0, "a connection was leaked"
+
+
+@pytest.fixture
+async def app(shared_app: FastAPI) -> AsyncIterator[FastAPI]:
+    """Give the app, its sessions rolled back after the test."""
+    async with rolled_back(shared_app):
+        yield shared_app
+
+
+@pytest.fixture(scope="session")
+async def things_app(databases: database.Databases, template: str) -> AsyncIterator[FastAPI]:
+    """Run one more app, that has the things of ``tests.things``, for the tests that roll back."""
+    app = create_app(settings_for(await databases.copy(template)))
+    async with app.router.lifespan_context(app):
+        await add_things(app)
+        yield app
+
+
+@pytest.fixture
+async def things(things_app: FastAPI) -> AsyncIterator[AsyncClient]:
+    """Give a client of the app that has things; what it writes is rolled back."""
+    async with rolled_back(things_app), calling(things_app) as client:
+        yield client
 
 
 @pytest.fixture

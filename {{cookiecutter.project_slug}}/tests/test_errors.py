@@ -8,13 +8,6 @@ from fastapi import FastAPI
 from httpx2 import ASGITransport, AsyncClient, Response
 
 from app.errors import MAX_ECHO, MAX_ERRORS, UnhandledErrorMiddleware
-from tests.things import add_things
-
-
-@pytest.fixture
-async def things(live_app: FastAPI, live: AsyncClient) -> AsyncClient:
-    await add_things(live_app)
-    return live
 
 
 def problem(response: Response, status: int) -> dict[str, Any]:

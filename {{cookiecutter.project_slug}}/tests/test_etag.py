@@ -8,23 +8,22 @@ from fastapi import FastAPI
 from httpx2 import AsyncClient, Response
 
 from app.db.engine import Database
-from tests.things import Entry, add_things
+from tests.things import Entry
 
 Rename = Callable[..., Awaitable[Response]]
 
 
 @pytest.fixture
-async def rename(live_app: FastAPI, live: AsyncClient) -> Rename:
+async def rename(things_app: FastAPI, things: AsyncClient) -> Rename:
     """Give a call that renames an entry, with the values of ``If-Match`` that it gets."""
-    await add_things(live_app)
-    database: Database = live_app.state.database
+    database: Database = things_app.state.database
     async with database.transaction() as session:
         session.add(entry := Entry(name="a"))
 
     async def call(name: str, *tags: str) -> Response:
         headers = [("If-Match", tag) for tag in tags]
         path = f"/things/entries/{entry.id}"
-        return await live.patch(path, json={"name": name}, headers=headers)
+        return await things.patch(path, json={"name": name}, headers=headers)
 
     return call
 
@@ -101,8 +100,8 @@ async def test_what_was_not_seen_can_not(rename: Rename, tags: list[str]) -> Non
     assert (await rename("d", '"2"')).status_code == 200
 
 
-async def test_what_is_not_there_has_no_version(rename: Rename, live: AsyncClient) -> None:
+async def test_what_is_not_there_has_no_version(things: AsyncClient) -> None:
     path = f"/things/entries/{UUID(int=0)}"
     for headers in ({}, {"If-Match": '"1"'}):
-        answer = await live.patch(path, json={"name": "b"}, headers=headers)
+        answer = await things.patch(path, json={"name": "b"}, headers=headers)
         assert answer.status_code == 404

@@ -2,7 +2,6 @@
 
 import base64
 import json
-from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 from typing import Any
 
@@ -12,10 +11,7 @@ from httpx2 import AsyncClient, Response
 from sqlalchemy import delete
 
 from app.db.engine import Database
-from app.main import create_app
-from tests.conftest import calling, settings_for
-from tests.database import Databases
-from tests.things import Entry, add_things
+from tests.things import Entry
 
 ENTRIES = "/things/entries"
 SORTS = ["name", "-name", "at", "-at"]
@@ -26,21 +22,9 @@ def day(number: int) -> datetime:
     return datetime(2026, 1, number, tzinfo=UTC)
 
 
-@pytest.fixture(scope="module")
-async def paged_app(databases: Databases, template: str) -> AsyncIterator[FastAPI]:
-    """Run an app that has things; these tests can share it, for its lists only read."""
-    url = await databases.copy(template)
-    app = create_app(settings_for(url))
-    async with app.router.lifespan_context(app):
-        await add_things(app)
-        yield app
-    await databases.drop(url)
-
-
 @pytest.fixture
-async def client(paged_app: FastAPI) -> AsyncIterator[AsyncClient]:
-    async with calling(paged_app) as client:
-        yield client
+def client(things: AsyncClient) -> AsyncClient:
+    return things
 
 
 async def store(app: FastAPI, *entries: Entry) -> list[Entry]:
@@ -53,11 +37,11 @@ async def store(app: FastAPI, *entries: Entry) -> list[Entry]:
 
 
 @pytest.fixture
-async def entries(paged_app: FastAPI) -> list[Entry]:
+async def entries(things_app: FastAPI, things: AsyncClient) -> list[Entry]:
     """Store entries with many ties, and with nulls."""
     times = [None, day(2), None, day(1), day(3), day(2), None]
     return await store(
-        paged_app,
+        things_app,
         *(Entry(name="abc"[number % 3], at=times[number % len(times)]) for number in range(14)),
     )
 
@@ -111,15 +95,15 @@ async def test_pages_of_every_size_give_each_row_once(
 @pytest.mark.parametrize("sort", SORTS)
 @pytest.mark.parametrize("at", [None, day(1)], ids=["no value", "one value"])
 async def test_rows_that_all_tie(
-    client: AsyncClient, paged_app: FastAPI, sort: str, at: datetime | None
+    client: AsyncClient, things_app: FastAPI, sort: str, at: datetime | None
 ) -> None:
     for count in range(5):
-        entries = await store(paged_app, *(Entry(name="a", at=at) for _ in range(count)))
+        entries = await store(things_app, *(Entry(name="a", at=at) for _ in range(count)))
         assert keys(await walk(client, sort, 2)) == in_order(entries, sort)
 
 
-async def test_twenty_rows_to_a_page(client: AsyncClient, paged_app: FastAPI) -> None:
-    await store(paged_app, *(Entry(name="a") for _ in range(21)))
+async def test_twenty_rows_to_a_page(client: AsyncClient, things_app: FastAPI) -> None:
+    await store(things_app, *(Entry(name="a") for _ in range(21)))
     page = (await client.get(ENTRIES)).json()
     assert len(page["items"]) == 20
     assert page["next_cursor"]
@@ -127,11 +111,11 @@ async def test_twenty_rows_to_a_page(client: AsyncClient, paged_app: FastAPI) ->
 
 @pytest.mark.parametrize("sort", SORTS)
 async def test_what_comes_and_goes_meanwhile_shifts_nothing(
-    client: AsyncClient, paged_app: FastAPI, entries: list[Entry], sort: str
+    client: AsyncClient, things_app: FastAPI, entries: list[Entry], sort: str
 ) -> None:
     query = {"sort": sort, "limit": "5"}
     page = (await client.get(ENTRIES, params=query)).json()
-    database: Database = paged_app.state.database
+    database: Database = things_app.state.database
     async with database.transaction() as session:
         # The row at which the next page starts goes, and one comes before all others.
         last = next(entry for entry in entries if str(entry.id) == page["items"][-1]["id"])
@@ -144,17 +128,17 @@ async def test_what_comes_and_goes_meanwhile_shifts_nothing(
 
 
 @pytest.mark.parametrize("sort", ["name", "-name"])
-async def test_any_text_can_be_paged(client: AsyncClient, paged_app: FastAPI, sort: str) -> None:
+async def test_any_text_can_be_paged(client: AsyncClient, things_app: FastAPI, sort: str) -> None:
     names = ["", "\x01" * 200, '"' * 200, "\N{GRINNING FACE}" * 200, "x" * 200]
-    await store(paged_app, *(Entry(name=name) for name in names))
+    await store(things_app, *(Entry(name=name) for name in names))
     assert sorted(item["name"] for item in await walk(client, sort, 1)) == sorted(names)
 
 
 @pytest.mark.parametrize("sort", ["at", "-at"])
-async def test_any_time_can_be_paged(client: AsyncClient, paged_app: FastAPI, sort: str) -> None:
+async def test_any_time_can_be_paged(client: AsyncClient, things_app: FastAPI, sort: str) -> None:
     last = datetime.max.replace(tzinfo=UTC)
     times = [LONG_AGO, LONG_AGO.replace(microsecond=1), day(1), last]
-    entries = await store(paged_app, *(Entry(name="a", at=at) for at in times))
+    entries = await store(things_app, *(Entry(name="a", at=at) for at in times))
     assert keys(await walk(client, sort, 1)) == in_order(entries, sort)
 
 

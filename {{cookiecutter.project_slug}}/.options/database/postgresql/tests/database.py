@@ -27,7 +27,8 @@ class Databases:
         """Make a database that is empty, or as ``template``."""
         name = f"{self._prefix}_{next(self._numbers)}"
         await self.run(f'DROP DATABASE IF EXISTS "{name}" WITH (FORCE)')
-        await self.run(f'CREATE DATABASE "{name}" TEMPLATE "{template}"')
+        # Copying files is the faster way for a database this small.
+        await self.run(f'CREATE DATABASE "{name}" TEMPLATE "{template}" STRATEGY file_copy')
         self._made.append(name)
         return self._server.set(database=name).render_as_string(hide_password=False)
 
@@ -77,7 +78,8 @@ async def databases(folder: Path, worker: str) -> AsyncIterator[Databases]:
             server = parse_url(running).set(database="test")
         made = Databases(server, worker)
         if not given:  # what is thrown away needs no disk
-            await made.run("ALTER SYSTEM SET fsync = off")
+            for setting in ("fsync", "full_page_writes", "synchronous_commit"):
+                await made.run(f"ALTER SYSTEM SET {setting} = off")
             await made.run("SELECT pg_reload_conf()")
         try:
             yield made

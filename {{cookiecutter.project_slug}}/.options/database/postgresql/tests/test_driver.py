@@ -1,11 +1,10 @@
 """PostgreSQL, as this service runs it."""
 
 import asyncio
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
-from fastapi import FastAPI
-from httpx2 import AsyncClient
 from sqlalchemy import make_url, text
 from sqlalchemy.exc import DBAPIError
 
@@ -18,10 +17,15 @@ from tests import database as seam
 from tests.conftest import running, settings_for
 
 
-@pytest.fixture
-async def database(live_app: FastAPI, live: AsyncClient) -> Database:
-    database: Database = live_app.state.database
-    return database
+@pytest.fixture(scope="module")
+async def database(databases: seam.Databases, template: str) -> AsyncIterator[Database]:
+    """Give the open database of an app, shared by the tests that leave nothing in it."""
+    url = await databases.copy(template)
+    database = Database(settings_for(url))
+    await database.open()
+    yield database
+    await database.close()
+    await databases.drop(url)
 
 
 @pytest.mark.parametrize(

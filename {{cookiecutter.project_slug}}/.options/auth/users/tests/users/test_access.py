@@ -26,7 +26,6 @@ from tests.users.helpers import (
     KEYS,
     ME,
     TOKEN,
-    USERS,
     Headers,
     add_key,
     add_user,
@@ -228,8 +227,8 @@ BAD: dict[str, Callable[[Database], Awaitable[Any]]] = {
     "token as a key": token_as_key,
     "refresh token": refresh_token,
     "expired": token_with(exp=past(1)),
-    "not yet": token_with(nbf=past(-60)),
-    "issued in the future": token_with(iat=past(-60)),
+    "not yet": token_with(nbf=past(-3600)),
+    "issued in the future": token_with(iat=past(-3600)),
     "another key": token_with("another key of as many characters"),
     "another algorithm": token_with(SECRET * 2, "HS512"),
     "another algorithm, right key": token_with(SECRET, "HS384"),
@@ -307,7 +306,8 @@ def test_the_document_says_what_is_closed(app: FastAPI, operations: list[Operati
             assert described["security"]
             assert {"401", "403"} <= set(described["responses"])
     flows = document["components"]["securitySchemes"]["OAuth2PasswordBearer"]["flows"]
-    assert flows["password"]["tokenUrl"] == TOKEN
+    # Relative, so that it holds where a proxy serves all this under a path of its own.
+    assert f"/{flows['password']['tokenUrl']}" == TOKEN
 
 
 async def test_a_good_token_opens_everything(
@@ -321,7 +321,7 @@ async def test_a_good_token_opens_everything(
     assert (await call(anonymous, ("DELETE", ME), headers)).status_code == 204
 
 
-@pytest.mark.parametrize("path", ["/v1/tasks", USERS + "/me", KEYS])
+@pytest.mark.parametrize("path", [ME, KEYS])
 async def test_who_is_calling_is_asked_before_what(anonymous: AsyncClient, path: str) -> None:
     bodies: list[Any] = [{"no such": "field"}, [], "x", 1]
     for sent in bodies:
