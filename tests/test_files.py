@@ -56,11 +56,13 @@ COMMON = """
     tests/tasks/test_update.py
     tests/test_engine.py
     tests/test_errors.py
+    tests/test_etag.py
     tests/test_failure_modes.py
     tests/test_health.py
     tests/test_main.py
     tests/test_migrations.py
     tests/test_models.py
+    tests/test_pagination.py
     tests/test_sessions.py
     tests/test_settings.py
     tests/things.py
@@ -95,6 +97,23 @@ BROUGHT_BY = {
         app/users/superuser.py
         migrations/versions/2026_11_20_0001_b7c9e02d4f16_users.py
         tests/caller.py
+        tests/users/__init__.py
+        tests/users/conftest.py
+        tests/users/helpers.py
+        tests/users/test_access.py
+        tests/users/test_admin.py
+        tests/users/test_api_keys.py
+        tests/users/test_crowd.py
+        tests/users/test_login.py
+        tests/users/test_me.py
+        tests/users/test_passwords.py
+        tests/users/test_refresh.py
+        tests/users/test_register.py
+        tests/users/test_secrets.py
+        tests/users/test_settings.py
+        tests/users/test_statements.py
+        tests/users/test_superuser.py
+        tests/users/test_throttle.py
     """.split(),
     "none": """
         app/api.py
