@@ -13,6 +13,9 @@ from sqlalchemy.ext.asyncio import create_async_engine
 from app.db.driver import parse_url
 from scripts.embedded_postgres import embedded_postgres
 
+CONNECT = ("asyncpg/connection.py", "connect")
+"""The file and the function in which the driver connects."""
+
 
 class Databases:
     """Makes databases for one test process."""

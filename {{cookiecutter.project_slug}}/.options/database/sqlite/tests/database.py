@@ -6,6 +6,9 @@ from contextlib import asynccontextmanager, suppress
 from itertools import count
 from pathlib import Path
 
+CONNECT = ("aiosqlite/core.py", "connect")
+"""The file and the function in which the driver connects."""
+
 
 class Databases:
     """Makes databases for one test process."""

@@ -6,7 +6,7 @@ from functools import cache
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Select, bindparam, delete, insert, select, update
+from sqlalchemy import Select, bindparam, case, delete, insert, select, update
 from sqlalchemy.orm import contains_eager
 
 from app import pagination
@@ -209,16 +209,26 @@ class UserRepository(UserReader):
 
         One atomic statement, so that no two workers miss each other.
         """
-        await self.session.execute(delete(Attempt).where(Attempt.resets_at < now()))
-        resets_at = now() + timedelta(seconds=window)
+        moment = now()
+        resets_at = moment + timedelta(seconds=window)
+        # Sorted: two requests with the same subjects then wait for one another, and can't deadlock.
         rows = [
             {"subject": subject, "count": 1, "resets_at": resets_at} for subject in sorted(subjects)
         ]
+        over = Attempt.resets_at < moment
         counted = driver.insert(Attempt).values(rows)
         counted = counted.on_conflict_do_update(
-            index_elements=[Attempt.subject], set_={"count": Attempt.count + 1}
+            index_elements=[Attempt.subject],
+            set_={
+                "count": case((over, 1), else_=Attempt.count + 1),
+                "resets_at": case((over, resets_at), else_=Attempt.resets_at),
+            },
         )
         found = await self.session.execute(
             counted.returning(Attempt.subject, Attempt.count, Attempt.resets_at)
         )
         return {subject: (count, resets) for subject, count, resets in found}
+
+    async def sweep_attempts(self) -> None:
+        """Forget what is over. In a transaction of its own, so that it waits holding nothing."""
+        await self.session.execute(delete(Attempt).where(Attempt.resets_at < now()))

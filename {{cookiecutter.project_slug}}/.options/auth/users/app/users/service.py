@@ -38,6 +38,9 @@ async def throttle(database: Database, settings: Settings, email: str, address: 
         counted = await UserRepository(session).count_attempts(
             list(limits), settings.throttle_window
         )
+    if any(count == 1 for count, _ in counted.values()):  # once in a window is often enough
+        async with database.transaction() as session:
+            await UserRepository(session).sweep_attempts()
     waits = [
         (resets_at - now()).total_seconds()
         for subject, (count, resets_at) in counted.items()
