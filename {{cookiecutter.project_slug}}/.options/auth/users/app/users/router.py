@@ -129,10 +129,16 @@ async def get_me(caller: CallerDep) -> User:
     return caller.user
 
 
-@me.patch("", response_model=UserPublic, responses=problems(409))
-async def update_me(body: UserUpdate, caller: CallerDep, database: DatabaseDep) -> User:
+@me.patch("", response_model=UserPublic, responses=problems(409, 429))
+async def update_me(
+    body: UserUpdate,
+    caller: CallerDep,
+    database: DatabaseDep,
+    settings: SettingsDep,
+    address: AddressDep,
+) -> User:
     """Change the user who is calling. A new password ends every token issued before."""
-    return await service.update(database, caller.user, body)
+    return await service.update(database, settings, caller.user, body, address)
 
 
 @me.delete("", status_code=204)

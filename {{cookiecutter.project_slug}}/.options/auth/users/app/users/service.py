@@ -145,7 +145,9 @@ async def _issue(users: UserRepository, settings: Settings, user: User, family_i
     )
 
 
-async def update(database: Database, user: User, body: UserUpdate) -> User:
+async def update(
+    database: Database, settings: Settings, user: User, body: UserUpdate, address: str
+) -> User:
     """Change what users may change of themselves.
 
     A new password, or another e-mail address, takes the current password; a new password ends
@@ -155,6 +157,7 @@ async def update(database: Database, user: User, body: UserUpdate) -> User:
         Forbidden: the current password is another one.
         Unprocessable: it is needed and was not sent.
         Conflict: the e-mail address is taken.
+        TooManyRequests: the current password was tried too often of late.
     """
     changes: dict[str, Any] = body.model_dump(exclude={"password", "current_password"})
     if body.password is MISSING and "email" not in changes:
@@ -165,6 +168,8 @@ async def update(database: Database, user: User, body: UserUpdate) -> User:
             "A new password or e-mail address takes the current password.",
             errors=[FieldError(field="body.current_password", message="Field required")],
         )
+    # A stolen access token shall not serve to guess the password.
+    await throttle(database, settings, user.email, address)
     wrong = Forbidden("The current password is another one.")
     if not await security.verify_password(body.current_password, user.password_hash):
         raise wrong

@@ -24,6 +24,7 @@ from tests.users.helpers import (
     WORDS,
     RecordingHasher,
     add_user,
+    bearer,
     body,
     calling_from,
     count,
@@ -143,6 +144,16 @@ async def test_who_is_signed_in_is_not_counted(narrow: FastAPI, near: AsyncClien
     assert (await near.post(LOGOUT, json=sent)).status_code == 204
     assert (await near.post(REFRESH, json=sent)).status_code == 401
     assert [attempt.count for attempt in await attempts(narrow)] == [1, 1]
+
+
+async def test_a_token_does_not_serve_to_guess_the_password(near: AsyncClient) -> None:
+    headers = bearer(await login(near))
+    guess = {"password": "new words", "current_password": OTHER_WORDS}
+    for _ in range(2):  # with the login, three
+        problem(await near.patch(ME, json=guess, headers=headers), 403)
+    throttled(await near.patch(ME, json=guess, headers=headers))
+    answer = await near.patch(ME, json={"name": "Ada"}, headers=headers)
+    assert answer.status_code == 200
 
 
 async def test_after_the_window_it_starts_anew(narrow: FastAPI, near: AsyncClient) -> None:
