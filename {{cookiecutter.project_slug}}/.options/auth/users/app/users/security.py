@@ -25,8 +25,9 @@ T = TypeVar("T")
 ALGORITHM: Final = "HS256"
 CLAIMS: Final = ("exp", "iat", "sub", "jti", "iss", "aud", "gen")
 
-# Argon2id with the parameters of RFC 9106 for little memory: 64 MiB, some 50 ms.
-hasher = PasswordHasher()
+# Argon2id with the parameters of RFC 9106 for little memory (64 MiB, some 100 ms), but in one lane:
+# four would take four threads to a hash, and with them the core that the event loop runs on.
+hasher = PasswordHasher(parallelism=1)
 
 # Threads of its own, one core less than there are: hashing a crowd's passwords must neither hold
 # the event loop nor starve it. argon2 lets go of the interpreter's lock meanwhile.
