@@ -11,6 +11,7 @@ import shutil
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from http import HTTPStatus
 from pathlib import Path
 from tempfile import gettempdir
 from typing import Any, cast
@@ -20,8 +21,8 @@ from alembic import command
 from alembic.config import Config
 from blockbuster import blockbuster_ctx
 from fastapi import FastAPI
-from httpx2 import ASGITransport, AsyncClient
-from sqlalchemy import QueuePool, event
+from httpx2 import ASGITransport, AsyncClient, Response
+from sqlalchemy import URL, QueuePool, event
 from sqlalchemy.ext.asyncio import AsyncEngine, async_sessionmaker
 
 from app import project
@@ -36,7 +37,7 @@ for variable in Settings.model_fields:
     os.environ.pop(variable.upper(), None)
 
 
-def settings_for(url: str, **more: Any) -> Settings:
+def settings_for(url: str | URL, **more: Any) -> Settings:
     """Give settings that come from nowhere but the test."""
     return Settings(_env_file=None, database_url=url, **(caller.SETTINGS | more))
 
@@ -44,6 +45,17 @@ def settings_for(url: str, **more: Any) -> Settings:
 def alembic_config(settings: Settings) -> Config:
     """Give what Alembic's command line would have, for this database."""
     return Config(toml_file=project.ROOT / "pyproject.toml", attributes={"settings": settings})
+
+
+def problem(response: Response, status: int) -> dict[str, Any]:
+    """See that a response is the problem document of ``status``; give it."""
+    assert response.status_code == status, response.text
+    assert response.headers["content-type"] == "application/problem+json"
+    assert status != 401 or response.headers["www-authenticate"] == "Bearer"
+    document: dict[str, Any] = response.json()
+    assert set(document) - {"errors"} == {"type", "title", "status", "detail", "instance"}
+    assert (document["status"], document["title"]) == (status, HTTPStatus(status).phrase)
+    return document
 
 
 def pool_size(engine: AsyncEngine) -> int:

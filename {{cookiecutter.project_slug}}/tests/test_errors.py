@@ -5,19 +5,10 @@ from typing import Any
 
 import pytest
 from fastapi import FastAPI
-from httpx2 import ASGITransport, AsyncClient, Response
+from httpx2 import ASGITransport, AsyncClient
 
 from app.errors import MAX_ECHO, MAX_ERRORS, UnhandledErrorMiddleware
-
-
-def problem(response: Response, status: int) -> dict[str, Any]:
-    """See that a response is a problem document with this status; give it."""
-    assert response.status_code == status, response.text
-    assert response.headers["content-type"] == "application/problem+json"
-    document: dict[str, Any] = response.json()
-    assert document["status"] == status
-    assert set(document) - {"errors"} == {"type", "title", "status", "detail", "instance"}
-    return document
+from tests.conftest import problem
 
 
 async def test_an_unknown_path(client: AsyncClient) -> None:

@@ -2,7 +2,6 @@
 
 from collections.abc import AsyncIterator, Collection, Sequence
 from datetime import UTC, datetime, timedelta
-from http import HTTPStatus
 from typing import Any
 from uuid import UUID
 
@@ -11,6 +10,7 @@ from httpx2 import AsyncClient, Response
 
 from app.db.engine import Database
 from app.tasks.models import Comment, Tag, Task
+from tests.conftest import problem
 
 Json = dict[str, Any]
 
@@ -70,16 +70,6 @@ async def pages(
 async def walk(client: AsyncClient, url: str, limit: int, **query: Any) -> list[Json]:
     """Give the items of all pages."""
     return [item async for page in pages(client, url, limit, **query) for item in page]
-
-
-def problem(answer: Response, status: int) -> Json:
-    """See that the answer is the problem document of ``status``; give it."""
-    assert answer.status_code == status, answer.text
-    assert answer.headers["content-type"] == "application/problem+json"
-    document: Json = answer.json()
-    assert document["status"] == status
-    assert document["title"] == HTTPStatus(status).phrase
-    return document
 
 
 def blamed(answer: Response) -> list[str]:

@@ -5,6 +5,7 @@ from httpx2 import AsyncClient
 
 from app.db.engine import Database
 from app.tasks.models import Comment, Task
+from tests.conftest import problem
 from tests.tasks.helpers import (
     JSON,
     NOBODY,
@@ -14,7 +15,6 @@ from tests.tasks.helpers import (
     create,
     minutes,
     path,
-    problem,
     read,
     store,
     walk,

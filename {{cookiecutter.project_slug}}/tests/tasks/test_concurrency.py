@@ -9,7 +9,8 @@ from httpx2 import AsyncClient
 from sqlalchemy import event
 
 from app.db.engine import Database
-from tests.tasks.helpers import TAGS, TASKS, Json, create, path, problem, read, walk
+from tests.conftest import problem
+from tests.tasks.helpers import TAGS, TASKS, Json, create, path, read, walk
 
 
 async def test_new_tags_in_many_requests_are_made_once(live: AsyncClient) -> None:

@@ -12,7 +12,8 @@ from app.db.session import SessionDep
 from app.errors import Conflict
 from app.tasks.repository import TaskRepository
 from app.tasks.router import task_repository
-from tests.tasks.helpers import JSON, TAGS, TASKS, Json, blamed, create, path, problem, read
+from tests.conftest import problem
+from tests.tasks.helpers import JSON, TAGS, TASKS, Json, blamed, create, path, read
 
 
 async def post_raw(client: AsyncClient, body: str) -> Any:

@@ -3,7 +3,8 @@
 import pytest
 from httpx2 import AsyncClient
 
-from tests.tasks.helpers import NOBODY, TAGS, TASKS, blamed, create, names, path, problem, read
+from tests.conftest import problem
+from tests.tasks.helpers import NOBODY, TAGS, TASKS, blamed, create, names, path, read
 
 
 async def test_a_deleted_task_is_answered_with_nothing(client: AsyncClient) -> None:

@@ -5,7 +5,8 @@ from httpx2 import AsyncClient
 
 from app.db.engine import Database
 from app.tasks.models import Comment, Task
-from tests.tasks.helpers import NOBODY, TASKS, blamed, create, minutes, path, problem, read, store
+from tests.conftest import problem
+from tests.tasks.helpers import NOBODY, TASKS, blamed, create, minutes, path, read, store
 
 
 async def test_a_task_comes_with_its_tags_and_comments(client: AsyncClient) -> None:

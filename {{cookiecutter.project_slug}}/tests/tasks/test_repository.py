@@ -16,8 +16,8 @@ from app.tasks.models import Comment, Tag, Task, TaskStatus
 from app.tasks.repository import TaskReader, TaskRepository
 from app.tasks.router import task_reader
 from tests.caller import admit_anybody
-from tests.conftest import settings_for
-from tests.tasks.helpers import NOON, TASKS, create, path, problem, read
+from tests.conftest import problem, settings_for
+from tests.tasks.helpers import NOON, TASKS, create, path, read
 
 KEY = UUID("01890a5d-ac96-774b-bcce-b302099a8057")
 

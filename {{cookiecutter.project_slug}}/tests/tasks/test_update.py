@@ -8,6 +8,7 @@ from sqlalchemy import update
 
 from app.db.engine import Database
 from app.tasks.models import Task
+from tests.conftest import problem
 from tests.tasks.helpers import (
     JSON,
     NOBODY,
@@ -18,7 +19,6 @@ from tests.tasks.helpers import (
     blamed,
     create,
     path,
-    problem,
     read,
 )
 

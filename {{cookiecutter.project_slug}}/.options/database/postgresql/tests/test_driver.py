@@ -35,6 +35,8 @@ async def database(databases: seam.Databases, template: str) -> AsyncIterator[Da
 def test_urls_are_turned_into_those_of_the_driver(given: str) -> None:
     url = driver.parse_url(given).render_as_string(hide_password=False)
     assert url == "postgresql+asyncpg://u:p@h:1/name"
+    again = settings_for(driver.parse_url(given)).database_url  # a URL keeps its password
+    assert again.render_as_string(hide_password=False) == url
 
 
 def test_a_url_as_providers_give_it() -> None:

@@ -5,7 +5,6 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from http import HTTPStatus
 from typing import Any
 from uuid import UUID
 
@@ -19,6 +18,7 @@ from app.db.models import Base, now
 from app.users import security
 from app.users.models import APIKey, User
 from app.users.repository import UserRepository
+from tests.conftest import problem
 
 Json = dict[str, Any]
 Headers = dict[str, str]
@@ -41,18 +41,6 @@ OTHER_WORDS = "staple of another kind"
 
 CHEAP = PasswordHasher(time_cost=1, memory_cost=8, parallelism=1)
 """Argon2id for those who have no time."""
-
-
-def problem(answer: Response, status: int) -> Json:
-    """See that the answer is the problem document of ``status``; give it."""
-    assert answer.status_code == status, answer.text
-    assert answer.headers["content-type"] == "application/problem+json"
-    document: Json = answer.json()
-    assert document["status"] == status
-    assert document["title"] == HTTPStatus(status).phrase
-    if status == 401:
-        assert answer.headers["www-authenticate"] == "Bearer"
-    return document
 
 
 def blamed(answer: Response, status: int = 422) -> list[str]:

@@ -19,7 +19,7 @@ from app.users.models import User
 from app.users.repository import UserRepository
 from app.users.settings import LOCAL_SECRET_KEY
 from tests.caller import headers as bearer_of
-from tests.conftest import Statements
+from tests.conftest import Statements, problem
 from tests.users.helpers import (
     ADA,
     BOB,
@@ -32,7 +32,6 @@ from tests.users.helpers import (
     change_user,
     count,
     past,
-    problem,
     stored_keys,
 )
 

@@ -8,6 +8,7 @@ from httpx2 import AsyncClient
 from app.db.engine import Database
 from app.users.models import User
 from tests.caller import headers as bearer_of
+from tests.conftest import problem
 from tests.users.helpers import (
     ADA,
     BOB,
@@ -21,7 +22,6 @@ from tests.users.helpers import (
     bearer,
     blamed,
     login,
-    problem,
     stored_user,
     try_login,
     try_refresh,

@@ -14,7 +14,7 @@ from app.db.models import now
 from app.users.models import APIKey
 from app.users.repository import UserRepository
 from tests.caller import headers as bearer_of
-from tests.conftest import Statements
+from tests.conftest import Statements, problem
 from tests.users.helpers import (
     ADA,
     BOB,
@@ -26,7 +26,6 @@ from tests.users.helpers import (
     blamed,
     create_key,
     past,
-    problem,
     stored_keys,
     with_key,
 )

@@ -14,7 +14,7 @@ from app.db.engine import Database
 from app.main import create_app
 from app.users.models import RefreshToken
 from app.users.settings import LOCAL_SECRET_KEY
-from tests.conftest import running, settings_for
+from tests.conftest import problem, running, settings_for
 from tests.users.helpers import (
     ADA,
     BOB,
@@ -28,7 +28,6 @@ from tests.users.helpers import (
     blamed,
     count,
     login,
-    problem,
     register,
     try_login,
     try_refresh,

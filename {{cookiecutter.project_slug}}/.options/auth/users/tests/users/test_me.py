@@ -10,6 +10,7 @@ from sqlalchemy import delete
 
 from app.db.engine import Database
 from app.users.models import APIKey, RefreshToken, User
+from tests.conftest import problem
 from tests.users.helpers import (
     ADA,
     BOB,
@@ -26,7 +27,6 @@ from tests.users.helpers import (
     count,
     create_key,
     login,
-    problem,
     refresh,
     register,
     stored_user,

@@ -10,7 +10,7 @@ from httpx2 import AsyncClient
 from app.db.engine import Database
 from app.users import security
 from app.users.models import User
-from tests.conftest import checked_out
+from tests.conftest import checked_out, problem
 from tests.users.helpers import (
     ADA,
     CHEAP,
@@ -25,7 +25,6 @@ from tests.users.helpers import (
     body,
     count,
     login,
-    problem,
     register,
     stored_user,
     try_login,

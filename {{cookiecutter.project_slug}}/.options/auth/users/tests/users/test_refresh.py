@@ -12,6 +12,7 @@ from app.db.engine import Database
 from app.users import security
 from app.users.models import RefreshToken
 from app.users.repository import UserRepository
+from tests.conftest import problem
 from tests.users.helpers import (
     ADA,
     BOB,
@@ -27,7 +28,6 @@ from tests.users.helpers import (
     count,
     login,
     past,
-    problem,
     refresh,
     register,
     stored_user,

@@ -14,7 +14,7 @@ from app.main import create_app
 from app.users import security
 from app.users.models import APIKey, User
 from tests.caller import headers as bearer_of
-from tests.conftest import running, settings_for
+from tests.conftest import problem, running, settings_for
 from tests.users.helpers import (
     ADA,
     BOB,
@@ -29,7 +29,6 @@ from tests.users.helpers import (
     body,
     count,
     login,
-    problem,
     register,
     stored_keys,
     stored_user,

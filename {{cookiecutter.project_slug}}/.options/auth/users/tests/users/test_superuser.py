@@ -15,7 +15,7 @@ from httpx2 import AsyncClient
 from app import project
 from app.db.engine import Database
 from app.users import security, superuser
-from tests.conftest import calling
+from tests.conftest import calling, problem
 from tests.users.helpers import (
     ADA,
     BOB,
@@ -25,7 +25,6 @@ from tests.users.helpers import (
     add_user,
     bearer,
     login,
-    problem,
     stored_user,
     try_login,
 )

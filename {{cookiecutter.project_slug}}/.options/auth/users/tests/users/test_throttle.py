@@ -12,7 +12,7 @@ from sqlalchemy import select, update
 from app.db.engine import Database
 from app.main import create_app
 from app.users.models import Attempt
-from tests.conftest import settings_for
+from tests.conftest import problem, settings_for
 from tests.users.helpers import (
     ADA,
     BOB,
@@ -30,7 +30,6 @@ from tests.users.helpers import (
     count,
     login,
     past,
-    problem,
     try_login,
     try_refresh,
 )

@@ -72,7 +72,8 @@ def parse_url(value: object) -> URL:
         ValueError: it is none, or one of another database.
     """
     try:
-        url = make_url(str(value))
+        # As it is if it is one already: its str() hides the password.
+        url = make_url(value if isinstance(value, URL) else str(value))
     except (ArgumentError, ValueError):  # a port that is no number is a plain ValueError
         raise ValueError(f"Not a database URL: {_EXAMPLE} is one") from None
     if url.drivername.partition("+")[0] not in {"postgresql", "postgres"}:

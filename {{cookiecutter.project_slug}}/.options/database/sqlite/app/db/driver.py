@@ -54,7 +54,7 @@ def parse_url(text: object) -> URL:
         ValueError: it is none, or not one of a file in a folder that exists.
     """
     try:
-        url = make_url(str(text))
+        url = make_url(text if isinstance(text, URL) else str(text))
     except ArgumentError:
         raise ValueError("Not a database URL: sqlite:///app.db is one") from None
     if url.get_backend_name() != "sqlite":
