@@ -3,9 +3,12 @@
 import json
 import os
 import shutil
+import socket
 import subprocess
 import sys
-from collections.abc import Mapping
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -87,3 +90,29 @@ class Project:
             encoding="utf-8",
             check=False,
         )
+
+
+def succeeded(done: subprocess.CompletedProcess[str]) -> str:
+    """Give the output of a command that must not fail."""
+    assert done.returncode == 0, f"{done.args}\n{done.stdout}\n{done.stderr}"
+    return done.stdout
+
+
+@contextmanager
+def installed(rendered: Project) -> Iterator[Project]:
+    """Install a copy of a render: running it leaves data behind.
+
+    It lies outside pytest's folder, which every start of pytest closes to other users: as root, the
+    embedded PostgreSQL runs as another user.
+    """
+    with tempfile.TemporaryDirectory(prefix=f"{rendered.answers['database']}-") as folder:
+        path = shutil.copytree(rendered.path, Path(folder, rendered.path.name))
+        project = Project(path, rendered.answers)
+        succeeded(project.run("uv", "sync"))
+        yield project
+
+
+def free_port() -> int:
+    """Find a port that nothing listens on."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        return int(server.getsockname()[1])

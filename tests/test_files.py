@@ -24,10 +24,16 @@ COMMON = """
     app/errors.py
     app/etag.py
     app/health.py
+    app/idempotency/__init__.py
+    app/idempotency/models.py
+    app/idempotency/repository.py
+    app/idempotency/session.py
     app/main.py
     app/pagination.py
     app/project.py
+    app/routing.py
     app/schemas.py
+    app/server.py
     app/tasks/__init__.py
     app/tasks/models.py
     app/tasks/repository.py
@@ -36,7 +42,8 @@ COMMON = """
     justfile
     migrations/env.py
     migrations/script.py.mako
-    migrations/versions/2026_11_20_0000_4d1f0c7e2a95_tasks.py
+    migrations/versions/2026_11_20_0000_9a3c51e8f0b7_idempotency_keys.py
+    migrations/versions/2026_11_20_0001_4d1f0c7e2a95_tasks.py
     pyproject.toml
     tests/__init__.py
     tests/conftest.py
@@ -59,6 +66,8 @@ COMMON = """
     tests/test_etag.py
     tests/test_failure_modes.py
     tests/test_health.py
+    tests/test_idempotency.py
+    tests/test_limits.py
     tests/test_main.py
     tests/test_migrations.py
     tests/test_models.py
@@ -95,7 +104,7 @@ BROUGHT_BY = {
         app/users/service.py
         app/users/settings.py
         app/users/superuser.py
-        migrations/versions/2026_11_20_0001_b7c9e02d4f16_users.py
+        migrations/versions/2026_11_20_0002_b7c9e02d4f16_users.py
         tests/caller.py
         tests/users/__init__.py
         tests/users/conftest.py

@@ -8,22 +8,27 @@ import os
 import re
 import shutil
 import signal
-import socket
 import subprocess
 import sys
-import tempfile
 import textwrap
 import tomllib
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from uuid import uuid4
 
 import httpx2
 import psutil
 import pytest
 
-from tests.baking import CHOICES, ROOT, Project, clean_environment
+from tests.baking import (
+    CHOICES,
+    ROOT,
+    Project,
+    clean_environment,
+    free_port,
+    installed,
+    succeeded,
+)
 from tests.conftest import Bake
 
 pytestmark = pytest.mark.slow
@@ -32,12 +37,6 @@ URLS = {
     "sqlite": "sqlite:///service.db",
     "postgresql": "postgresql://localhost:5432/service",
 }
-
-
-def succeeded(done: subprocess.CompletedProcess[str]) -> str:
-    """Give the output of a command that must not fail."""
-    assert done.returncode == 0, f"{done.args}\n{done.stdout}\n{done.stderr}"
-    return done.stdout
 
 
 @pytest.fixture(
@@ -54,20 +53,6 @@ def answers(request: pytest.FixtureRequest) -> dict[str, str]:
 def database(answers: dict[str, str]) -> str:
     """Give the database of the render."""
     return answers["database"]
-
-
-@contextmanager
-def installed(rendered: Project) -> Iterator[Project]:
-    """Install a copy of a render: running it leaves data behind.
-
-    It lies outside pytest's folder, which every start of pytest closes to other users: as root, the
-    embedded PostgreSQL runs as another user.
-    """
-    with tempfile.TemporaryDirectory(prefix=f"{rendered.answers['database']}-") as folder:
-        path = shutil.copytree(rendered.path, Path(folder, rendered.path.name))
-        project = Project(path, rendered.answers)
-        succeeded(project.run("uv", "sync"))
-        yield project
 
 
 @pytest.fixture(scope="module")
@@ -129,12 +114,6 @@ def test_a_migration_is_a_revision_with_a_timestamp(service: Project) -> None:
     (revision,) = set(versions.glob("*.py")) - before
     assert re.fullmatch(r"\d{4}_\d\d_\d\d_\d{4}_[0-9a-f]+_add_a_thing\.py", revision.name)
     succeeded(service.run("uv", "run", "just", "migrate"))
-
-
-def free_port() -> int:
-    """Find a port that nothing listens on."""
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        return int(server.getsockname()[1])
 
 
 def started_by(marker: str) -> list[psutil.Process]:
@@ -289,11 +268,11 @@ def test_the_example_can_be_deleted(bake: Bake, chosen: dict[str, str]) -> None:
         versions = service.path / "migrations" / "versions"
         (revision,) = versions.glob("*_tasks.py")
         key = re.search(r'^revision: str = (".+")$', revision.read_text(), re.MULTILINE)
+        below = re.search(r"^down_revision.* = (.+)$", revision.read_text(), re.MULTILINE)
         assert key
+        assert below
         revision.unlink()
         for other in versions.glob("*.py"):
-            other.write_text(other.read_text().replace(f"= {key[1]}", "= None"))
-        if not any(versions.iterdir()):
-            versions.rmdir()  # Git keeps no empty folder
+            other.write_text(other.read_text().replace(f"= {key[1]}", f"= {below[1]}"))
 
         check(service)

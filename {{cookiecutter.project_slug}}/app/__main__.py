@@ -7,7 +7,11 @@ from typing import Any
 import uvicorn
 from uvicorn.config import LOGGING_CONFIG
 
+from app.server import Protocol
 from app.settings import load_settings
+
+CLEANUP = 3
+"""Seconds of the time to end that are left for closing what is open."""
 
 
 def main() -> None:
@@ -24,6 +28,8 @@ def main() -> None:
         factory=True,
         host=settings.host,
         port=settings.port,
+        http=Protocol,
+        timeout_graceful_shutdown=settings.shutdown_timeout - CLEANUP,
         workers=None if reload else settings.workers,
         reload=reload,
         reload_dirs=["app"] if reload else None,

@@ -21,6 +21,12 @@ class ServerSettings(BaseSettings):
     """Server processes. Each has connection pools of its own."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     """What the server and ``app`` loggers let through."""
+    max_body_size: int = Field(default=2**20, ge=1)
+    """Bytes that the body of a request may have; 413 beyond."""
+    shutdown_timeout: int = Field(default=20, ge=5, le=3600)
+    """Seconds within which the server ends when it is told to; requests still running get 503."""
+    idempotency_lifetime: int = Field(default=24 * 3600, ge=1)
+    """Seconds for which the answer to an ``Idempotency-Key`` is kept."""
 
 
 def read(settings: type[SettingsT]) -> SettingsT:

@@ -4,11 +4,12 @@ Code raises an ``AppError`` near the rule that was broken; nothing else in the s
 an error response.
 """
 
+import asyncio
 import logging
 from collections.abc import Mapping, Sequence
 from http import HTTPStatus
 from types import MappingProxyType
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Final
 from urllib.parse import quote
 
 from fastapi import FastAPI, Request
@@ -16,6 +17,8 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import Response
 from pydantic import BaseModel
 from starlette.exceptions import HTTPException
+from starlette.middleware.body_limit import RequestBodyLimitMiddleware
+from starlette.routing import Match
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 logger = logging.getLogger(__name__)
@@ -25,6 +28,15 @@ MEDIA_TYPE = "application/problem+json"
 # this many characters of a name or a path.
 MAX_ERRORS = 20
 MAX_ECHO = 100
+
+MAX_HEADERS = 32 * 1024
+"""Bytes that the headers of a request may have."""
+MAX_DIGITS = 20
+"""Digits of a length that are worth reading."""
+
+
+COMMON: Final = (413, 422, 431, 500, 503)
+"""The statuses that any request may be answered with."""
 
 
 class FieldError(BaseModel):
@@ -97,6 +109,10 @@ class Unavailable(AppError):
     headers = MappingProxyType({"Retry-After": "1"})
 
 
+class Contended(Unavailable):
+    """The database ended a transaction for the sake of another; done again, it may succeed."""
+
+
 def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
     """Declare error documents in OpenAPI: ``responses=problems(404, 412)``."""
     content = {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}}
@@ -106,11 +122,18 @@ def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
     }
 
 
-def install(app: FastAPI) -> None:
-    """Map every exception to a problem document and describe the document in OpenAPI."""
+def install(app: FastAPI, *, max_body_size: int) -> None:
+    """Map every exception to a problem document and describe the document in OpenAPI.
+
+    Args:
+        app: what to install it on.
+        max_body_size: bytes that the body of a request may have.
+    """
     app.exception_handler(AppError)(_app_error)
     app.exception_handler(HTTPException)(_http_exception)
     app.exception_handler(RequestValidationError)(_validation_error)
+    app.add_middleware(RequestBodyLimitMiddleware, max_body_size=max_body_size)
+    app.add_middleware(OversizeMiddleware, max_body_size=max_body_size)
     app.add_middleware(UnhandledErrorMiddleware)
     openapi = app.openapi
 
@@ -153,11 +176,24 @@ async def _app_error(request: Request, error: AppError) -> Response:
 
 async def _http_exception(request: Request, error: HTTPException) -> Response:
     status = HTTPStatus(error.status_code)
+    headers = error.headers
     if error.detail == "There was an error parsing the body":
         # FastAPI's 400 for what is no UTF-8, too deep or too long a number; for other broken JSON
         # it says 422. One mistake, one status.
         status = HTTPStatus.UNPROCESSABLE_ENTITY
-    return _response(request.url.path, status, _short(str(error.detail)), headers=error.headers)
+    if status == HTTPStatus.METHOD_NOT_ALLOWED:
+        headers = {"Allow": ", ".join(sorted(_methods(request)))}
+    return _response(request.url.path, status, _short(str(error.detail)), headers=headers)
+
+
+def _methods(request: Request) -> set[str]:
+    # Starlette names those of the first route of this path, and each method has a route.
+    return {
+        method
+        for method in ("DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT")
+        for route in request.app.routes
+        if route.matches({**request.scope, "method": method})[0] == Match.FULL
+    }
 
 
 async def _validation_error(request: Request, error: RequestValidationError) -> Response:
@@ -165,12 +201,19 @@ async def _validation_error(request: Request, error: RequestValidationError) -> 
     errors = [
         FieldError(
             field=_short(".".join(str(part) for part in item["loc"])),
-            message=_short(item["msg"].removeprefix("Value error, ")),
+            message=_short(_message(item)),
         )
         for item in found[:MAX_ERRORS]
     ]
     detail = "The request can't be read." if len(found) == 1 else f"{len(found)} errors."
     return _response(request.url.path, HTTPStatus.UNPROCESSABLE_ENTITY, detail, errors)
+
+
+def _message(item: Mapping[str, Any]) -> str:
+    if item["type"] == "json_invalid":
+        return f"Not JSON: {item['ctx']['error']}"
+    message: str = item["msg"]
+    return message.removeprefix("Value error, ")
 
 
 def _short(text: str) -> str:
@@ -179,8 +222,40 @@ def _short(text: str) -> str:
     return text.encode("utf-8", "replace").decode("utf-8")
 
 
+class OversizeMiddleware:
+    """Refuses requests that say themselves that they are too large, before anything is read.
+
+    A body that doesn't say its size is cut off by Starlette's ``RequestBodyLimitMiddleware``.
+    """
+
+    def __init__(self, app: ASGIApp, max_body_size: int) -> None:
+        """Wrap ``app``; ``max_body_size`` is in bytes."""
+        self.app = app
+        self.max_body_size = max_body_size
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass the request on if it is small enough."""
+        if scope["type"] == "http" and (status := self._oversize(scope["headers"])):
+            response = _response(scope["path"], status, "The request is too large.")
+            await response(scope, receive, send)
+        else:
+            await self.app(scope, receive, send)
+
+    def _oversize(self, headers: Sequence[tuple[bytes, bytes]]) -> HTTPStatus | None:
+        size = 0
+        for name, value in headers:
+            size += len(name) + len(value)
+            if name == b"content-length" and self._too_long(value):
+                return HTTPStatus.REQUEST_ENTITY_TOO_LARGE
+        return HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE if size > MAX_HEADERS else None
+
+    def _too_long(self, length: bytes) -> bool:
+        # What is no number at all is for the server to refuse.
+        return length.isdigit() and (len(length) > MAX_DIGITS or int(length) > self.max_body_size)
+
+
 class UnhandledErrorMiddleware:
-    """Answers 500 for what nobody foresaw, and logs it with its trace.
+    """Answers 500 for what nobody foresaw, and logs it with its trace; 503 when time is up.
 
     Starlette's own handler raises the error again after its answer, and the server then closes
     the connection under the client's next request.
@@ -204,6 +279,16 @@ class UnhandledErrorMiddleware:
 
         try:
             await self.app(scope, receive, watched_send)
+        except asyncio.CancelledError:
+            if not started:  # the server ends, and this was still running when its time was up
+                response = _response(
+                    scope["path"],
+                    HTTPStatus.SERVICE_UNAVAILABLE,
+                    "The service was stopped meanwhile.",
+                    headers=Unavailable.headers,
+                )
+                await response(scope, receive, send)
+            raise
         except Exception:
             if started:  # half an answer is out: only a cut connection tells the client so
                 raise

@@ -5,21 +5,26 @@ import asyncio
 from pathlib import Path
 from typing import Literal
 
-from fastapi import APIRouter, Request
+from fastapi import Request
 from pydantic import BaseModel
 from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 
 from app import project
+from app.db import driver
+from app.db.engine import translated
 from app.db.session import get_database
 from app.errors import Unavailable, problems
+from app.routing import Router
 
 READY_TIMEOUT = 1.0
 """Seconds that the database has for its answer."""
 
+REVISIONS = text("SELECT version_num FROM alembic_version")
+
 VERSIONS = project.ROOT / "migrations" / "versions"
 
-router = APIRouter(prefix="/health", tags=["health"])
+router = Router(prefix="/health", tags=["health"])
 
 
 class Health(BaseModel):
@@ -36,17 +41,17 @@ async def live() -> Health:
 
 @router.get("/ready", responses=problems(503))
 async def ready(request: Request) -> Health:
-    """Tell that requests can be served: the database answers and its schema is the right one."""
-    database = get_database(request)
+    """Tell that requests can be served: the database answers, takes writes, and is at head."""
+    # By a connection of its own: a busy service is not one that should get no requests.
+    engine = get_database(request).probe_engine
     try:
         async with asyncio.timeout(READY_TIMEOUT):
-            # Read, so as not to stand in line with those who write.
-            async with database.reading() as session:
-                revisions = await session.scalars(text("SELECT version_num FROM alembic_version"))
-                found = set(revisions.all())
-            if database.read_engine.url != database.write_engine.url:  # that was a replica
-                async with database.transaction() as session:
-                    await session.scalar(text("SELECT 1"))
+            with translated():
+                async with engine.connect() as connection:
+                    if not await driver.is_writable(connection):
+                        raise Unavailable("The database is read-only.")
+                    revisions = await connection.scalars(REVISIONS)
+                    found = set(revisions.all())
     except TimeoutError:
         raise Unavailable("The database does not answer.") from None
     except DBAPIError:  # no such table

@@ -7,6 +7,7 @@ from fastapi import FastAPI
 
 from app import api, errors, health, project
 from app.db.engine import Database
+from app.idempotency import session as idempotency
 from app.settings import Settings, load_settings
 
 
@@ -25,7 +26,8 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         database = app.state.database = Database(settings)
         await database.open()
         try:
-            yield
+            async with idempotency.sweeping(database, settings.idempotency_lifetime):
+                yield
         finally:
             await database.close()
 
@@ -37,6 +39,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     )
     app.state.settings = settings
     app.state.schema_heads = health.schema_heads()
-    errors.install(app)
+    errors.install(app, max_body_size=settings.max_body_size)
+    idempotency.install(app)
     api.mount(app)
     return app

@@ -13,19 +13,29 @@ from enum import Enum, auto
 from typing import Any, Generic, TypeVar
 
 from pydantic import TypeAdapter
+from pydantic_core import to_json
 from sqlalchemy import (
     ColumnElement,
     CompoundSelect,
     Integer,
+    Row,
     Select,
     bindparam,
     tuple_,
     union_all,
 )
 from sqlalchemy.orm import InstrumentedAttribute
+from sqlalchemy.orm.collections import InstrumentedList
 
 from app.errors import FieldError, Unprocessable
 from app.schemas import Public, Text, UTCTime
+
+MAX_BYTES = 1_000_000
+"""What the rows of one answer may weigh as JSON: a page ends early where they are large."""
+
+# What a row may weigh beside its texts, and what one character may: a control character is \\u0001.
+_ROW_BYTES = 1000
+_CHARACTER_BYTES = 6
 
 T = TypeVar("T")
 SelectT = TypeVar("SelectT", bound=Select[Any])
@@ -140,10 +150,37 @@ def parameters(limit: int, position: Position) -> dict[str, Any]:
 
 
 def cut(rows: Sequence[T], limit: int, order: Order) -> Slice[T]:
-    """Make the page of the rows that ``parameters`` asked for."""
-    if len(rows) <= limit:
+    """Make the page of the rows that ``parameters`` asked for, or of as many as an answer holds."""
+    fitting = min(limit, fit(rows))
+    if len(rows) <= fitting:
         return Slice(rows, None)
-    return Slice(rows[:limit], _encode(order, rows[limit - 1]))
+    return Slice(rows[:fitting], _encode(order, rows[fitting - 1]))
+
+
+def fit(rows: Sequence[object]) -> int:
+    """Count how many of the first rows an answer can hold: one at least."""
+    characters = sum(len(text) for row in rows for text in _texts(row))
+    if _ROW_BYTES * len(rows) + _CHARACTER_BYTES * characters <= MAX_BYTES:
+        return len(rows)  # as nearly always, and quickly told
+    weight = 0
+    for number, row in enumerate(rows):
+        weight += _ROW_BYTES + sum(len(to_json(text)) for text in _texts(row))
+        if weight > MAX_BYTES:
+            return max(1, number)
+    return len(rows)
+
+
+def _texts(row: object) -> list[str]:
+    """Give the texts of a row, and of the rows that were loaded with it."""
+    texts = []
+    for value in row if isinstance(row, Row) else vars(row).values():
+        if type(value) is str:
+            texts.append(value)
+        elif isinstance(value, InstrumentedList):
+            texts += [text for item in value for text in vars(item).values() if type(text) is str]
+        elif isinstance(value, (dict, list)):  # a JSON column
+            texts.append(str(value))
+    return texts
 
 
 def _encode(order: Order, row: object) -> str:

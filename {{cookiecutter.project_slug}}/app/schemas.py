@@ -52,7 +52,8 @@ UTCTime = Annotated[AwareDatetime, BeforeValidator(_rfc_3339), AfterValidator(_t
 class Body(BaseModel):
     """Base of what clients send: an unknown field is an error, not a silent loss."""
 
-    model_config = ConfigDict(extra="forbid")
+    # Python reads NaN, and 1e400 as infinity; neither is JSON.
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
 
 
 class Public(BaseModel):

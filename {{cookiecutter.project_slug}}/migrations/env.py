@@ -47,9 +47,9 @@ def configure(**options: Any) -> None:
 
 def migrate(connection: Connection) -> None:
     """Run what the command asks for on an open connection."""
-    driver.before_migrations(connection)
     configure(connection=connection)
     with context.begin_transaction():
+        driver.before_migrations(connection)
         context.run_migrations()
         driver.after_migrations(connection)
 

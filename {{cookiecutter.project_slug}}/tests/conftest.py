@@ -39,7 +39,9 @@ for variable in Settings.model_fields:
 
 def settings_for(url: str | URL, **more: Any) -> Settings:
     """Give settings that come from nowhere but the test."""
-    return Settings(_env_file=None, database_url=url, **(caller.SETTINGS | more))
+    return Settings(
+        _env_file=None, database_url=url, **(caller.SETTINGS | database.SETTINGS | more)
+    )
 
 
 def alembic_config(settings: Settings) -> Config:

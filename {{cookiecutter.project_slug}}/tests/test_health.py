@@ -11,9 +11,10 @@ from httpx2 import AsyncClient
 from sqlalchemy import text
 
 from app import health
+from app.db import driver
 from app.db.engine import Database
 from app.main import create_app
-from tests.conftest import alembic_config, calling, pool_size, settings_for
+from tests.conftest import alembic_config, calling, pool_size, problem, settings_for
 from tests.database import Databases
 
 
@@ -56,17 +57,40 @@ async def test_not_ready_at_another_revision(live_app: FastAPI, live: AsyncClien
 
 
 async def test_not_ready_while_the_database_does_not_answer(
-    live_app: FastAPI, live: AsyncClient, monkeypatch: pytest.MonkeyPatch
+    live: AsyncClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    async def never(_: object) -> bool:
+        await asyncio.Event().wait()
+        return True
+
     monkeypatch.setattr(health, "READY_TIMEOUT", 0.05)
-    database: Database = live_app.state.database
-    held = [await database.read_engine.connect() for _ in range(pool_size(database.read_engine))]
+    monkeypatch.setattr(driver, "is_writable", never)
     response = await live.get("/health/ready")
-    assert response.status_code == 503
+    assert problem(response, 503)["detail"] == "The database does not answer."
     assert response.headers["retry-after"] == "1"
+
+
+async def test_not_ready_while_the_database_takes_no_writes(
+    databases: Databases, live_url: str, live: AsyncClient
+) -> None:
+    async with databases.read_only(live_url):
+        response = await live.get("/health/ready")
+        assert problem(response, 503)["detail"] == "The database is read-only."
+    assert (await live.get("/health/ready")).status_code == 200
+
+
+async def test_ready_while_every_connection_is_in_use(live_app: FastAPI, live: AsyncClient) -> None:
+    # A busy service that were taken for a broken one would leave its work to the other busy ones.
+    database: Database = live_app.state.database
+    held = [
+        await engine.connect()
+        for engine in database.engines.values()
+        for _ in range(pool_size(engine))
+    ]
+    async with held[0].begin():  # SQLite: another one writes
+        assert (await live.get("/health/ready")).status_code == 200
     for connection in held:
         await connection.close()
-    assert (await live.get("/health/ready")).status_code == 200
 
 
 def test_the_heads_are_those_that_alembic_finds(live_url: str) -> None:

@@ -135,5 +135,14 @@ def sample(column: Column[Any], rows: dict[Column[Any], Any]) -> Any:
         return rows[key.column]
     if isinstance(column.type, Enum):
         return column.type.enums[0]
-    values = {str: "x", int: 1, bool: True, UUID: UUID(int=1), datetime: now(), object: []}
+    values: dict[type, Any] = {
+        str: "x",
+        int: 1,
+        bool: True,
+        bytes: b"x",
+        UUID: UUID(int=1),
+        datetime: now(),
+        dict: {},
+        object: [],
+    }
     return values[column.type.python_type]

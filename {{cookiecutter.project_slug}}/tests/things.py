@@ -5,7 +5,7 @@ from datetime import datetime
 from typing import Annotated, Literal
 from uuid import UUID
 
-from fastapi import APIRouter, BackgroundTasks, FastAPI, Query, Request, Response
+from fastapi import BackgroundTasks, FastAPI, Query, Request, Response
 from fastapi.responses import StreamingResponse
 from pydantic import Field
 from sqlalchemy import Column, ForeignKey, Integer, MetaData, String, Table, insert, select
@@ -18,7 +18,9 @@ from app.db.repository import Repository
 from app.db.session import ReadSessionDep, SessionDep, get_database
 from app.errors import Conflict, PreconditionFailed
 from app.etag import IfMatch, etag
+from app.idempotency.session import IdempotentSessionDep
 from app.pagination import Order, Page
+from app.routing import Router
 from app.schemas import Body, PageQuery, Public, Text
 
 metadata = MetaData()
@@ -59,7 +61,7 @@ ORDERS = {
     )
 }
 
-router = APIRouter(prefix="/things")
+router = Router(prefix="/things")
 
 
 class Thing(Body):
@@ -84,6 +86,13 @@ async def refuse(thing: Thing, session: SessionDep) -> None:
 async def crash(thing: Thing, session: SessionDep) -> None:
     await session.execute(insert(things).values(thing.model_dump()))
     raise RuntimeError("secret: nobody foresaw this")
+
+
+@router.post("/once", status_code=201)
+async def create_once(thing: Thing, session: IdempotentSessionDep, response: Response) -> Thing:
+    await session.execute(insert(things).values(thing.model_dump()))
+    response.headers["Location"] = f"/things/{thing.id}"
+    return thing
 
 
 @router.post("/savepoint", status_code=201)

@@ -2,23 +2,32 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
-from typing import Any, NoReturn
+import random
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
+from typing import Any, NoReturn, TypeVar
 
 from sqlalchemy import exc
-from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
+from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
 from sqlalchemy.orm import Session
 from sqlalchemy.orm.exc import StaleDataError
 
 from app.db import driver, metrics
-from app.errors import AppError, Conflict, Unavailable
+from app.errors import AppError, Conflict, Contended, Unavailable
 from app.settings import Settings
 
 logger = logging.getLogger(__name__)
 
-# How long the start may wait for a database that doesn't answer, in seconds.
+T = TypeVar("T")
+
+# How long the start may wait for a database that doesn't answer, and the end, in seconds.
 START_CHECK_TIMEOUT = 2.0
+CLOSE_TIMEOUT = 2.0
+
+# How long a replica may take to give a connection, and how long reads then go to the primary.
+REPLICA_TIMEOUT = 1.0
+REPLICA_RETRY = 5.0
 
 
 class _UnflushableSession(Session):
@@ -64,6 +73,18 @@ def translated() -> Iterator[None]:
         raise known from error
 
 
+@asynccontextmanager
+async def _time_limit(seconds: float | None) -> AsyncIterator[None]:
+    limit = asyncio.timeout(seconds or None)
+    try:
+        async with limit:
+            yield
+    except TimeoutError:
+        if limit.expired():
+            raise Unavailable("The database does not answer in time.") from None
+        raise
+
+
 class Database:
     """The engines and session factories of one process.
 
@@ -76,6 +97,9 @@ class Database:
         self._settings = settings
         self.write_engine = driver.write_engine(settings)
         self.read_engine = driver.read_engine(settings)
+        self.replica_engine = driver.replica_engine(settings)
+        self.probe_engine = driver.probe_engine(settings)
+        self._replica_missed_until = 0.0
         # Rows stay readable once the transaction is over (the response is made from them), and
         # only an explicit flush sends SQL.
         self.write_sessions = async_sessionmaker(
@@ -84,6 +108,14 @@ class Database:
         self.read_sessions = async_sessionmaker(
             self.read_engine, class_=ReadSession, expire_on_commit=False, autoflush=False
         )
+
+    @property
+    def engines(self) -> dict[str, AsyncEngine]:
+        """The engines that keep connections, by name."""
+        engines = {"write": self.write_engine, "read": self.read_engine}
+        if self.replica_engine is not None:
+            engines["replica"] = self.replica_engine
+        return engines
 
     async def open(self) -> None:
         """Export the pools' state as metrics; warn of what the configuration asks too much."""
@@ -99,32 +131,96 @@ class Database:
             logger.warning("The database can't be reached yet: %s", error)
 
     async def close(self) -> None:
-        """Close every connection."""
+        """Close every connection; of a database that doesn't answer, within ``CLOSE_TIMEOUT``."""
         metrics.forget(self)
-        await self.write_engine.dispose()
-        await self.read_engine.dispose()
+        try:
+            async with asyncio.timeout(CLOSE_TIMEOUT):
+                for engine in self.engines.values():
+                    await engine.dispose()
+        except TimeoutError:
+            logger.warning("The database does not answer: its connections were left open")
 
     @asynccontextmanager
-    async def transaction(self) -> AsyncIterator[WriteSession]:
+    async def transaction(self, *, limited: bool = True) -> AsyncIterator[WriteSession]:
         """Open a session in a transaction: committed at the end, rolled back on any exception.
+
+        Args:
+            limited: whether it has to end within ``DATABASE_SESSION_TIMEOUT``, as nobody waits for
+                an answer for ever; not for scripts, or for streaming to a client.
 
         Raises:
             AppError: what the database refused, or that it can't answer, in words for a client.
         """
         with translated():
-            async with self.write_sessions.begin() as session:
+            async with self._limit(limited=limited), self.write_sessions.begin() as session:
                 yield session
 
     @asynccontextmanager
-    async def reading(self) -> AsyncIterator[ReadSession]:
+    async def reading(
+        self, *, fresh: bool = False, limited: bool = True
+    ) -> AsyncIterator[ReadSession]:
         """Open a session for reading, on the replica if there is one.
+
+        Args:
+            fresh: whether it has to see what was committed last, which a replica may not have yet.
+            limited: as in ``transaction``.
 
         Raises:
             AppError: the database can't answer.
         """
         with translated():
-            async with self.read_sessions() as session:
-                yield session
-                if session.new or session.dirty or session.deleted:
-                    # Nothing would flush it: it would be lost without a word.
-                    raise exc.InvalidRequestError("A read session can't write: take a transaction")
+            async with self._limit(limited=limited):
+                on_replica = None if fresh else await self._on_replica()
+                async with on_replica or self.read_sessions() as session:
+                    yield session
+                    if session.new or session.dirty or session.deleted:
+                        # Nothing would flush it: it would be lost without a word.
+                        raise exc.InvalidRequestError(
+                            "A read session can't write: take a transaction"
+                        )
+
+    async def retrying(
+        self, work: Callable[[WriteSession], Awaitable[T]], *, attempts: int = 5
+    ) -> T:
+        """Do ``work`` in a transaction; in a new one if the database had to end the first.
+
+        For what runs into deadlocks or, at the isolation level SERIALIZABLE, into others: all of
+        ``work`` is done again, so what it does must be undone by a rollback.
+
+        Raises:
+            AppError: as ``transaction``; ``Contended`` if no attempt got through.
+        """
+        for attempt in range(1, attempts):
+            try:
+                async with self.transaction() as session:
+                    return await work(session)
+            except Contended:
+                # At random, so that those who collided don't meet again.
+                await asyncio.sleep(random.uniform(0, 0.02 * 2**attempt))  # noqa: S311 - no secret
+        async with self.transaction() as session:
+            return await work(session)
+
+    def _limit(self, *, limited: bool) -> AbstractAsyncContextManager[None]:
+        return _time_limit(self._settings.database_session_timeout if limited else None)
+
+    async def _on_replica(self) -> ReadSession | None:
+        """Give a session of the replica; none if there is none, or none that answers."""
+        if self.replica_engine is None or time.monotonic() < self._replica_missed_until:
+            return None
+        session = self.read_sessions(bind=self.replica_engine)
+        try:
+            async with asyncio.timeout(REPLICA_TIMEOUT):
+                _ = await session.connection()  # now: a session can't change its database later
+        except asyncio.CancelledError:
+            await session.close()
+            raise
+        except (AppError, exc.SQLAlchemyError, OSError, TimeoutError) as error:
+            await session.close()
+            self._replica_missed_until = time.monotonic() + REPLICA_RETRY
+            logger.warning(
+                "The replica gives no connection: reads go to the primary for %d s (%s)",
+                REPLICA_RETRY,
+                str(error) or "it does not answer",
+            )
+            return None
+        return session

@@ -33,7 +33,7 @@ def forget(database: Database) -> None:
 def connections(_: CallbackOptions) -> Iterable[Observation]:
     """Count the connections of each pool, used and idle."""
     for database in _databases:
-        for name, engine in (("write", database.write_engine), ("read", database.read_engine)):
+        for name, engine in database.engines.items():
             if isinstance(pool := engine.pool, QueuePool):
                 labels = {"db.client.connection.pool.name": name}
                 for state, count in (("used", pool.checkedout()), ("idle", pool.checkedin())):

@@ -21,8 +21,12 @@ async def write_session(request: Request) -> AsyncIterator[WriteSession]:
 
 
 async def read_session(request: Request) -> AsyncIterator[ReadSession]:
-    """Open the session of a request that only reads."""
-    async with get_database(request).reading() as session:
+    """Open the session of a request that only reads.
+
+    ``Cache-Control: no-cache`` asks for what no copy may hold yet, as a client's own last write.
+    """
+    fresh = "no-cache" in request.headers.get("cache-control", "")
+    async with get_database(request).reading(fresh=fresh) as session:
         yield session
 
 

@@ -98,7 +98,7 @@ class TaskReader(Repository):
     model = Task
 
     async def get(self, task_id: UUID) -> Task:
-        """Give a task with its tags and its first ``EMBEDDED_COMMENTS`` comments.
+        """Give a task with its tags and its first ``EMBEDDED_COMMENTS`` comments at most.
 
         Raises:
             NotFound: there is no such task.
@@ -107,7 +107,7 @@ class TaskReader(Repository):
         comments = await self.all(
             _comment_page(Start.TOP), {"task_id": task_id, "rows": EMBEDDED_COMMENTS}
         )
-        set_committed_value(task, "comments", comments)
+        set_committed_value(task, "comments", comments[: pagination.fit(comments)])
         return task
 
     async def page(self, query: TaskQuery) -> Slice[Task]:

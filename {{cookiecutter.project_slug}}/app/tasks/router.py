@@ -3,12 +3,14 @@
 from typing import Annotated
 from uuid import UUID
 
-from fastapi import APIRouter, Depends, Query, Request, Response
+from fastapi import Depends, Query, Request, Response
 
 from app.db.session import ReadSessionDep, SessionDep
 from app.errors import problems
 from app.etag import IfMatch, etag
+from app.idempotency.session import IdempotentSessionDep
 from app.pagination import Page
+from app.routing import Router
 from app.schemas import PageQuery
 from app.tasks.models import Comment, Task
 from app.tasks.repository import TaskReader, TaskRepository
@@ -25,7 +27,7 @@ from app.tasks.schemas import (
     TaskUpdate,
 )
 
-router = APIRouter(tags=["tasks"])
+router = Router(tags=["tasks"])
 
 
 async def task_reader(session: ReadSessionDep) -> TaskReader:
@@ -38,13 +40,19 @@ async def task_repository(session: SessionDep) -> TaskRepository:
     return TaskRepository(session)
 
 
+async def task_creator(session: IdempotentSessionDep) -> TaskRepository:
+    """Give what makes tasks: once, however often a client sends the same request."""
+    return TaskRepository(session)
+
+
 Reader = Annotated[TaskReader, Depends(task_reader)]
 Repository = Annotated[TaskRepository, Depends(task_repository)]
+Creator = Annotated[TaskRepository, Depends(task_creator)]
 
 
-@router.post("/tasks", status_code=201, response_model=TaskPublic)
+@router.post("/tasks", status_code=201, response_model=TaskPublic, responses=problems(409))
 async def create_task(
-    body: TaskCreate, tasks: Repository, request: Request, response: Response
+    body: TaskCreate, tasks: Creator, request: Request, response: Response
 ) -> Task:
     """Create a task. Tags that are new are created with it."""
     (task,) = await tasks.create([body])
@@ -53,8 +61,8 @@ async def create_task(
     return task
 
 
-@router.post("/tasks/batch", status_code=201, response_model=TaskList)
-async def create_tasks(body: TaskBatch, tasks: Repository) -> dict[str, object]:
+@router.post("/tasks/batch", status_code=201, response_model=TaskList, responses=problems(409))
+async def create_tasks(body: TaskBatch, tasks: Creator) -> dict[str, object]:
     """Create many tasks: all of them, or none."""
     return {"items": await tasks.create(body.items)}
 
@@ -95,9 +103,9 @@ async def delete_task(task_id: UUID, if_match: IfMatch, tasks: Repository) -> No
     "/tasks/{task_id}/comments",
     status_code=201,
     response_model=CommentPublic,
-    responses=problems(404),
+    responses=problems(404, 409),
 )
-async def create_comment(task_id: UUID, body: CommentCreate, tasks: Repository) -> Comment:
+async def create_comment(task_id: UUID, body: CommentCreate, tasks: Creator) -> Comment:
     """Comment on a task."""
     return await tasks.comment(task_id, body)
 

@@ -11,7 +11,7 @@ from httpx2 import AsyncClient
 from app.db.session import SessionDep
 from app.errors import Conflict
 from app.tasks.repository import TaskRepository
-from app.tasks.router import task_repository
+from app.tasks.router import task_creator
 from tests.conftest import problem
 from tests.tasks.helpers import JSON, TAGS, TASKS, Json, blamed, create, path, read
 
@@ -200,7 +200,7 @@ async def fails_at_last(session: SessionDep) -> TaskRepository:
 
 
 async def test_an_error_after_the_writing_leaves_nothing(app: FastAPI, client: AsyncClient) -> None:
-    app.dependency_overrides[task_repository] = fails_at_last
+    app.dependency_overrides[task_creator] = fails_at_last
     answer = await client.post(TASKS, json={"title": "x", "tags": ["home"]})
     assert problem(answer, 409)["detail"] == "Too late."
     assert await nothing_is_stored(client)

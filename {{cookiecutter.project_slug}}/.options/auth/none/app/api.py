@@ -3,7 +3,7 @@
 from fastapi import APIRouter, FastAPI
 
 from app import health
-from app.errors import problems
+from app.errors import COMMON, problems
 from app.tasks.router import router as tasks
 
 PREFIX = "/v1"
@@ -16,4 +16,4 @@ def mount(app: FastAPI) -> None:
     app.include_router(health.router)
     # Straight on the app: each level of nested routers costs every request.
     for router in PUBLIC:
-        app.include_router(router, prefix=PREFIX, responses=problems(422, 500, 503))
+        app.include_router(router, prefix=PREFIX, responses=problems(*COMMON))

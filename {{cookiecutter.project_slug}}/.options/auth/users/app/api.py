@@ -3,7 +3,7 @@
 from fastapi import APIRouter, Depends, FastAPI
 
 from app import health
-from app.errors import problems
+from app.errors import COMMON, problems
 from app.tasks.router import router as tasks
 from app.users.caller import authorise
 from app.users.router import admin, auth, keys, me, registration
@@ -20,11 +20,11 @@ def mount(app: FastAPI) -> None:
     app.include_router(health.router)
     # Straight on the app: each level of nested routers costs every request.
     for router in PUBLIC:
-        app.include_router(router, prefix=PREFIX, responses=problems(422, 500, 503))
+        app.include_router(router, prefix=PREFIX, responses=problems(*COMMON))
     for router in CLOSED:
         app.include_router(
             router,
             prefix=PREFIX,
             dependencies=[Depends(authorise, scope="function")],
-            responses=problems(401, 403, 422, 500, 503),
+            responses=problems(401, 403, *COMMON),
         )

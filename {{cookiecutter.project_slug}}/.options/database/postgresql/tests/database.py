@@ -13,6 +13,15 @@ from sqlalchemy.ext.asyncio import create_async_engine
 from app.db.driver import parse_url
 from scripts.embedded_postgres import embedded_postgres
 
+POOLER = os.environ.get("TEST_DATABASE_POOLER")
+"""``host:port`` of a PgBouncer before the server that ``TEST_DATABASE_URL`` names."""
+
+SETTINGS: dict[str, str] = {"database_pooler": "pgbouncer"} if POOLER else {}
+"""What the service has to be told."""
+
+RUNAWAY = "SELECT pg_sleep(60)"
+"""A statement that takes far too long."""
+
 CONNECT = ("asyncpg/connection.py", "connect")
 """The file and the function in which the driver connects."""
 
@@ -33,11 +42,27 @@ class Databases:
         # Copying files is the faster way for a database this small.
         await self.run(f'CREATE DATABASE "{name}" TEMPLATE "{template}" STRATEGY file_copy')
         self._made.append(name)
-        return self._server.set(database=name).render_as_string(hide_password=False)
+        url = self._server.set(database=name)
+        if POOLER:
+            host, _, port = POOLER.rpartition(":")
+            url = url.set(host=host, port=int(port))
+        return url.render_as_string(hide_password=False)
 
     async def copy(self, template: str) -> str:
-        """Copy a database that nobody is connected to."""
+        """Copy a database that nobody is connected to, but for a pooler that keeps connections."""
+        if POOLER:
+            name = make_url(template).database
+            end = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname ="
+            await self.run(f"{end} '{name}'")
         return await self.create(template=make_url(template).database or "")
+
+    @asynccontextmanager
+    async def read_only(self, url: str) -> AsyncIterator[None]:
+        """Let new connections to a database read alone, for a while."""
+        alter = f'ALTER DATABASE "{make_url(url).database}"'
+        await self.run(f"{alter} SET default_transaction_read_only = on")
+        yield
+        await self.run(f"{alter} RESET default_transaction_read_only")
 
     async def drop(self, url: str) -> None:
         """Remove a database, whoever is connected to it."""

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from sqlalchemy import make_url, text
@@ -63,7 +64,7 @@ def test_other_urls_are_refused(given: str, complaint: str) -> None:
     ("setting", "write", "read"),
     [
         ("application_name", project.NAME, project.NAME),
-        ("statement_timeout", "30s", "30s"),
+        ("statement_timeout", "4s", "4s"),
         ("idle_in_transaction_session_timeout", "30s", "30s"),
         ("default_transaction_read_only", "off", "on"),
         ("transaction_isolation", "read committed", "read committed"),
@@ -151,15 +152,36 @@ async def test_a_server_that_does_not_answer_is_not_waited_for(
         await select_one(database)
 
 
-async def test_a_busy_connection_is_not_pinged(live_url: str) -> None:
-    # Within the second a connection that was cut is found out by its user, once.
+async def driver_connection(database: Database) -> Any:
+    """Give the driver's own connection, of a pool that has but one."""
+    async with database.write_engine.connect() as connection:
+        return (await connection.get_raw_connection()).driver_connection
+
+
+@pytest.mark.parametrize(("after", "pings"), [(60, []), (0, ["SELECT 1"])])
+async def test_a_busy_connection_is_not_pinged(
+    live_url: str, after: float, pings: list[str]
+) -> None:
+    app = create_app(settings_for(live_url, database_ping_after=after, database_pool_size=1))
+    async with running(app):
+        database: Database = app.state.database
+        sent: list[str] = []
+        connection = await driver_connection(database)
+        connection.add_query_logger(lambda query: sent.append(query.query))
+        async with database.write_engine.connect():
+            await asyncio.sleep(0)  # loggers are called by the loop
+        assert sent == pings
+
+
+async def test_a_connection_that_the_server_closed_is_noticed_without_asking(live_url: str) -> None:
     app = create_app(settings_for(live_url, database_ping_after=60, database_pool_size=1))
     async with running(app):
         database: Database = app.state.database
-        await select_one(database)
+        closed = asyncio.Event()
+        connection = await driver_connection(database)
+        connection.add_termination_listener(lambda _: closed.set())
         await end_connections(database)
-        with pytest.raises(Unavailable):
-            await select_one(database)
+        await asyncio.wait_for(closed.wait(), 10)
         await select_one(database)
 
 

@@ -56,6 +56,7 @@ async def identify(
         caller = await _by_key(request, api_key)
     if caller is None:
         raise Unauthorized("Sign in: with an access token, or with an API key.")
+    request.state.caller = str(caller.user.id)  # for who knows of no users, as idempotency
     return caller
 
 
@@ -63,15 +64,16 @@ async def _by_token(request: Request, token: str) -> Caller | None:
     found = security.read_access_token(token, get_settings(request))
     if found is None:
         return None
-    # A session of its own, closed again at once: the handler's is not held up by this.
-    async with get_database(request).reading() as session:
+    # A session of its own, closed again at once: the handler's is not held up by this. Fresh, for a
+    # token that was revoked must not be good for as long as a replica lags behind.
+    async with get_database(request).reading(fresh=True) as session:
         user = await UserReader(session).by_token(*found)
     return None if user is None else Caller(user, ALL_SCOPES)
 
 
 async def _by_key(request: Request, raw: str) -> Caller | None:
     database = get_database(request)
-    async with database.reading() as session:
+    async with database.reading(fresh=True) as session:
         key = await UserReader(session).by_key(security.hash_token(raw))
     if key is None:
         return None

@@ -3,12 +3,13 @@
 from typing import Annotated
 from uuid import UUID
 
-from fastapi import APIRouter, Depends, Form, Query, Request
+from fastapi import Depends, Form, Query, Request
 
 from app.db.engine import Database
 from app.db.session import ReadSessionDep, SessionDep, get_database
 from app.errors import problems
 from app.pagination import Page
+from app.routing import Router
 from app.schemas import PageQuery
 from app.settings import Settings
 from app.users import service
@@ -32,13 +33,11 @@ from app.users.schemas import (
 )
 from app.users.security import hash_token
 
-auth = APIRouter(prefix="/auth", tags=["auth"])
-registration = APIRouter(prefix="/users", tags=["users"])
-me = APIRouter(prefix="/users/me", tags=["users"])
-keys = APIRouter(prefix="/api-keys", tags=["API keys"])
-admin = APIRouter(
-    prefix="/users", tags=["users"], dependencies=[Depends(superuser, scope="function")]
-)
+auth = Router(prefix="/auth", tags=["auth"])
+registration = Router(prefix="/users", tags=["users"])
+me = Router(prefix="/users/me", tags=["users"])
+keys = Router(prefix="/api-keys", tags=["API keys"])
+admin = Router(prefix="/users", tags=["users"], dependencies=[Depends(superuser, scope="function")])
 
 
 async def database(request: Request) -> Database:

@@ -97,7 +97,7 @@ async def sign_in(
         Unauthorized: there is no such user, or it is another password; the answer and the time
             that it takes tell nobody which.
     """
-    async with database.reading() as session:
+    async with database.reading(fresh=True) as session:
         user = await UserReader(session).by_email(email)
     known = user.password_hash if user is not None and user.is_active else None
     good = await security.verify_password(password, known)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
+import hashlib
 import math
 import re
 import time
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import asyncpg
 from pydantic import BeforeValidator, Field
@@ -18,10 +20,12 @@ from sqlalchemy.pool import NullPool
 from sqlalchemy.util import await_only
 
 from app import project
-from app.errors import AppError, Conflict, FieldError, Unavailable, Unprocessable
+from app.errors import AppError, Conflict, Contended, FieldError, Unavailable, Unprocessable
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    from sqlalchemy.ext.asyncio import AsyncSession
 
     from app.settings import Settings
 
@@ -31,10 +35,14 @@ __all__ = [
     "after_migrations",
     "before_migrations",
     "insert",
+    "is_writable",
     "migration_engine",
     "parse_url",
+    "probe_engine",
     "read_engine",
+    "replica_engine",
     "translate",
+    "try_lock",
     "warnings",
     "write_engine",
 ]
@@ -60,7 +68,16 @@ _UNREACHABLE = (
 )
 
 # A ping that takes longer, in seconds, has failed.
-_PING_TIMEOUT = 2.0
+_PING_TIMEOUT = 1.0
+
+# What a client waits longer than the server's own time limit for a statement, in seconds.
+_COMMAND_GRACE = 0.5
+
+# The database ended a transaction in favour of another.
+_CONTENDED = {
+    asyncpg.SerializationError.sqlstate,
+    asyncpg.DeadlockDetectedError.sqlstate,
+}
 
 Seconds = Annotated[float, Field(allow_inf_nan=False, le=86_400)]
 
@@ -97,21 +114,27 @@ class DriverSettings(BaseSettings):
     """The database. Required."""
     database_read_url: DatabaseURL | None = None
     """A replica to read from; without one, reads go to ``DATABASE_URL`` too."""
+    database_pooler: Literal["pgbouncer"] | None = None
+    """What stands before the server and hands its connections on after each transaction."""
     database_pool_size: int = Field(default=5, ge=1, le=1000)
     """Connections for transactions, in each worker."""
     database_read_pool_size: int = Field(default=5, ge=1, le=1000)
     """Connections for reads, in each worker."""
     database_max_overflow: int = Field(default=0, ge=0, le=1000)
     """Connections beyond the size of each pool, closed after use."""
-    database_pool_timeout: Seconds = Field(default=10, gt=0)
+    database_pool_timeout: Seconds = Field(default=3, gt=0)
     """Seconds to wait for a free connection before the answer is 503."""
+    database_session_timeout: Seconds = Field(default=4.5, ge=0)
+    """Seconds that a request may take with the database in all, whatever it waits for; 0 for any.
+
+    Then the answer is 503, also where a server that is frozen says nothing at all."""
     database_pool_recycle: int = Field(default=300, ge=-1)
     """Seconds after which a connection is replaced; -1 for never."""
     database_ping_after: Seconds = Field(default=1, ge=0)
     """Seconds of idling after which a connection is tested before use; 0 tests it always."""
-    database_connect_timeout: Seconds = Field(default=5, gt=0)
+    database_connect_timeout: Seconds = Field(default=3, gt=0)
     """Seconds that connecting may take."""
-    database_statement_timeout: Seconds = Field(default=30, ge=0)
+    database_statement_timeout: Seconds = Field(default=4, ge=0)
     """Seconds after which the server ends a statement; 0 for never."""
     database_idle_in_transaction_timeout: Seconds = Field(default=30, ge=0)
     """Seconds after which the server ends a transaction that does nothing; 0 for never."""
@@ -131,9 +154,28 @@ def read_engine(settings: DriverSettings) -> AsyncEngine:
 
     An engine of its own, for switching the isolation level of a shared one costs a statement.
     """
+    return _read_engine(settings, settings.database_url)
+
+
+def replica_engine(settings: DriverSettings) -> AsyncEngine | None:
+    """Give the engine of reads from the replica, if there is one."""
+    url = settings.database_read_url
+    return _read_engine(settings, url) if url else None
+
+
+def _read_engine(settings: DriverSettings, url: URL) -> AsyncEngine:
+    if settings.database_pooler:
+        # Read-only is said in each BEGIN: a connection that was told once may be another one next.
+        return _pooled(
+            settings,
+            url,
+            settings.database_read_pool_size,
+            {},
+            execution_options={"postgresql_readonly": True},
+        )
     return _pooled(
         settings,
-        settings.database_read_url or settings.database_url,
+        url,
         settings.database_read_pool_size,
         {"default_transaction_read_only": "on"},
         isolation_level="AUTOCOMMIT",
@@ -143,34 +185,39 @@ def read_engine(settings: DriverSettings) -> AsyncEngine:
 
 def migration_engine(settings: DriverSettings) -> AsyncEngine:
     """Give the engine of ``alembic``: one connection, and statements that may take their time."""
-    engine = create_async_engine(
-        settings.database_url,
-        echo=settings.database_echo,
-        hide_parameters=True,  # statements are logged, what people wrote is not
-        poolclass=NullPool,
-        connect_args={
-            "timeout": settings.database_connect_timeout,
-            "server_settings": {
-                "application_name": f"{settings.database_application_name} alembic"
-            },
-        },
-    )
-    _translate_driver_errors(engine)
-    return engine
+    return _unpooled(settings, f"{settings.database_application_name} alembic")
+
+
+def probe_engine(settings: DriverSettings) -> AsyncEngine:
+    """Give the engine that tells whether the database is there: a connection for each question."""
+    return _unpooled(settings, settings.database_application_name)
+
+
+async def is_writable(connection: AsyncConnection) -> bool:
+    """Tell whether the server takes writes: a standby doesn't, nor one that was told not to."""
+    return bool(await connection.scalar(text("SHOW transaction_read_only")) == "off")
+
+
+async def try_lock(session: AsyncSession, name: str) -> bool:
+    """Take the lock of this name until the transaction ends; say no where another one has it."""
+    digest = hashlib.blake2b(name.encode(), digest_size=8).digest()
+    number = int.from_bytes(digest, signed=True)
+    locked = await session.scalar(text("SELECT pg_try_advisory_xact_lock(:lock)"), {"lock": number})
+    return bool(locked)
 
 
 def before_migrations(connection: Connection) -> None:
     """Wait until no other runner migrates; then wait for no lock longer than 5 s.
 
-    A migration that waits for a lock makes everybody who comes after it wait as well.
+    A migration that waits for a lock makes everybody who comes after it wait as well. Both last as
+    long as the transaction: behind a pooler, the connection is another's next.
     """
-    connection.execute(text("SELECT pg_advisory_lock(:lock)"), {"lock": _MIGRATION_LOCK})
-    connection.execute(text("SET lock_timeout = '5s'"))
-    connection.commit()  # both last as long as the connection
+    connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _MIGRATION_LOCK})
+    connection.execute(text("SET LOCAL lock_timeout = '5s'"))
 
 
 def after_migrations(connection: Connection) -> None:
-    """Nothing to do: the lock goes with the connection."""
+    """Nothing to do: the lock goes with the transaction."""
 
 
 async def warnings(connection: AsyncConnection, settings: Settings) -> Sequence[str]:
@@ -188,14 +235,20 @@ async def warnings(connection: AsyncConnection, settings: Settings) -> Sequence[
         sizes.append(settings.database_read_pool_size)
     each = sum(sizes) + len(sizes) * settings.database_max_overflow
     wanted = settings.workers * each
-    if wanted <= allowed:
-        return []
-    return [
-        (
+    found = []
+    if wanted > allowed and not settings.database_pooler:
+        found.append(
             f"{settings.workers} workers of {each} connections may want {wanted}, the server "
             f"allows {allowed}: lower WORKERS or DATABASE_POOL_SIZE, or raise its max_connections"
         )
-    ]
+    if settings.database_pooler and settings.database_statement_timeout:
+        limit = await connection.scalar(text("SHOW statement_timeout"))
+        if limit == "0":
+            found.append(
+                "A pooler passes no time limits on, and the server has none: "
+                "ALTER ROLE ... SET statement_timeout, idle_in_transaction_session_timeout"
+            )
+    return found
 
 
 def translate(error: DBAPIError) -> AppError | None:
@@ -212,6 +265,8 @@ def translate(error: DBAPIError) -> AppError | None:
     # The classes of https://www.postgresql.org/docs/current/errcodes-appendix.html
     if state[:2] in {"22", "23"}:  # data exception, other integrity constraint
         return Unprocessable("A value is missing or out of range.")
+    if state in _CONTENDED:
+        return Contended("Others changed the same data at the same time.")
     if (
         state[:2] in {"08", "40", "53", "55", "57"}  # lost, deadlock, out of memory, locked, ended
         or state == asyncpg.ReadOnlySQLTransactionError.sqlstate  # the primary is one no longer
@@ -239,26 +294,60 @@ def _pooled(
         max_overflow=settings.database_max_overflow,
         pool_timeout=settings.database_pool_timeout,
         pool_recycle=settings.database_pool_recycle,
-        connect_args={
-            "timeout": settings.database_connect_timeout,
+        connect_args=_connect_args(
+            settings,
+            settings.database_application_name,
             # Where the server is too far gone to end a statement by its own time limit.
-            "command_timeout": settings.database_statement_timeout + _PING_TIMEOUT
+            command_timeout=settings.database_statement_timeout + _COMMAND_GRACE
             if settings.database_statement_timeout
             else None,
-            "server_settings": {
-                "application_name": settings.database_application_name,
-                "statement_timeout": _milliseconds(settings.database_statement_timeout),
-                "idle_in_transaction_session_timeout": _milliseconds(
-                    settings.database_idle_in_transaction_timeout
-                ),
-                **server_settings,
-            },
-        },
+            statement_timeout=_milliseconds(settings.database_statement_timeout),
+            idle_in_transaction_session_timeout=_milliseconds(
+                settings.database_idle_in_transaction_timeout
+            ),
+            **server_settings,
+        ),
         **options,
     )
     _translate_driver_errors(engine)
     _ping_after(engine, settings.database_ping_after)
     return engine
+
+
+def _unpooled(settings: DriverSettings, application_name: str) -> AsyncEngine:
+    engine = create_async_engine(
+        settings.database_url,
+        echo=settings.database_echo,
+        hide_parameters=True,  # statements are logged, what people wrote is not
+        poolclass=NullPool,
+        connect_args=_connect_args(settings, application_name),
+    )
+    _translate_driver_errors(engine)
+    return engine
+
+
+def _connect_args(
+    settings: DriverSettings,
+    application_name: str,
+    command_timeout: float | None = None,
+    **server_settings: str,
+) -> dict[str, Any]:
+    arguments: dict[str, Any] = {
+        "timeout": settings.database_connect_timeout,
+        "command_timeout": command_timeout,
+    }
+    if not settings.database_pooler:
+        return arguments | {
+            "server_settings": {"application_name": application_name, **server_settings}
+        }
+    # Nothing may stay behind on a connection that is another's after the transaction: no prepared
+    # statement but the one without a name, and no settings but those that PgBouncer looks after.
+    return arguments | {
+        "server_settings": {"application_name": application_name},
+        "statement_cache_size": 0,
+        "prepared_statement_cache_size": 0,
+        "prepared_statement_name_func": lambda: "",
+    }
 
 
 def _milliseconds(seconds: float) -> str:
@@ -270,9 +359,15 @@ def _translate_driver_errors(engine: AsyncEngine) -> None:
     dialect = engine.sync_engine.dialect
 
     @event.listens_for(engine.sync_engine, "handle_error")
-    def time_out(context: ExceptionContext) -> None:
-        if isinstance(context.original_exception, TimeoutError):
-            context.is_disconnect = True  # whatever comes of the statement, nobody waits for it
+    def give_up(context: ExceptionContext) -> None:
+        error = context.original_exception
+        if isinstance(error, (TimeoutError, asyncio.CancelledError)):
+            # Whatever comes of the statement, nobody waits for it. A polite end would wait for a
+            # server that may be frozen; one that is not ends the statement by its own time limit.
+            context.is_disconnect = True
+            if context.connection is not None:
+                _terminate(context.connection.connection)
+        if isinstance(error, TimeoutError):
             raise Unavailable("The database does not answer.")
 
     @event.listens_for(engine.sync_engine, "do_connect")
@@ -281,6 +376,10 @@ def _translate_driver_errors(engine: AsyncEngine) -> None:
             return dialect.connect(*args, **kwargs)
         except _UNREACHABLE as error:
             raise Unavailable("The database can't be reached.") from error
+
+
+def _terminate(connection: Any) -> None:
+    connection.driver_connection.terminate()
 
 
 def _ping_after(engine: AsyncEngine, idle: float) -> None:
@@ -298,10 +397,16 @@ def _ping_after(engine: AsyncEngine, idle: float) -> None:
     @event.listens_for(engine.sync_engine, "checkout")
     def ping(connection: Any, record: Any, _proxy: Any) -> None:
         since = record.info.pop("idle_since", None)
+        if connection.driver_connection.is_closed():  # the server said so: no need to ask it
+            raise InvalidatePoolError("closed connection")
         if since is None or time.monotonic() - since < idle:
             return
         try:
             await_only(connection.driver_connection.execute("SELECT 1", timeout=_PING_TIMEOUT))
+        except asyncio.CancelledError:
+            _terminate(connection)
+            raise
         except _UNREACHABLE as error:
+            _terminate(connection)  # else its end would be waited for
             # The pool then makes a new connection, and drops the others that are as old.
             raise InvalidatePoolError("stale connection") from error

@@ -6,6 +6,7 @@ a time anyway, and a line is fair where its lock is not. Any number read meanwhi
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import re
 from pathlib import Path
@@ -13,16 +14,32 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field
 from pydantic_settings import BaseSettings, NoDecode
-from sqlalchemy import URL, Connection, event, make_url
+from sqlalchemy import (
+    URL,
+    Connection,
+    Delete,
+    ExceptionContext,
+    ForeignKeyConstraint,
+    Insert,
+    Table,
+    Update,
+    event,
+    exists,
+    make_url,
+    select,
+)
 from sqlalchemy.dialects.sqlite import insert
 from sqlalchemy.exc import ArgumentError, DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 from sqlalchemy.pool import NullPool
+from sqlalchemy.util import await_only
 
 from app.errors import AppError, Conflict, FieldError, Unavailable, Unprocessable
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Mapping, Sequence
+
+    from sqlalchemy.ext.asyncio import AsyncSession
 
     from app.settings import Settings
 
@@ -32,10 +49,14 @@ __all__ = [
     "after_migrations",
     "before_migrations",
     "insert",
+    "is_writable",
     "migration_engine",
     "parse_url",
+    "probe_engine",
     "read_engine",
+    "replica_engine",
     "translate",
+    "try_lock",
     "warnings",
     "write_engine",
 ]
@@ -76,10 +97,14 @@ _TEMPORARY = (
     "SQLITE_BUSY",
     "SQLITE_CANTOPEN",
     "SQLITE_FULL",
+    "SQLITE_INTERRUPT",
     "SQLITE_IOERR",
     "SQLITE_LOCKED",
     "SQLITE_READONLY",
 )
+
+# What a broken foreign key's error bears: the columns that were found to be at fault.
+_FIELDS = "app_fields"
 
 # NoDecode: pydantic-settings would read what is a tuple beneath as JSON.
 Seconds = Annotated[float, Field(allow_inf_nan=False, le=86_400)]
@@ -95,6 +120,10 @@ class DriverSettings(BaseSettings):
     """Connections for reading, in each worker. One more writes."""
     database_pool_timeout: Seconds = Field(default=10, gt=0)
     """Seconds to wait for a free connection before the answer is 503."""
+    database_session_timeout: Seconds = Field(default=15, ge=0)
+    """Seconds that a request may take with the database in all, whatever it waits for; 0 for any.
+
+    Then the answer is 503, and a statement that runs away is ended."""
     database_busy_timeout: Seconds = Field(default=5, ge=0)
     """Seconds to wait for another process that writes before the answer is 503."""
     database_synchronous: Literal["FULL", "NORMAL"] = "FULL"
@@ -140,6 +169,39 @@ def migration_engine(settings: DriverSettings) -> AsyncEngine:
     return engine
 
 
+def replica_engine(settings: DriverSettings) -> AsyncEngine | None:
+    """Give nothing: a file has no replica."""
+
+
+def probe_engine(settings: DriverSettings) -> AsyncEngine:
+    """Give the engine that tells whether the database is there: a connection for each question."""
+    return create_async_engine(
+        settings.database_url,
+        connect_args={"timeout": 0, "isolation_level": None},
+        isolation_level="AUTOCOMMIT",
+        poolclass=NullPool,
+    )
+
+
+async def is_writable(connection: AsyncConnection) -> bool:
+    """Tell whether the file takes writes: one on a disk that is closed to us doesn't."""
+    try:
+        await connection.exec_driver_sql("BEGIN IMMEDIATE")
+    except DBAPIError as error:
+        if getattr(error.orig, "sqlite_errorname", "").startswith("SQLITE_BUSY"):
+            return True  # another one writes
+        if getattr(error.orig, "sqlite_errorname", "").startswith("SQLITE_READONLY"):
+            return False
+        raise
+    await connection.exec_driver_sql("ROLLBACK")
+    return True
+
+
+async def try_lock(session: AsyncSession, name: str) -> bool:
+    """Say yes: whoever writes is alone until the transaction ends."""
+    return True
+
+
 def before_migrations(connection: Connection) -> None:
     """Nothing to do: ``BEGIN IMMEDIATE`` lets one runner in at a time."""
 
@@ -176,7 +238,13 @@ def translate(error: DBAPIError) -> AppError | None:
             errors=[FieldError(field=field, message="Taken already") for field in fields],
         )
     if name == "SQLITE_CONSTRAINT_FOREIGNKEY":
-        return Conflict("This refers to something that is not there, or is still referred to.")
+        return Conflict(
+            "This refers to something that is not there, or is still referred to.",
+            errors=[
+                FieldError(field=field, message="Not there, or still referred to")
+                for field in getattr(error.orig, _FIELDS, ())
+            ],
+        )
     if name in {"SQLITE_CONSTRAINT_NOTNULL", "SQLITE_CONSTRAINT_CHECK"}:
         return Unprocessable("A value is missing or out of range.")
     if name.startswith(_TEMPORARY):
@@ -185,7 +253,7 @@ def translate(error: DBAPIError) -> AppError | None:
 
 
 def _engine(settings: DriverSettings, **options: Any) -> AsyncEngine:
-    return create_async_engine(
+    engine = create_async_engine(
         settings.database_url,
         connect_args=_connect_args(settings),
         echo=settings.database_echo,
@@ -194,6 +262,77 @@ def _engine(settings: DriverSettings, **options: Any) -> AsyncEngine:
         pool_timeout=settings.database_pool_timeout,
         **options,
     )
+
+    @event.listens_for(engine.sync_engine, "handle_error")
+    def complete(context: ExceptionContext) -> None:
+        error = context.original_exception
+        if context.connection is None:
+            return
+        if isinstance(error, asyncio.CancelledError):
+            # Nobody waits for the statement: end it, and what it has locked. A close alone lets the
+            # transaction live on for as long as the cursor does.
+            driver: Any = context.connection.connection.driver_connection
+            await_only(driver.interrupt())
+            await_only(driver.rollback())
+        if getattr(error, "sqlite_errorname", "") == "SQLITE_CONSTRAINT_FOREIGNKEY":
+            setattr(error, _FIELDS, _broken_keys(context.connection, context))
+
+    return engine
+
+
+def _broken_keys(connection: Connection, context: ExceptionContext) -> list[str]:
+    """Find the columns of a broken foreign key, which SQLite itself does not name.
+
+    While the transaction is still open: what has failed can be asked for.
+    """
+    execution = context.execution_context
+    if execution is None:  # at the commit: every row is there to be checked
+        rows = _fetch(connection, "PRAGMA foreign_key_check")
+        found = {(row[0], row[3]) for row in rows}
+        return sorted(
+            key[3]
+            for table, number in found
+            for key in _fetch(connection, f'PRAGMA foreign_key_list("{table}")')
+            if key[0] == number
+        )
+    statement = getattr(execution.compiled, "statement", None)
+    table = getattr(statement, "table", None)
+    if not isinstance(table, Table):
+        return []
+    if isinstance(statement, Delete):  # others refer to it
+        return sorted(column.key for column in table.primary_key)
+    if not isinstance(statement, (Insert, Update)):
+        return []
+    keys: Iterable[ForeignKeyConstraint] = table.foreign_key_constraints
+    if len(table.foreign_key_constraints) > 1:
+        rows = getattr(execution, "compiled_parameters", [])
+        keys = [key for key in keys if _misses(connection, key, rows)]
+    return sorted(name for key in keys for name in key.column_keys)
+
+
+def _misses(
+    connection: Connection, key: ForeignKeyConstraint, rows: Iterable[Mapping[str, Any]]
+) -> bool:
+    """Tell whether the parent of one of these rows is not there."""
+    for row in rows:
+        values = [row.get(name) for name in key.column_keys]
+        if None in values:
+            continue
+        parent = exists().where(
+            *(element.column == value for element, value in zip(key.elements, values, strict=True))
+        )
+        if not connection.scalar(select(parent)):
+            return True
+    return False
+
+
+def _fetch(connection: Connection, pragma: str) -> Sequence[Any]:
+    cursor = connection.connection.cursor()
+    try:
+        cursor.execute(pragma)
+        return cursor.fetchall()
+    finally:
+        cursor.close()
 
 
 def _connect_args(settings: DriverSettings) -> dict[str, Any]:

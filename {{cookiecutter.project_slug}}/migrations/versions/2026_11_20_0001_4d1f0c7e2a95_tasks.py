@@ -1,8 +1,8 @@
 """Tasks, their tags and their comments.
 
 Revision ID: 4d1f0c7e2a95
-Revises:
-Create Date: 2026-11-20 00:00:00+00:00
+Revises: 9a3c51e8f0b7
+Create Date: 2026-11-20 00:01:00+00:00
 """
 
 from collections.abc import Sequence
@@ -11,7 +11,7 @@ import sqlalchemy as sa
 from alembic import op
 
 revision: str = "4d1f0c7e2a95"
-down_revision: str | Sequence[str] | None = None
+down_revision: str | Sequence[str] | None = "9a3c51e8f0b7"
 branch_labels: str | Sequence[str] | None = None
 depends_on: str | Sequence[str] | None = None
 

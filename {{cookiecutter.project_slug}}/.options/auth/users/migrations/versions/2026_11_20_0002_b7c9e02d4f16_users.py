@@ -2,7 +2,7 @@
 
 Revision ID: b7c9e02d4f16
 Revises: 4d1f0c7e2a95
-Create Date: 2026-11-20 00:01:00+00:00
+Create Date: 2026-11-20 00:02:00+00:00
 """
 
 from collections.abc import Sequence

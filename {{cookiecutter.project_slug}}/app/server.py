@@ -1,0 +1,67 @@
+"""How uvicorn serves one connection: what it takes, and how it ends."""
+
+import json
+from http import HTTPStatus
+
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+
+MAX_HEAD = 64 * 1024
+"""Bytes that may come before the body: the server would keep any number of them in memory."""
+
+LINGER = 0.5
+"""Seconds for which an idle connection is still listened to when the server is told to end."""
+
+
+class Protocol(HttpToolsProtocol):
+    """Bounds what comes before a body, and ends a connection without losing a request."""
+
+    ending = False
+    in_head = True
+    head_size = 0
+
+    def data_received(self, data: bytes) -> None:
+        """Parse what came; refuse it if it still makes no request."""
+        super().data_received(data)
+        if self.in_head and not self.transport.is_closing():
+            self.head_size += len(data)
+            if self.head_size > MAX_HEAD:
+                status = HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE
+                self._refuse(status, "The URL and the headers are too large.")
+
+    def on_headers_complete(self) -> None:
+        """Start the request; if the server is about to end, it is this connection's last."""
+        self.in_head = False
+        super().on_headers_complete()
+        if self.ending:
+            self.cycle.keep_alive = False
+
+    def on_message_complete(self) -> None:
+        """Await the head of the next request."""
+        self.in_head = True
+        self.head_size = 0
+        super().on_message_complete()
+
+    def shutdown(self) -> None:
+        """End the connection: after the answer that is due, or once none can be due any more.
+
+        uvicorn would close an idle one at once, and with it a request that is on its way.
+        """
+        self.ending = True
+        if getattr(self.cycle, "response_complete", True):  # there is none before the first
+            self.loop.call_later(LINGER, super().shutdown)
+        else:
+            super().shutdown()
+
+    def send_400_response(self, msg: str) -> None:
+        """Refuse what is no HTTP."""
+        self._refuse(HTTPStatus.BAD_REQUEST, msg)
+
+    def _refuse(self, status: HTTPStatus, detail: str) -> None:
+        document = {"type": "about:blank", "title": status.phrase, "status": status}
+        content = json.dumps(document | {"detail": detail}).encode()
+        head = (
+            b"content-type: application/problem+json\r\n"
+            b"content-length: %d\r\nconnection: close\r\n\r\n" % len(content)
+        )
+        self.transport.write(STATUS_LINE[status] + head + content)
+        self.transport.close()
