@@ -72,6 +72,7 @@ COMMON = """
     tests/test_migrations.py
     tests/test_models.py
     tests/test_pagination.py
+    tests/test_server.py
     tests/test_sessions.py
     tests/test_settings.py
     tests/things.py

@@ -205,13 +205,14 @@ IMPORTS = {
     """,
     "router": """
         from typing import Annotated
-        from fastapi import APIRouter, Depends, Query
+        from fastapi import Depends, Query
         from app.db.session import ReadSessionDep, SessionDep
         from app.errors import problems
         from app.pagination import Page
         from app.projects.models import Project
         from app.projects.repository import ProjectReader, ProjectRepository
         from app.projects.schemas import ProjectCreate, ProjectPublic
+        from app.routing import Router
         from app.schemas import PageQuery
     """,
 }

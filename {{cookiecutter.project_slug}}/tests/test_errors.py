@@ -1,6 +1,7 @@
 """Every error is one clear problem document, and tells nothing that it should not."""
 
 import logging
+from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
@@ -19,6 +20,54 @@ async def test_a_method_that_is_not_there(client: AsyncClient) -> None:
     response = await client.delete("/health/live")
     assert problem(response, 405)["title"] == "Method Not Allowed"
     assert response.headers["allow"] == "GET"
+
+
+async def test_every_method_of_a_path_is_named(things: AsyncClient) -> None:
+    response = await things.put("/things")
+    problem(response, 405)
+    assert response.headers["allow"] == "GET, POST"
+
+
+@pytest.mark.parametrize("declared", [True, False], ids=["by its length", "in parts"])
+async def test_a_body_that_is_too_large(things: AsyncClient, *, declared: bool) -> None:
+    sent = 0
+
+    async def parts() -> AsyncIterator[bytes]:
+        nonlocal sent
+        for _ in range(1000):
+            sent += 2**16
+            yield b"x" * 2**16
+
+    headers = {"content-type": "application/json"}
+    if declared:
+        headers["content-length"] = "1000000000"
+    problem(await things.post("/things", content=parts(), headers=headers), 413)
+    assert sent <= 2**21  # the rest is never read
+
+
+@pytest.mark.parametrize("length", ["9" * 5000, "1" * 30])
+async def test_a_length_without_bound_is_no_reason_to_count(
+    things: AsyncClient, length: str
+) -> None:
+    headers = {"content-length": length}
+    problem(await things.post("/things", content=b"{}", headers=headers), 413)
+
+
+async def test_headers_that_are_too_large(things: AsyncClient) -> None:
+    problem(await things.get("/things", headers={"x": "x" * 33_000}), 431)
+    assert (await things.get("/things", headers={"x": "x" * 30_000})).status_code == 200
+
+
+@pytest.mark.parametrize("query", ["limit=%ff", "limit=1&%c3=1", "limit=%ed%a0%80"])
+async def test_a_query_that_is_no_utf_8(things: AsyncClient, query: str) -> None:
+    problem(await things.get(f"/things/entries?{query}"), 422)
+
+
+async def test_a_key_that_is_named_twice(things: AsyncClient) -> None:
+    headers = {"content-type": "application/json"}
+    response = await things.post("/things", content=b'{"id": 1, "id": 2}', headers=headers)
+    (error,) = problem(response, 422)["errors"]
+    assert error["message"] == "Not JSON: An object names a key twice"
 
 
 @pytest.mark.parametrize(

@@ -71,9 +71,7 @@ async def test_what_was_refused_may_be_tried_again(things: AsyncClient) -> None:
     assert (await send(things, "a key", number=2)).status_code == 201
 
 
-async def test_an_answer_is_for_who_has_asked(
-    things_app: FastAPI, things: AsyncClient
-) -> None:
+async def test_an_answer_is_for_who_has_asked(things_app: FastAPI, things: AsyncClient) -> None:
     database: Database = things_app.state.database
     async with database.transaction() as session:
         answer = {"fingerprint": b"x", "status": 201, "headers": {}, "body": b"secret"}

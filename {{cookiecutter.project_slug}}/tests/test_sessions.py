@@ -7,7 +7,18 @@ from typing import Any
 import pytest
 from fastapi import FastAPI, Request
 from httpx2 import AsyncClient
-from sqlalchemy import bindparam, func, insert, select
+from sqlalchemy import (
+    Column,
+    Executable,
+    ForeignKey,
+    Integer,
+    MetaData,
+    Table,
+    bindparam,
+    func,
+    insert,
+    select,
+)
 from sqlalchemy.exc import InvalidRequestError
 
 from app.db.engine import Database, ReadSession, WriteSession
@@ -15,7 +26,7 @@ from app.db.models import Base
 from app.db.repository import Repository
 from app.db.session import SessionDep
 from app.errors import Conflict, Unavailable
-from tests.conftest import checked_out
+from tests.conftest import checked_out, problem
 from tests.things import add_things, things
 
 
@@ -55,8 +66,69 @@ async def test_what_an_errored_request_wrote_is_rolled_back(
 async def test_a_commit_that_fails_is_no_success(live: AsyncClient, stored: Any) -> None:
     # The foreign key is checked at COMMIT, long after the handler has returned.
     answer = await live.post("/things", json={"id": 1, "part_of": 99})
-    assert answer.status_code == 409
+    (error,) = problem(answer, 409)["errors"]
+    assert error["field"] == "part_of"
+    assert "99" not in answer.text
     assert await stored() == []
+
+
+async def test_one_of_many_who_want_the_same_value_gets_it(live: AsyncClient, stored: Any) -> None:
+    answers = await asyncio.gather(
+        *(live.post("/things", json={"id": number, "name": "same"}) for number in range(50))
+    )
+    won = [answer for answer in answers if answer.status_code == 201]
+    for answer in answers:
+        if answer not in won:
+            (error,) = problem(answer, 409)["errors"]
+            assert error["field"] == "name"
+    assert await stored() == [answer.json()["id"] for answer in won]
+    assert len(won) == 1
+
+
+references = MetaData()
+parents = Table("parents", references, Column("id", Integer, primary_key=True))
+children = Table(
+    "children",
+    references,
+    Column("id", Integer, primary_key=True),
+    Column("first", ForeignKey(parents.c.id)),
+    Column("second", ForeignKey(parents.c.id)),
+    Column("third", ForeignKey(parents.c.id)),
+)
+
+
+@pytest.mark.parametrize(
+    ("statement", "field"),
+    [
+        (children.insert().values(id=2, first=1, second=9), "second"),
+        (children.insert().values(id=2, first=9, third=1), "first"),
+        (children.update().values(first=None, third=9), "third"),
+        (parents.delete().where(parents.c.id == 1), "id"),
+    ],
+)
+async def test_a_broken_reference_names_its_field(
+    database: Database, statement: Executable, field: str
+) -> None:
+    async with database.write_engine.begin() as connection:
+        await connection.run_sync(references.create_all)
+        await connection.execute(insert(parents).values(id=1))
+        await connection.execute(insert(children).values(id=1, first=1, second=1))
+    with pytest.raises(Conflict) as caught:
+        async with database.transaction() as session:
+            await session.execute(statement)
+    assert [error.field for error in caught.value.errors] == [field]
+    assert checked_out(database) == 0
+
+
+async def test_rows_in_one_statement_name_the_field_too(database: Database) -> None:
+    async with database.write_engine.begin() as connection:
+        await connection.run_sync(references.create_all)
+        await connection.execute(insert(parents).values(id=1))
+    rows = [{"id": 1, "first": 1, "second": 1}, {"id": 2, "first": 1, "second": 9}]
+    with pytest.raises(Conflict) as caught:
+        async with database.transaction() as session:
+            await session.execute(insert(children), rows)
+    assert [error.field for error in caught.value.errors] == ["second"]
 
 
 async def test_a_savepoint_undoes_its_part_alone(live: AsyncClient, stored: Any) -> None:

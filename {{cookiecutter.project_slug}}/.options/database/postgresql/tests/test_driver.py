@@ -6,16 +6,21 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import make_url, text
+from sqlalchemy import func, insert, make_url, select, text, update
 from sqlalchemy.exc import DBAPIError
 
 from app import project
 from app.db import driver
-from app.db.engine import Database
+from app.db.engine import Database, WriteSession
 from app.errors import AppError, Conflict, Unavailable, Unprocessable
 from app.main import create_app
 from tests import database as seam
 from tests.conftest import running, settings_for
+from tests.things import add_things, things
+
+direct = pytest.mark.skipif(
+    seam.POOLER is not None, reason="a pooler hands connections on: they are nobody's own"
+)
 
 
 @pytest.fixture(scope="module")
@@ -64,9 +69,9 @@ def test_other_urls_are_refused(given: str, complaint: str) -> None:
     ("setting", "write", "read"),
     [
         ("application_name", project.NAME, project.NAME),
-        ("statement_timeout", "4s", "4s"),
-        ("idle_in_transaction_session_timeout", "30s", "30s"),
-        ("default_transaction_read_only", "off", "on"),
+        pytest.param("statement_timeout", "4s", "4s", marks=direct),
+        pytest.param("idle_in_transaction_session_timeout", "30s", "30s", marks=direct),
+        ("transaction_read_only", "off", "on"),
         ("transaction_isolation", "read committed", "read committed"),
     ],
 )
@@ -79,6 +84,7 @@ async def test_connections_are_set_up(
         assert await session.scalar(text(f"SHOW {setting}")) == read
 
 
+@direct
 async def test_a_read_begins_no_transaction(database: Database) -> None:
     now = text("SELECT now()")  # stands still within a transaction
     async with database.reading() as session:
@@ -218,6 +224,7 @@ async def test_what_an_error_means_to_a_client(
             await session.execute(text(statement))
 
 
+@direct
 async def test_a_budget_that_the_server_can_not_meet_is_warned_of(
     live_url: str, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -238,6 +245,98 @@ async def test_reads_may_go_to_a_replica(live_url: str, databases: seam.Database
         async with database.reading() as session:
             assert await session.scalar(name) == make_url(replica).database
     await databases.drop(replica)
+
+
+async def test_a_replica_that_is_away_is_done_without(
+    live_url: str, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("app.db.engine.REPLICA_RETRY", 0.0)
+    away = f"postgresql://user@/name?host={tmp_path}"
+    app = create_app(settings_for(live_url, database_read_url=away))
+    async with running(app):
+        database: Database = app.state.database
+        assert database.engines.keys() == {"write", "read", "replica"}
+        async with database.reading() as session:
+            assert await session.scalar(text("SELECT 1")) == 1
+            assert await session.scalar(text("SHOW transaction_read_only")) == "on"
+        assert "reads go to the primary" in caplog.text
+
+
+async def test_a_replica_that_is_away_is_not_asked_each_time(
+    live_url: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    away = f"postgresql://user@/name?host={tmp_path}"
+    async with running(app := create_app(settings_for(live_url, database_read_url=away))):
+        for _ in range(3):
+            async with app.state.database.reading() as session:
+                assert await session.scalar(text("SELECT 1")) == 1
+    assert caplog.text.count("reads go to the primary") == 1
+
+
+async def test_a_client_can_ask_for_what_was_written_last(
+    live_url: str, databases: seam.Databases
+) -> None:
+    replica = await databases.create()  # where the table is not there yet
+    app = create_app(settings_for(live_url, database_read_url=replica))
+    async with running(app) as client:
+        await add_things(app)
+        assert (await client.get("/things")).status_code == 500
+        fresh = await client.get("/things", headers={"Cache-Control": "no-cache"})
+        assert (fresh.status_code, fresh.json()) == (200, [])
+    await databases.drop(replica)
+
+
+async def test_transactions_that_can_not_be_put_in_order_are_done_again(live_url: str) -> None:
+    async with running(app := create_app(settings_for(live_url))):
+        await add_things(app)
+        database: Database = app.state.database
+        tries = 0
+
+        async def add_one(session: WriteSession) -> None:
+            nonlocal tries
+            tries += 1
+            _ = await session.connection(execution_options={"isolation_level": "SERIALIZABLE"})
+            count = await session.scalar(select(func.count()).select_from(things))
+            await session.execute(insert(things).values(id=count))
+
+        await asyncio.gather(*(database.retrying(add_one, attempts=50) for _ in range(5)))
+        assert tries > 5  # some did collide
+        async with database.reading() as session:
+            assert await session.scalar(select(func.count()).select_from(things)) == 5
+
+
+async def test_a_deadlock_is_resolved_by_trying_again(live_url: str) -> None:
+    async with running(app := create_app(settings_for(live_url))):
+        await add_things(app)
+        database: Database = app.state.database
+        async with database.transaction() as session:
+            await session.execute(insert(things), [{"id": 1}, {"id": 2}])
+        both_hold_one = asyncio.Barrier(2)
+        tries = 0
+
+        async def change(session: WriteSession, *ids: int) -> None:
+            nonlocal tries
+            tries += 1
+            for number in ids:
+                await session.execute(
+                    update(things).where(things.c.id == number).values(name=f"{number}")
+                )
+                if tries <= 2 and number == ids[0]:
+                    await both_hold_one.wait()
+
+        await asyncio.gather(
+            database.retrying(lambda session: change(session, 1, 2)),
+            database.retrying(lambda session: change(session, 2, 1)),
+        )
+        assert tries == 3
+
+
+@pytest.mark.skipif(not seam.POOLER, reason="TEST_DATABASE_POOLER names none")
+async def test_a_pooler_that_passes_no_limits_on_is_warned_of(
+    live_url: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with running(create_app(settings_for(live_url))):
+        assert "ALTER ROLE" in caplog.text
 
 
 async def test_a_database_that_may_hold_more_than_tests_is_refused(

@@ -1,0 +1,191 @@
+"""How a connection is served to its end, by a real server on a real socket."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+import uvicorn
+from fastapi import FastAPI
+
+from app import errors, server
+from app.server import MAX_HEAD, Protocol
+
+GET = b"GET /%s HTTP/1.1\r\nhost: test\r\n\r\n"
+
+
+@dataclass
+class Answer:
+    """What came back on a connection."""
+
+    status: int
+    headers: dict[str, str]
+    body: bytes
+
+    def json(self) -> Any:
+        return json.loads(self.body)
+
+
+@dataclass
+class Connection:
+    """A client's connection that is kept open."""
+
+    reader: asyncio.StreamReader
+    writer: asyncio.StreamWriter
+
+    async def send(self, data: bytes) -> None:
+        self.writer.write(data)
+        await self.writer.drain()
+
+    async def answer(self) -> Answer:
+        head = (await self.reader.readuntil(b"\r\n\r\n")).decode()
+        first, *lines = head.strip().split("\r\n")
+        headers = dict(line.split(": ", 1) for line in lines)
+        body = await self.reader.readexactly(int(headers["content-length"]))
+        return Answer(int(first.split()[1]), headers, body)
+
+    async def closed(self) -> bool:
+        return await self.reader.read() == b""
+
+
+@dataclass
+class Served:
+    """A running server, and what its requests wait for."""
+
+    server: uvicorn.Server
+    task: asyncio.Task[None]
+    arrived: asyncio.Event = field(default_factory=asyncio.Event)
+    go_on: asyncio.Event = field(default_factory=asyncio.Event)
+    connections: list[Connection] = field(default_factory=list)
+
+    @property
+    def port(self) -> int:
+        port: int = self.server.servers[0].sockets[0].getsockname()[1]
+        return port
+
+    async def connect(self) -> Connection:
+        connection = Connection(*await asyncio.open_connection("127.0.0.1", self.port))
+        self.connections.append(connection)
+        return connection
+
+    async def end(self) -> None:
+        """Tell the server to end; return once it listens no longer."""
+        self.server.should_exit = True
+        while self.server.servers[0].is_serving():  # noqa: ASYNC110 - uvicorn has no event for it
+            await asyncio.sleep(0.01)
+
+
+@pytest.fixture
+async def served() -> AsyncIterator[Served]:
+    """Run a server with a route that answers and one that waits."""
+    app = FastAPI()
+    errors.install(app, max_body_size=1000)
+    config = uvicorn.Config(
+        app, port=0, http=Protocol, timeout_graceful_shutdown=1, log_config=None, access_log=False
+    )
+    running = uvicorn.Server(config)
+    served = Served(running, asyncio.create_task(running.serve()))
+
+    @app.get("/quick")
+    async def quick() -> str:
+        return "quick"
+
+    @app.get("/slow")
+    async def slow() -> str:
+        served.arrived.set()
+        await served.go_on.wait()
+        return "slow"
+
+    async with asyncio.timeout(30):
+        while not running.started:  # noqa: ASYNC110 - nor for this
+            await asyncio.sleep(0.01)
+        yield served
+        running.should_exit = True
+        served.go_on.set()
+        for connection in served.connections:
+            connection.writer.close()
+        await served.task
+
+
+@pytest.mark.parametrize("head", [b"GET / HTTP/1.1\r\nx: ", b"GET /"], ids=["header", "URL"])
+async def test_a_head_without_end_is_refused(served: Served, head: bytes) -> None:
+    connection = await served.connect()
+    await connection.send(head + b"x" * MAX_HEAD)
+    answer = await connection.answer()
+    assert (answer.status, answer.json()["status"]) == (431, 431)
+    assert answer.headers["content-type"] == "application/problem+json"
+    assert answer.headers["connection"] == "close"
+    assert await connection.closed()
+
+
+async def test_each_request_has_its_own_room_for_a_head(served: Served) -> None:
+    connection = await served.connect()
+    for _ in range(5):
+        await connection.send(GET.replace(b"host", b"x: %s\r\nhost" % (b"x" * 20_000)) % b"quick")
+        assert (await connection.answer()).status == 200
+
+
+async def test_what_is_no_http_is_refused(served: Served) -> None:
+    connection = await served.connect()
+    await connection.send(b"\x16\x03\x01 hello\r\n\r\n")
+    answer = await connection.answer()
+    assert (answer.status, answer.json()["title"]) == (400, "Bad Request")
+    assert await connection.closed()
+
+
+async def test_a_request_that_runs_gets_its_answer(served: Served) -> None:
+    connection = await served.connect()
+    await connection.send(GET % b"slow")
+    await served.arrived.wait()
+    await served.end()
+    served.go_on.set()
+    answer = await connection.answer()
+    assert (answer.status, answer.json()) == (200, "slow")
+    assert answer.headers["connection"] == "close"
+    assert await connection.closed()
+
+
+async def test_a_request_on_its_way_gets_its_answer(served: Served) -> None:
+    connections = [await served.connect() for _ in range(2)]
+    await connections[0].send(GET % b"quick")
+    assert "connection" not in (await connections[0].answer()).headers
+    await served.end()
+    for connection in connections:  # one has been used before, one has not
+        await connection.send(GET % b"quick")
+        answer = await connection.answer()
+        assert (answer.status, answer.json()) == (200, "quick")
+        assert answer.headers["connection"] == "close"
+        assert await connection.closed()
+
+
+async def test_no_new_connection_is_taken(served: Served) -> None:
+    port = served.port
+    connection = await served.connect()
+    await connection.send(GET % b"slow")
+    await served.arrived.wait()
+    await served.end()
+    with pytest.raises(OSError, match=r"refused|Connect call failed"):
+        await asyncio.open_connection("127.0.0.1", port)
+    served.go_on.set()
+
+
+async def test_an_idle_connection_is_closed_soon(
+    served: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(server, "LINGER", 0.01)
+    connection = await served.connect()
+    await served.end()
+    assert await connection.closed()
+
+
+async def test_a_request_that_is_stuck_is_told_so(served: Served) -> None:
+    connection = await served.connect()
+    await connection.send(GET % b"slow")
+    await served.arrived.wait()
+    served.server.should_exit = True
+    answer = await connection.answer()
+    assert (answer.status, answer.json()["detail"]) == (503, "The service was stopped meanwhile.")
+    assert answer.headers["retry-after"] == "1"
+    assert await connection.closed()
