@@ -7,8 +7,10 @@ from typing import Any
 import uvicorn
 from uvicorn.config import LOGGING_CONFIG
 
-from app.server import Protocol
+from app.server import Protocol, Supervisor
 from app.settings import load_settings
+
+APP = "app.main:create_app"
 
 CLEANUP = 3
 """Seconds of the time to end that are left for closing what is open."""
@@ -23,20 +25,23 @@ def main() -> None:
     reload: bool = parser.parse_args().reload
     # Read here first: one clear line and an end, where a supervisor would restart workers forever.
     settings = load_settings()
-    uvicorn.run(
-        "app.main:create_app",
-        factory=True,
-        host=settings.host,
-        port=settings.port,
-        http=Protocol,
-        timeout_graceful_shutdown=settings.shutdown_timeout - CLEANUP,
-        workers=None if reload else settings.workers,
-        reload=reload,
-        reload_dirs=["app"] if reload else None,
-        log_config=_log_config(settings.log_level.upper()),
-        access_log=reload,  # in production the proxy in front writes it, for 4 to 7 % less work
-        server_header=False,
-    )
+    options: dict[str, Any] = {
+        "factory": True,
+        "host": settings.host,
+        "port": settings.port,
+        "http": Protocol,
+        "timeout_graceful_shutdown": settings.shutdown_timeout - CLEANUP,
+        "log_config": _log_config(settings.log_level.upper()),
+        "access_log": reload,  # in production the proxy in front writes it, for 4 to 7 % less work
+        "server_header": False,
+    }
+    if reload:
+        uvicorn.run(APP, reload=True, reload_dirs=["app"], **options)
+    elif settings.workers == 1:
+        uvicorn.run(APP, **options)
+    else:
+        config = uvicorn.Config(APP, workers=settings.workers, **options)
+        Supervisor(config, sockets=[config.bind_socket()]).run()
 
 
 def _log_config(level: str) -> dict[str, Any]:

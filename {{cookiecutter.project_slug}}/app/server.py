@@ -1,9 +1,10 @@
-"""How uvicorn serves one connection: what it takes, and how it ends."""
+"""How uvicorn serves: what a connection takes, and how it ends."""
 
 import json
 from http import HTTPStatus
 
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+from uvicorn.supervisors import Multiprocess
 
 MAX_HEAD = 64 * 1024
 """Bytes that may come before the body: the server would keep any number of them in memory."""
@@ -65,3 +66,16 @@ class Protocol(HttpToolsProtocol):
         )
         self.transport.write(STATUS_LINE[status] + head + content)
         self.transport.close()
+
+
+class Supervisor(Multiprocess):
+    """Runs the workers, and ends them as one."""
+
+    def terminate_all(self) -> None:
+        """Take no new connection, then let the workers end.
+
+        With the socket still open here, clients would wait in its queue, for nobody.
+        """
+        for socket in self.sockets:
+            socket.close()
+        super().terminate_all()
