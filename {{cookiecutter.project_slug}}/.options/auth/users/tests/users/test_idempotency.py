@@ -1,0 +1,71 @@
+"""An answer that is kept is for the user who asked, whoever else knows the key."""
+
+from collections.abc import AsyncIterator
+from itertools import count
+
+import pytest
+from fastapi import Depends, FastAPI
+from httpx2 import AsyncClient
+
+from app.db.engine import Database
+from app.idempotency.session import IdempotentSessionDep
+from app.routing import Router
+from app.users.caller import CallerDep, authorise
+from tests.conftest import calling, problem
+from tests.users.helpers import ADA, BOB, KEYS, Headers, add_key, add_user
+
+ECHO = "/echo"
+KEY = {"Idempotency-Key": "a key"}
+
+
+@pytest.fixture
+async def echoes(app: FastAPI) -> AsyncIterator[AsyncClient]:
+    """Give a client of an app with a closed route that answers with who called, and a number."""
+    router = Router()
+    numbers = count(1)
+
+    @router.post(ECHO, status_code=201)
+    async def echo(caller: CallerDep, session: IdempotentSessionDep) -> str:
+        return f"{caller.user.email} {next(numbers)}"
+
+    routes = list(app.router.routes)
+    app.include_router(router, dependencies=[Depends(authorise, scope="function")])
+    async with calling(app) as client:
+        yield client
+    app.router.routes[:] = routes
+
+
+async def test_each_user_has_keys_of_their_own(echoes: AsyncClient, db: Database) -> None:
+    ada = await add_key(db, await add_user(db, ADA), "write")
+    bob = await add_key(db, await add_user(db, BOB), "write")
+
+    async def ask(headers: Headers) -> str:
+        answer: str = (await echoes.post(ECHO, headers=headers | KEY)).json()
+        return answer
+
+    assert [await ask(headers) for headers in (ada, bob, ada, bob)] == [
+        f"{ADA} 1",
+        f"{BOB} 2",
+        f"{ADA} 1",
+        f"{BOB} 2",
+    ]
+
+
+async def test_a_user_may_come_back_by_another_way(echoes: AsyncClient, db: Database) -> None:
+    user = await add_user(db, ADA)
+    ways = [await add_key(db, user, "write") for _ in range(2)]
+    answers = [await echoes.post(ECHO, headers=way | KEY) for way in ways]
+    assert answers[0].json() == answers[1].json()
+
+
+async def test_a_key_lets_nobody_in(echoes: AsyncClient, db: Database) -> None:
+    user = await add_user(db, ADA)
+    await echoes.post(ECHO, headers=await add_key(db, user, "write") | KEY)
+    problem(await echoes.post(ECHO, headers=KEY), 401)
+    problem(await echoes.post(ECHO, headers=await add_key(db, user, "read") | KEY), 403)
+
+
+async def test_an_answer_with_a_secret_is_not_kept(client: AsyncClient) -> None:
+    body = {"name": "key", "scopes": ["read"]}
+    answers = [await client.post(KEYS, json=body, headers=KEY) for _ in range(2)]
+    assert answers[0].json()["key"] != answers[1].json()["key"]
