@@ -44,6 +44,12 @@ def settings_for(url: str | URL, **more: Any) -> Settings:
     )
 
 
+def environment_for(url: str, **more: str) -> dict[str, str]:
+    """Give the environment of a process that is told the same."""
+    settings = {"database_url": url, **caller.SETTINGS, **database.SETTINGS, **more}
+    return os.environ | {name.upper(): value for name, value in settings.items()}
+
+
 def alembic_config(settings: Settings) -> Config:
     """Give what Alembic's command line would have, for this database."""
     return Config(toml_file=project.ROOT / "pyproject.toml", attributes={"settings": settings})

@@ -1,7 +1,6 @@
 """The service as a process: it starts, answers, and ends when it is told to."""
 
 import asyncio
-import os
 import re
 import signal
 import sys
@@ -10,16 +9,15 @@ import pytest
 from httpx2 import AsyncClient
 
 from app import project
-from tests import caller
+from tests.conftest import environment_for
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGTERM to catch")
 async def test_the_service_serves_and_ends(live_url: str) -> None:
-    environment = {name.upper(): value for name, value in caller.SETTINGS.items()}
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "app"),
         cwd=project.ROOT,
-        env=os.environ | {"DATABASE_URL": live_url, "PORT": "0"} | environment,
+        env=environment_for(live_url, port="0"),
         stderr=asyncio.subprocess.PIPE,
     )
     assert process.stderr is not None

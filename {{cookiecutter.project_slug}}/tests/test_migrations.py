@@ -1,7 +1,6 @@
 """Migrations build what the models say, can be undone, and lose no row."""
 
 import asyncio
-import os
 import sys
 from collections.abc import AsyncIterator, Callable
 from datetime import datetime
@@ -18,7 +17,7 @@ from app import project
 from app.db import driver
 from app.db.engine import Database
 from app.db.models import Base, now
-from tests.conftest import alembic_config, settings_for
+from tests.conftest import alembic_config, environment_for, settings_for
 from tests.database import Databases
 
 
@@ -92,7 +91,7 @@ async def test_two_runners_at_once(empty: Config) -> None:
         await asyncio.create_subprocess_exec(
             *(sys.executable, "-m", "alembic", "upgrade", "head"),
             cwd=project.ROOT,
-            env=os.environ | {"DATABASE_URL": url},
+            env=environment_for(url),
         )
         for _ in range(2)
     ]

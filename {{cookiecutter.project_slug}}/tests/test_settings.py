@@ -11,7 +11,7 @@ import pytest
 
 from app import project
 from app.settings import Settings, load_settings
-from tests import caller
+from tests import caller, database
 
 
 @pytest.fixture(autouse=True)
@@ -19,7 +19,7 @@ def nowhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, template: str) -> N
     """Read no ``.env`` of the developer's; have a database to name."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("DATABASE_URL", template)
-    for name, value in caller.SETTINGS.items():
+    for name, value in (caller.SETTINGS | database.SETTINGS).items():
         monkeypatch.setenv(name.upper(), value)
 
 

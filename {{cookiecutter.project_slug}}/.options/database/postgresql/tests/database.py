@@ -45,24 +45,30 @@ class Databases:
         url = self._server.set(database=name)
         if POOLER:
             host, _, port = POOLER.rpartition(":")
-            url = url.set(host=host, port=int(port))
+            url = url.set(host=host, port=int(port), query={})
         return url.render_as_string(hide_password=False)
 
     async def copy(self, template: str) -> str:
-        """Copy a database that nobody is connected to, but for a pooler that keeps connections."""
+        """Copy a database that nobody is connected to."""
+        await self._end_pooled(template)
+        return await self.create(template=make_url(template).database or "")
+
+    async def _end_pooled(self, url: str) -> None:
+        # What a pooler keeps open is in the way of a copy, and does not learn of new settings.
         if POOLER:
-            name = make_url(template).database
+            name = make_url(url).database
             end = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname ="
             await self.run(f"{end} '{name}'")
-        return await self.create(template=make_url(template).database or "")
 
     @asynccontextmanager
     async def read_only(self, url: str) -> AsyncIterator[None]:
         """Let new connections to a database read alone, for a while."""
         alter = f'ALTER DATABASE "{make_url(url).database}"'
         await self.run(f"{alter} SET default_transaction_read_only = on")
+        await self._end_pooled(url)
         yield
         await self.run(f"{alter} RESET default_transaction_read_only")
+        await self._end_pooled(url)
 
     async def drop(self, url: str) -> None:
         """Remove a database, whoever is connected to it."""

@@ -116,6 +116,7 @@ async def end_connections(database: Database) -> None:
     await other.close()
 
 
+@direct
 async def test_a_stale_connection_is_never_handed_out(live_url: str) -> None:
     app = create_app(settings_for(live_url, database_ping_after=0, database_pool_size=3))
     async with running(app):
@@ -179,6 +180,7 @@ async def test_a_busy_connection_is_not_pinged(
         assert sent == pings
 
 
+@direct
 async def test_a_connection_that_the_server_closed_is_noticed_without_asking(live_url: str) -> None:
     app = create_app(settings_for(live_url, database_ping_after=60, database_pool_size=1))
     async with running(app):

@@ -2,7 +2,6 @@
 
 import asyncio
 import getpass
-import os
 import sys
 from dataclasses import dataclass
 from io import StringIO
@@ -15,7 +14,7 @@ from httpx2 import AsyncClient
 from app import project
 from app.db.engine import Database
 from app.users import security, superuser
-from tests.conftest import calling, problem
+from tests.conftest import calling, environment_for, problem
 from tests.users.helpers import (
     ADA,
     BOB,
@@ -47,7 +46,7 @@ async def run(url: str, *arguments: str, words: str = WORDS) -> Ended:
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "app.users.superuser", *arguments),
         cwd=project.ROOT,
-        env=os.environ | {"DATABASE_URL": url, "ENVIRONMENT": "local"},
+        env=environment_for(url),
         stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
@@ -64,8 +63,8 @@ async def main(
     """Do what the process does, but in a thread: that is faster."""
     monkeypatch.setattr(sys, "argv", ["superuser", *arguments])
     monkeypatch.setattr(sys, "stdin", StringIO(words))
-    monkeypatch.setenv("DATABASE_URL", url)
-    monkeypatch.setenv("ENVIRONMENT", "local")
+    for name, value in environment_for(url).items():
+        monkeypatch.setenv(name, value)
     await asyncio.to_thread(superuser.main)
 
 
