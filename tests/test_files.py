@@ -45,8 +45,12 @@ COMMON = """
     migrations/versions/2026_11_20_0000_9a3c51e8f0b7_idempotency_keys.py
     migrations/versions/2026_11_20_0001_4d1f0c7e2a95_tasks.py
     pyproject.toml
+    schemathesis.toml
     tests/__init__.py
     tests/conftest.py
+    tests/fuzzing.py
+    tests/openapi.py
+    tests/serving.py
     tests/tasks/__init__.py
     tests/tasks/helpers.py
     tests/tasks/test_batch.py
@@ -58,13 +62,16 @@ COMMON = """
     tests/tasks/test_list.py
     tests/tasks/test_public.py
     tests/tasks/test_repository.py
+    tests/tasks/test_size.py
     tests/tasks/test_statements.py
     tests/tasks/test_tags.py
     tests/tasks/test_update.py
+    tests/test_bad_input.py
     tests/test_engine.py
     tests/test_errors.py
     tests/test_etag.py
     tests/test_failure_modes.py
+    tests/test_fuzz.py
     tests/test_health.py
     tests/test_idempotency.py
     tests/test_limits.py
@@ -113,7 +120,10 @@ BROUGHT_BY = {
         tests/users/test_access.py
         tests/users/test_admin.py
         tests/users/test_api_keys.py
+        tests/users/test_bad_input.py
         tests/users/test_crowd.py
+        tests/users/test_idempotency.py
+        tests/users/test_fuzz.py
         tests/users/test_login.py
         tests/users/test_me.py
         tests/users/test_passwords.py

@@ -42,7 +42,11 @@ def _to_utc(value: datetime) -> datetime:
         raise ValueError("The time lies outside the years 1 to 9999 in UTC") from None
 
 
-Text = Annotated[str, AfterValidator(_storable)]
+Text = Annotated[
+    str,
+    AfterValidator(_storable),
+    Field(json_schema_extra={"pattern": r"^[^\u0000]*$"}),
+]
 """Any text that both databases can store. Bound its length with ``Field(max_length=...)``."""
 
 UTCTime = Annotated[AwareDatetime, BeforeValidator(_rfc_3339), AfterValidator(_to_utc)]

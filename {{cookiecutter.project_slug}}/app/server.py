@@ -1,33 +1,37 @@
 """How uvicorn serves: what a connection takes, and how it ends."""
 
-import json
 from http import HTTPStatus
 
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 from uvicorn.supervisors import Multiprocess
 
+from app.errors import MEDIA_TYPE, Problem
+
 MAX_HEAD = 64 * 1024
 """Bytes that may come before the body: the server would keep any number of them in memory."""
 
 LINGER = 0.5
-"""Seconds for which an idle connection is still listened to when the server is told to end."""
+"""Seconds for which a connection is still listened to before the server ends it."""
 
 
 class Protocol(HttpToolsProtocol):
     """Bounds what comes before a body, and ends a connection without losing a request."""
 
     ending = False
+    refused = False
     in_head = True
     head_size = 0
 
     def data_received(self, data: bytes) -> None:
-        """Parse what came; refuse it if it still makes no request."""
+        """Parse what came; refuse it if it goes on and on and makes no request."""
+        if self.refused:
+            return  # forgotten: closed with something unread, the connection would be reset
+        self.head_size = self.head_size + len(data) if self.in_head else 0
         super().data_received(data)
-        if self.in_head and not self.transport.is_closing():
-            self.head_size += len(data)
-            if self.head_size > MAX_HEAD:
-                status = HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE
-                self._refuse(status, "The URL and the headers are too large.")
+        # One that ended or began within this data has set the count back.
+        if self.in_head and self.head_size > MAX_HEAD and not self.transport.is_closing():
+            status = HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE
+            self._refuse(status, "The URL and the headers are too large.")
 
     def on_headers_complete(self) -> None:
         """Start the request; if the server is about to end, it is this connection's last."""
@@ -58,14 +62,16 @@ class Protocol(HttpToolsProtocol):
         self._refuse(HTTPStatus.BAD_REQUEST, msg)
 
     def _refuse(self, status: HTTPStatus, detail: str) -> None:
-        document = {"type": "about:blank", "title": status.phrase, "status": status}
-        content = json.dumps(document | {"detail": detail}).encode()
-        head = (
-            b"content-type: application/problem+json\r\n"
-            b"content-length: %d\r\nconnection: close\r\n\r\n" % len(content)
-        )
+        problem = Problem(title=status.phrase, status=status, detail=detail, instance="/")
+        content = problem.model_dump_json(exclude_none=True).encode()
+        head = b"content-type: %b\r\ncontent-length: %d\r\nconnection: close\r\n\r\n"
+        head %= MEDIA_TYPE.encode(), len(content)
         self.transport.write(STATUS_LINE[status] + head + content)
-        self.transport.close()
+        self.refused = True
+        if cycle := vars(self).get("cycle"):  # what still runs has nobody to answer any more
+            cycle.disconnected = True
+            cycle.message_event.set()
+        self.loop.call_later(LINGER, self.transport.close)
 
 
 class Supervisor(Multiprocess):

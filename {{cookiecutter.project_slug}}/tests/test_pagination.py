@@ -10,8 +10,9 @@ from fastapi import FastAPI
 from httpx2 import AsyncClient, Response
 from sqlalchemy import delete
 
+from app import pagination
 from app.db.engine import Database
-from tests.things import Entry
+from tests.things import ORDERS, Entry
 
 ENTRIES = "/things/entries"
 SORTS = ["name", "-name", "at", "-at"]
@@ -155,8 +156,9 @@ async def test_a_question_that_no_list_knows(client: AsyncClient) -> None:
     assert_blamed(await client.get(ENTRIES, params={"offset": "5"}), "query.offset")
 
 
-def cursor_of(*parts: Any) -> str:
-    return base64.urlsafe_b64encode(json.dumps(parts).encode()).decode().rstrip("=")
+def cursor_of(*parts: Any, sort: str = "at") -> str:
+    """Make a cursor that looks like one, but for its parts."""
+    return pagination.seal(ORDERS[sort], json.dumps(parts).encode())
 
 
 KEY = "01890a5d-ac96-774b-bcce-b302099a8057"
@@ -167,14 +169,15 @@ CURSORS = {
     "not base64": "****",
     "not ASCII": "\N{GRINNING FACE}",
     "NUL": "\x00",
-    "no JSON": base64.urlsafe_b64encode(b"\xff\xfe\x00").decode(),
+    "no seal": base64.urlsafe_b64encode(b'["at", null, null]').decode(),
+    "no JSON": pagination.seal(ORDERS["at"], b"\xff\xfe\x00"),
     "too long": "A" * 50_000,
-    "deeply nested": base64.urlsafe_b64encode(b"[" * 1400).decode(),
+    "deeply nested": pagination.seal(ORDERS["at"], b"[" * 1400),
     "nested as a value": cursor_of("at", [[[[TIME]]]], KEY),
     "a number": cursor_of(1)[:-1],
     "two parts": cursor_of("at", TIME),
     "four parts": cursor_of("at", TIME, KEY, KEY),
-    "an object": base64.urlsafe_b64encode(b'{"a": 1, "b": 2, "c": 3}').decode(),
+    "an object": pagination.seal(ORDERS["at"], b'{"a": 1, "b": 2, "c": 3}'),
     "another order": cursor_of("-at", TIME, KEY),
     "no order": cursor_of(None, TIME, KEY),
     "an order of another type": cursor_of({}, TIME, KEY),
@@ -199,7 +202,7 @@ async def test_a_cursor_that_no_page_gave_is_refused(client: AsyncClient, cursor
 async def test_a_cursor_with_a_text_that_none_can_have_is_refused(
     client: AsyncClient, text: object
 ) -> None:
-    query = {"sort": "name", "cursor": cursor_of("name", text, KEY)}
+    query = {"sort": "name", "cursor": cursor_of("name", text, KEY, sort="name")}
     assert_blamed(await client.get(ENTRIES, params=query), "query.cursor")
 
 
@@ -220,3 +223,27 @@ async def test_a_cursor_is_good_for_its_own_order_only(
     for other in SORTS:
         answer = await client.get(ENTRIES, params={"sort": other, "cursor": cursor})
         assert answer.status_code == (200 if other == sort else 422)
+
+
+@pytest.mark.parametrize("character", ["x", "\N{GRINNING FACE}", "\x01", '"'])
+async def test_a_page_of_large_rows_ends_early(
+    things_app: FastAPI, client: AsyncClient, character: str
+) -> None:
+    stored = await store(
+        things_app, *(Entry(name=f"{number:02}{character * 50_000}") for number in range(30))
+    )
+    query: dict[str, str] = {"limit": "100", "sort": "at"}
+    names: list[str] = []
+    while "cursor" not in query or query["cursor"]:
+        answer = await client.get(ENTRIES, params=query)
+        assert len(answer.content) <= 1_000_000
+        page = answer.json()
+        names += [item["name"] for item in page["items"]]
+        query["cursor"] = page["next_cursor"] or ""
+    assert names == [entry.name for entry in stored]
+
+
+async def test_one_row_always_fits(things_app: FastAPI, client: AsyncClient) -> None:
+    await store(things_app, *(Entry(name=f"{number}{'x' * 1_100_000}") for number in range(2)))
+    page = (await client.get(ENTRIES, params={"sort": "at"})).json()
+    assert (len(page["items"]), page["next_cursor"] is None) == (1, False)

@@ -18,7 +18,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from app.db.engine import Database, WriteSession
 from app.db.session import get_database
-from app.errors import AppError, Conflict, Unprocessable
+from app.errors import AppError, Conflict, FieldError, Unprocessable
 from app.idempotency.models import IdempotencyKey
 from app.idempotency.repository import KeptAnswers, sweep
 from app.routing import before_commit
@@ -29,6 +29,9 @@ FIRST_SWEEP = 60.0
 """Seconds until old answers are first looked for."""
 SWEEP_INTERVAL = 3600.0
 """Seconds between two looks."""
+
+_NAME = "Idempotency-Key"
+_FIELD = f"header.{_NAME}"
 
 # A string of RFC 9651, or its bare content, as many clients send it.
 _KEY = r'^("[ !#-~]{1,255}"|[ !#-~]{1,255})$'
@@ -81,7 +84,7 @@ async def idempotent_session(
     idempotency_key: Annotated[
         str | None,
         Header(
-            alias="Idempotency-Key",
+            alias=_NAME,
             pattern=_KEY,
             description="Any text that is new for each request, as a UUID: sent again with the "
             "same key, the request is carried out once, and gets the first answer again.",
@@ -114,7 +117,10 @@ async def idempotent_session(
             fingerprint = await _fingerprint(request)
             if (found := await kept.find(caller, key)) is not None:
                 if found.fingerprint != fingerprint:
-                    raise Unprocessable("This Idempotency-Key was used for another request.")
+                    raise Unprocessable(
+                        "This Idempotency-Key was used for another request.",
+                        errors=[FieldError(field=_FIELD, message="Used for another request")],
+                    )
                 raise _Replayed(found)
 
             async def keep(response: Response) -> None:

@@ -2,17 +2,19 @@
 
 import unicodedata
 from datetime import datetime
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 from uuid import UUID
 
 from pydantic import (
     MISSING,
     AfterValidator,
     BaseModel,
+    BeforeValidator,
     ConfigDict,
     EmailStr,
     Field,
     SecretStr,
+    StrictBool,
     TypeAdapter,
     ValidationError,
 )
@@ -45,6 +47,12 @@ def _bounded(password: SecretStr) -> SecretStr:
     return password
 
 
+def _distinct(values: Any) -> Any:
+    if isinstance(values, list) and any(values.count(value) > 1 for value in values):
+        raise ValueError("A scope is named twice")
+    return values
+
+
 def _as_registered(text: str) -> str:
     try:
         return _EMAIL.validate_python(text)
@@ -52,7 +60,14 @@ def _as_registered(text: str) -> str:
         return text.lower()
 
 
-Password = Annotated[SecretStr, AfterValidator(_normal), AfterValidator(_bounded)]
+# Measured once it is in its normal form, so not by Field's own lengths.
+_LENGTHS = dict(zip(("minLength", "maxLength"), PASSWORD_LENGTH, strict=True))
+Password = Annotated[
+    SecretStr,
+    AfterValidator(_normal),
+    AfterValidator(_bounded),
+    Field(json_schema_extra=dict[str, Any](_LENGTHS)),
+]
 Email = Annotated[EmailStr, Field(max_length=254), AfterValidator(str.lower)]
 Name = Annotated[Text, Field(min_length=1, max_length=100)]
 OpaqueToken = Annotated[SecretStr, Field(min_length=1, max_length=200), AfterValidator(_encodable)]
@@ -71,6 +86,12 @@ class UserCreate(Body):
 class UserUpdate(Body):
     """What users may change of themselves; a new password takes the current one."""
 
+    model_config = ConfigDict(
+        json_schema_extra={
+            "dependentRequired": {"email": ["current_password"], "password": ["current_password"]}
+        }
+    )
+
     email: Email | MISSING = MISSING
     name: Name | MISSING = MISSING
     password: Password | MISSING = MISSING
@@ -81,8 +102,8 @@ class UserAdminUpdate(Body):
     """What superusers may change of others."""
 
     name: Name | MISSING = MISSING
-    is_active: bool | MISSING = MISSING
-    is_superuser: bool | MISSING = MISSING
+    is_active: StrictBool | MISSING = MISSING
+    is_superuser: StrictBool | MISSING = MISSING
 
 
 class UserPublic(Public):
@@ -106,11 +127,11 @@ class Login(BaseModel):
 
     model_config = ConfigDict(extra="ignore")
 
-    grant_type: Literal["password"] | None = None
-    username: Annotated[Text, Field(max_length=254), AfterValidator(_as_registered)]
+    grant_type: Literal["password"] = "password"
+    username: Annotated[Text, Field(min_length=1, max_length=254), AfterValidator(_as_registered)]
     # Four times as long as in the form that is kept: so much shorter can that get.
     password: Annotated[
-        SecretStr, Field(max_length=4 * PASSWORD_LENGTH[1]), AfterValidator(_normal)
+        SecretStr, Field(min_length=1, max_length=4 * PASSWORD_LENGTH[1]), AfterValidator(_normal)
     ]
 
 
@@ -134,7 +155,9 @@ class APIKeyCreate(Body):
     """A new API key."""
 
     name: Name
-    scopes: Annotated[set[Scope], Field(min_length=1)] = Field(default={"read"})
+    scopes: Annotated[set[Scope], Field(min_length=1), BeforeValidator(_distinct)] = Field(
+        default={"read"}
+    )
     expires_at: UTCTime | None = None
 
 
