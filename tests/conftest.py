@@ -10,6 +10,8 @@ from pytest_cookies.plugin import Cookies
 
 from tests.baking import Project, clean_environment, copy_template
 
+pytest_plugins = ["tests.figures"]
+
 
 class Bake(Protocol):
     """Renders the template with these answers, and defaults for the others."""

@@ -30,8 +30,12 @@ from tests.baking import (
     succeeded,
 )
 from tests.conftest import Bake
+from tests.figures import Measured
 
 pytestmark = pytest.mark.slow
+
+FUZZ_CASES = "400"
+"""Requests of a kind, at most: some 10,000 in all."""
 
 URLS = {
     "sqlite": "sqlite:///service.db",
@@ -70,6 +74,19 @@ def check(project: Project) -> None:
 
 def test_its_own_check_passes(service: Project) -> None:
     check(service)
+
+
+def test_made_up_requests_find_nothing(
+    service: Project, answers: dict[str, str], measured: Measured
+) -> None:
+    if answers["auth"] == "none":
+        pytest.skip("with users there is all of this and more")
+    done = succeeded(
+        service.run("uv", "run", "just", "fuzz", FUZZ_CASES, TMPDIR=str(service.path.parent))
+    )
+    cases = sum(int(count) for count in re.findall(r"(\d+) generated", done))
+    measured("Requests made up from the OpenAPI document", answers["database"], cases=cases)
+    assert cases >= 10_000
 
 
 def test_no_slug_can_be_the_name_of_what_is_installed(service: Project) -> None:

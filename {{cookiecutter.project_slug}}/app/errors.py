@@ -280,15 +280,18 @@ class UnhandledErrorMiddleware:
         try:
             await self.app(scope, receive, watched_send)
         except asyncio.CancelledError:
-            if not started:  # the server ends, and this was still running when its time was up
-                response = _response(
-                    scope["path"],
-                    HTTPStatus.SERVICE_UNAVAILABLE,
-                    "The service was stopped meanwhile.",
-                    headers=Unavailable.headers,
-                )
-                await response(scope, receive, send)
-            raise
+            if started:
+                raise
+            # The server ends, and this was still running when its time was up. With the answer
+            # given, it is over: the server would take the error for one of ours.
+            logger.warning("Ended while it ran: %s %s", scope["method"], _short(scope["path"]))
+            response = _response(
+                scope["path"],
+                HTTPStatus.SERVICE_UNAVAILABLE,
+                "The service was stopped meanwhile.",
+                headers=Unavailable.headers,
+            )
+            await response(scope, receive, send)
         except Exception:
             if started:  # half an answer is out: only a cut connection tells the client so
                 raise

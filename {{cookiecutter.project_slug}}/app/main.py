@@ -1,5 +1,6 @@
 """The application factory: ``uvicorn app.main:create_app --factory``, or ``python -m app``."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -9,6 +10,9 @@ from app import api, errors, health, project
 from app.db.engine import Database
 from app.idempotency import session as idempotency
 from app.settings import Settings, load_settings
+
+LAST_ANSWERS = 1.0
+"""Seconds that cancelled requests have to say so."""
 
 
 def create_app(settings: Settings | None = None) -> FastAPI:
@@ -28,6 +32,9 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         try:
             async with idempotency.sweeping(database, settings.idempotency_lifetime):
                 yield
+            # What still ran when the time was up has been cancelled, and has an answer to give.
+            if cancelled := [task for task in asyncio.all_tasks() if task.cancelling()]:
+                await asyncio.wait(cancelled, timeout=LAST_ANSWERS)
         finally:
             await database.close()
 

@@ -1,5 +1,7 @@
 """How uvicorn serves: what a connection takes, and how it ends."""
 
+import socket
+from contextlib import suppress
 from http import HTTPStatus
 
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
@@ -80,8 +82,10 @@ class Supervisor(Multiprocess):
     def terminate_all(self) -> None:
         """Take no new connection, then let the workers end.
 
-        With the socket still open here, clients would wait in its queue, for nobody.
+        With the socket still open, clients would wait in its queue, for nobody.
         """
-        for socket in self.sockets:
-            socket.close()
+        for each in self.sockets:
+            with suppress(OSError):  # not every system can
+                each.shutdown(socket.SHUT_RDWR)  # for all who share it
+            each.close()
         super().terminate_all()

@@ -23,7 +23,7 @@ T = TypeVar("T")
 
 # How long the start may wait for a database that doesn't answer, and the end, in seconds.
 START_CHECK_TIMEOUT = 2.0
-CLOSE_TIMEOUT = 2.0
+CLOSE_TIMEOUT = 1.0
 
 # How long a replica may take to give a connection, and how long reads then go to the primary.
 REPLICA_TIMEOUT = 1.0

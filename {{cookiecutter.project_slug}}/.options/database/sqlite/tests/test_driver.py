@@ -56,7 +56,7 @@ def test_other_urls_are_refused(given: str, complaint: str) -> None:
         ("synchronous", 2, 2),  # FULL: an answered write is on the disk
         ("foreign_keys", 1, 0),
         ("query_only", 0, 1),
-        ("busy_timeout", 5000, 5000),
+        ("busy_timeout", 100, 5000),
     ],
 )
 async def test_connections_are_set_up(

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import re
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -103,6 +104,9 @@ _TEMPORARY = (
     "SQLITE_READONLY",
 )
 
+# How long the driver waits for the lock at a time, in milliseconds.
+_BUSY_TURN = 100
+
 # What a broken foreign key's error bears: the columns that were found to be at fault.
 _FIELDS = "app_fields"
 
@@ -135,8 +139,8 @@ class DriverSettings(BaseSettings):
 def write_engine(settings: DriverSettings) -> AsyncEngine:
     """Give the engine of the one connection that writes."""
     engine = _engine(settings, pool_size=1)
-    _on_connect(engine, settings, "PRAGMA foreign_keys = ON")
-    _begin_immediate(engine)
+    _on_connect(engine, settings, "PRAGMA foreign_keys = ON", f"PRAGMA busy_timeout = {_BUSY_TURN}")
+    _begin_immediate(engine, wait=settings.database_busy_timeout)
     return engine
 
 
@@ -188,7 +192,7 @@ async def is_writable(connection: AsyncConnection) -> bool:
     try:
         await connection.exec_driver_sql("BEGIN IMMEDIATE")
     except DBAPIError as error:
-        if getattr(error.orig, "sqlite_errorname", "").startswith("SQLITE_BUSY"):
+        if _is_busy(error):
             return True  # another one writes
         if getattr(error.orig, "sqlite_errorname", "").startswith("SQLITE_READONLY"):
             return False
@@ -354,9 +358,26 @@ def _on_connect(engine: AsyncEngine, settings: DriverSettings, *more: str) -> No
         cursor.close()
 
 
-def _begin_immediate(engine: AsyncEngine) -> None:
-    # A deferred BEGIN fails with "database is locked" where a request reads, then writes, while
-    # another does the same: no wait can help. IMMEDIATE takes its turn first.
+def _begin_immediate(engine: AsyncEngine, wait: float = 0) -> None:
+    """Begin by taking the lock, and wait for it for so many seconds.
+
+    A deferred BEGIN fails with "database is locked" where a request reads, then writes, while
+    another does the same: no wait can help. IMMEDIATE takes its turn first.
+    """
+
     @event.listens_for(engine.sync_engine, "begin")
     def begin(connection: Connection) -> None:
-        connection.exec_driver_sql("BEGIN IMMEDIATE")
+        until = time.monotonic() + wait
+        while True:
+            try:
+                connection.exec_driver_sql("BEGIN IMMEDIATE")
+            except DBAPIError as error:
+                # In turns, for nothing ends one: so a request that is given up ends soon.
+                if not _is_busy(error) or time.monotonic() >= until:
+                    raise
+            else:
+                return
+
+
+def _is_busy(error: DBAPIError) -> bool:
+    return getattr(error.orig, "sqlite_errorname", "").startswith("SQLITE_BUSY")

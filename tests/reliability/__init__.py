@@ -1,0 +1,1 @@
+"""What the service promises when its surroundings fail, proved on real processes."""

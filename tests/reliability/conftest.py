@@ -1,0 +1,75 @@
+"""Fixtures: installed renders, a PostgreSQL server, and a stage for each test."""
+
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+from tests.baking import CHOICES, Project, installed
+from tests.conftest import Bake
+from tests.reliability.postgres import Postgres
+from tests.reliability.serving import Databases, Stage
+
+Renders = Callable[[str, str], Project]
+
+
+@pytest.fixture(scope="session")
+def folder() -> Iterator[Path]:
+    """Give a folder on the disk; not pytest's own, which other users can't enter."""
+    with tempfile.TemporaryDirectory(prefix="reliability-") as path:
+        yield Path(path)
+
+
+@pytest.fixture(scope="session")
+def renders(bake: Bake) -> Iterator[Renders]:
+    """Give an installed render for a database and an answer to auth, each made once."""
+    with ExitStack() as stack:
+
+        @cache
+        def render(database: str, auth: str) -> Project:
+            return stack.enter_context(installed(bake(database=database, auth=auth)))
+
+        yield render
+
+
+@pytest.fixture(scope="session")
+def databases(folder: Path) -> Iterator[Databases]:
+    """Give the maker of databases; it starts a server with the first that needs one."""
+    with ExitStack() as stack:
+
+        @cache
+        def made() -> Postgres:
+            server = Postgres.new(folder / "server")
+            stack.callback(server.kill)
+            return server
+
+        def server() -> Postgres:
+            if not made().running():  # a test that failed left it so
+                made().start()
+            return made()
+
+        yield Databases(folder, server)
+
+
+@pytest.fixture
+async def on_sqlite(renders: Renders, databases: Databases) -> Stage:
+    """Give a stage with SQLite."""
+    project = renders("sqlite", "none")
+    return Stage(project, await databases.make(project))
+
+
+@pytest.fixture
+async def on_postgresql(renders: Renders, databases: Databases) -> Stage:
+    """Give a stage with PostgreSQL."""
+    project = renders("postgresql", "none")
+    return Stage(project, await databases.make(project))
+
+
+@pytest.fixture(params=CHOICES["database"])
+def stage(request: pytest.FixtureRequest) -> Stage:
+    """Give a stage with each database in turn."""
+    given: Stage = request.getfixturevalue(f"on_{request.param}")
+    return given

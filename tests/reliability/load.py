@@ -1,0 +1,84 @@
+"""Many clients at once, and what each of them was answered."""
+
+import asyncio
+import time
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+
+from tests.reliability.client import Answer, Client
+from tests.reliability.serving import Service
+
+Request = Callable[[Client, int], Awaitable[Answer]]
+"""What a client, by its number, asks for."""
+
+BACK_OFF = 0.05
+"""Seconds that a client waits after it was turned away."""
+
+
+@dataclass
+class Load:
+    """The answers, each with the client's number and the moment of its end."""
+
+    answers: list[tuple[int, float, Answer]] = field(default_factory=list)
+
+    def statuses(self) -> Counter[int]:
+        """Count the statuses."""
+        return Counter(answer.status for _, _, answer in self.answers)
+
+    def rate(self, start: float, end: float) -> float:
+        """Give the successes a second between two moments."""
+        good = [at for _, at, answer in self.answers if answer.status < 300]
+        return sum(start <= at < end for at in good) / (end - start)
+
+    def by_client(self) -> Counter[int]:
+        """Count the successes of each client."""
+        return Counter(client for client, _, answer in self.answers if answer.status < 300)
+
+
+@asynccontextmanager
+async def loaded(service: Service, clients: int, request: Request) -> AsyncIterator[Load]:
+    """Let so many clients ask meanwhile, each as soon as it is answered."""
+    load = Load()
+    stopping = False
+
+    async def ask(number: int) -> None:
+        with service.client() as client:
+            while not stopping:
+                answer = await request(client, number)
+                load.answers.append((number, time.monotonic(), answer))
+                if answer.status == 503:
+                    await asyncio.sleep(BACK_OFF)
+
+    async with asyncio.TaskGroup() as group:
+        for number in range(clients):
+            group.create_task(ask(number))
+        try:
+            yield load
+        finally:
+            stopping = True
+
+
+async def speed(service: Service, clients: int, request: Request, seconds: float = 2) -> float:
+    """Give the successes a second that so many clients get."""
+    async with loaded(service, clients, request) as load:
+        start = time.monotonic()
+        await asyncio.sleep(seconds)
+        end = time.monotonic()
+    return load.rate(start, end)
+
+
+async def write(client: Client, _: int = 0) -> Answer:
+    """Write a task."""
+    return await client.post("/v1/tasks", {"title": "one more"})
+
+
+async def read_or_write(client: Client, number: int) -> Answer:
+    """Write a task, or list the newest ones: every other client does the same."""
+    return await (client.get("/v1/tasks?limit=5") if number % 2 else write(client))
+
+
+def slowest(answers: Sequence[Answer]) -> float:
+    """Give the longest time that somebody waited."""
+    return max((answer.seconds for answer in answers), default=0.0)

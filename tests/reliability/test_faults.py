@@ -1,0 +1,158 @@
+"""The database dies, freezes or is not there yet; the service is killed; clients go away."""
+
+import asyncio
+import sys
+import time
+
+import pytest
+
+from tests.baking import free_port
+from tests.figures import Measured
+from tests.reliability.serving import PostgreSQL, SQLite, Stage, until
+from tests.reliability.writers import Writers, rows, spread, writing
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(sys.platform == "win32", reason="processes are stopped by POSIX signals"),
+]
+
+POOL_TIMEOUT = 3.0
+MARGIN = 1.0
+"""Seconds that a busy machine may add to a time limit."""
+BACK_SOON = 2.0
+"""Seconds from the return of the database to the first success."""
+
+
+async def kill_the_database(stage: Stage, writers: Writers, rounds: int) -> list[float]:
+    """Kill the database under the writers, again and again; give what each recovery took."""
+    assert isinstance(stage.database, PostgreSQL)
+    server = stage.database.server
+    recoveries = []
+    for _ in range(rounds):
+        await writers.more(50)
+        await asyncio.to_thread(server.kill)
+        await writers.more(16, 503)
+        await asyncio.to_thread(server.start)
+        back = time.monotonic()
+        await writers.more(1)
+        recoveries.append(writers.first_success(back))
+    return recoveries
+
+
+def turned_away_at_once(writers: Writers) -> float:
+    """See that whoever could not be served was told so, in time; give the worst time."""
+    refused = writers.answers(503)
+    assert all("retry-after" in answer.headers for answer in refused)
+    slowest = max(answer.seconds for answer in refused)
+    assert slowest < POOL_TIMEOUT + MARGIN
+    return slowest
+
+
+async def test_a_killed_database_loses_nothing_acknowledged(
+    on_postgresql: Stage, rounds: int, measured: Measured
+) -> None:
+    async with on_postgresql.serving() as service:
+        processes = service.processes()
+        async with writing(service.port) as writers:
+            recoveries = await kill_the_database(on_postgresql, writers, rounds)
+        assert service.processes() == processes
+
+    there = await rows(on_postgresql.database)
+    acknowledged = writers.titles(201)
+    # The connection died while it committed: nobody can know but the database.
+    unknown = len(there.keys() & writers.titles(503))
+    measured(
+        "A killed database loses nothing acknowledged",
+        on_postgresql.label,
+        kills=rounds,
+        acknowledged=len(acknowledged),
+        lost=len(acknowledged - there.keys()),
+        answered_503=writers.statuses()[503],
+        of_these_written_all_the_same=unknown,
+        slowest_503=f"{turned_away_at_once(writers):.2f} s",
+        back_in_service=spread(recoveries),
+    )
+    assert set(writers.statuses()) == {201, 422, 503}
+    assert acknowledged <= there.keys()
+    assert set(there.values()) == {1}
+    assert not there.keys() & writers.titles(422)
+    assert unknown <= rounds * 5  # at most one for each connection that died
+    assert max(recoveries) < BACK_SOON
+
+
+async def test_a_request_with_a_key_is_carried_out_exactly_once(
+    on_postgresql: Stage, rounds: int, measured: Measured
+) -> None:
+    async with on_postgresql.serving() as service, writing(service.port, keyed=True) as writers:
+        recoveries = await kill_the_database(on_postgresql, writers, rounds)
+
+    there = await rows(on_postgresql.database)
+    wanted = {sent.title for sent in writers.sent}
+    replayed = sum("idempotent-replayed" in answer.headers for answer in writers.answers(201))
+    measured(
+        "A request with a key is carried out exactly once",
+        on_postgresql.label,
+        kills=rounds,
+        requests=len(wanted),
+        sent=len(writers.sent),
+        replayed=replayed,
+        missing=len(wanted - there.keys()),
+        twice=sum(count > 1 for count in there.values()),
+        back_in_service=spread(recoveries),
+    )
+    assert set(writers.statuses()) <= {201, 409, 503}
+    assert there.keys() == wanted
+    assert set(there.values()) == {1}
+    turned_away_at_once(writers)
+    assert max(recoveries) < BACK_SOON
+
+
+async def test_it_starts_without_its_database(on_postgresql: Stage, measured: Measured) -> None:
+    assert isinstance(on_postgresql.database, PostgreSQL)
+    server = on_postgresql.database.server
+    server.kill()
+    async with on_postgresql.serving() as service:
+        processes = service.processes()
+        with service.client() as client:
+            assert (await client.get("/health/live")).status == 200
+            ready = await client.get("/health/ready")
+            assert (ready.status, ready.headers["retry-after"]) == (503, "1")
+            assert ready.json()["detail"]
+
+        await asyncio.to_thread(server.start)
+        seconds = await until(service.ready, "ready")
+
+        assert service.processes() == processes
+    measured(
+        "It starts without its database, and is ready when that comes",
+        on_postgresql.label,
+        ready_after=f"{seconds:.2f} s",
+    )
+    assert seconds < BACK_SOON
+
+
+async def test_a_killed_service_loses_nothing_acknowledged(
+    stage: Stage, rounds: int, measured: Measured
+) -> None:
+    port = free_port()
+    async with writing(port) as writers:
+        for number in range(rounds):
+            async with stage.serving(port=port) as service:
+                await writers.more(20 + number)  # each time at another moment
+                service.kill()
+            if isinstance(stage.database, SQLite):
+                assert await stage.database.fetch("PRAGMA integrity_check") == [("ok",)]
+
+    there = await rows(stage.database)
+    acknowledged = writers.titles(201)
+    measured(
+        "A killed service loses nothing acknowledged",
+        stage.label,
+        kills=rounds,
+        acknowledged=len(acknowledged),
+        lost=len(acknowledged - there.keys()),
+        written_without_an_answer=len(there.keys() & writers.titles(None)),
+    )
+    assert acknowledged <= there.keys()
+    assert set(there.values()) == {1}
+    assert not there.keys() & writers.titles(422)

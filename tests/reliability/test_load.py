@@ -1,0 +1,266 @@
+"""More clients than connections, and many requests, good and bad."""
+
+import asyncio
+import sys
+import time
+from collections import Counter
+
+import pytest
+
+from tests.figures import Measured
+from tests.reliability.client import Answer, Client, written
+from tests.reliability.load import loaded, read_or_write, slowest, speed, write
+from tests.reliability.serving import PostgreSQL, Service, Stage, until
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(sys.platform == "win32", reason="processes are stopped by POSIX signals"),
+]
+
+POOL = 5
+"""Connections of each pool, by default: one for transactions, one for reads."""
+POOL_TIMEOUT = 3.0
+SESSION_TIMEOUT = 4.5
+MARGIN = 1.0
+"""Seconds that a busy machine may add to a time limit."""
+
+
+async def looked_at(service: Service, answers: list[Answer]) -> None:
+    """Ask whether the service is alive, again and again."""
+    with service.client() as client:
+        while True:
+            answers.append(await client.get("/health/live"))
+            await asyncio.sleep(0.05)
+
+
+async def test_a_locked_table_turns_away_in_time_and_holds_up_nothing_else(
+    on_postgresql: Stage, measured: Measured
+) -> None:
+    clients, lock_for = 512, 6.0
+    lives: list[Answer] = []
+    async with (
+        on_postgresql.serving() as service,
+        loaded(service, clients, read_or_write) as load,
+    ):
+        await until(lambda: len(load.answers) > 2 * clients, "everybody connected")
+        looking = asyncio.create_task(looked_at(service, lives))
+        start = time.monotonic()
+        await asyncio.sleep(2)
+        before = load.rate(start, time.monotonic())
+        async with on_postgresql.database.locked():
+            await asyncio.sleep(lock_for)
+        free = time.monotonic()
+        await asyncio.sleep(3)
+        after = load.rate(free + 1, time.monotonic())
+        looking.cancel()
+
+    refused = [answer for _, _, answer in load.answers if answer.status == 503]
+    waited = [answer for answer in refused if "in use" in answer.json()["detail"]]
+    held = [answer for answer in refused if "in use" not in answer.json()["detail"]]
+    measured(
+        "A locked table: who can't be served is told so in time",
+        on_postgresql.label,
+        clients=clients,
+        answers_503=len(refused),
+        slowest_without_a_connection=f"{slowest(waited):.2f} s",
+        slowest_with_one=f"{slowest(held):.2f} s",
+        slowest_live=f"{slowest(lives):.2f} s",
+        requests_a_second_before_and_after=f"{before:.0f}, {after:.0f}",
+    )
+    assert set(load.statuses()) == {200, 201, 503}
+    assert all("retry-after" in answer.headers for answer in refused)
+    assert waited
+    assert slowest(waited) < POOL_TIMEOUT + MARGIN
+    assert slowest(held) < SESSION_TIMEOUT + MARGIN
+    assert {answer.status for answer in lives} == {200}
+    assert slowest(lives) < MARGIN
+    assert after > before / 2
+
+
+async def test_nobody_is_served_much_less_than_the_others(stage: Stage, measured: Measured) -> None:
+    clients, each = 32, 100
+    async with stage.serving() as service, loaded(service, clients, write) as load:
+        await until(lambda: len(load.by_client()) == clients, "everybody in line")
+        load.answers.clear()
+        await until(lambda: len(load.answers) > clients * each, "their turns", seconds=60)
+
+    served = load.by_client()
+    mean = served.total() / clients
+    measured(
+        "Everybody is served alike",
+        stage.label,
+        clients=clients,
+        requests_each=f"{min(served.values())} to {max(served.values())}, mean {mean:.1f}",
+        slowest=f"{slowest([answer for _, _, answer in load.answers]):.2f} s",
+    )
+    assert set(load.statuses()) == {201}
+    assert len(served) == clients
+    assert min(served.values()) >= 0.8 * mean
+
+
+async def test_sqlite_is_never_locked(on_sqlite: Stage, measured: Measured) -> None:
+    clients, each = 64, 12
+    seen: Counter[int] = Counter()
+    waits: list[Answer] = []
+
+    async def change(service: Service, shared: str) -> None:
+        with service.client() as client:
+            own = (await write(client)).headers["location"]
+            for number in range(each):
+                path = shared if number % 2 else own
+                task = await client.get(path)
+                tag = task.headers["etag"]
+                body = {"title": f"change {number}"}
+                changed = await client.request("PATCH", path, body, if_match=tag)
+                seen.update([task.status, changed.status])
+                waits.append(changed)
+
+    async with on_sqlite.serving() as service:
+        with service.client() as client:
+            shared = (await write(client)).headers["location"]
+        async with asyncio.TaskGroup() as group:
+            for _ in range(clients):
+                group.create_task(change(service, shared))
+
+    measured(
+        "Clients that read, then write, never meet a lock",
+        on_sqlite.label,
+        clients=clients,
+        changes=len(waits),
+        stale=seen[412],
+        answers_5xx=sum(count for status, count in seen.items() if status >= 500),
+        slowest=f"{slowest(waits):.2f} s",
+    )
+    assert set(seen) <= {200, 412}
+    assert seen[200] > clients * each
+    assert "locked" not in service.log()
+
+
+class Mixture:
+    """Requests of all kinds, good and bad, as often as one likes."""
+
+    def __init__(self) -> None:
+        """Start at the first kind."""
+        self.seen: Counter[int | str] = Counter()
+
+    async def run(self, service: Service, requests: int, clients: int = 16) -> None:
+        """Send so many requests, from so many clients."""
+        async with asyncio.TaskGroup() as group:
+            for _ in range(clients):
+                group.create_task(self._client(service, requests // clients))
+
+    async def _client(self, service: Service, requests: int) -> None:
+        with service.client() as client:
+            path = (await write(client)).headers["location"]
+            for number in range(requests):
+                await self._one(client, number % 7, path)
+
+    async def _one(self, client: Client, kind: int, path: str) -> None:
+        if kind == 6:  # goes away before the answer, and says so to nobody
+            await client.send(written("POST", "/v1/tasks", {"title": "never mind"}))
+            client.close(rudely=True)
+            self.seen["gone"] += 1
+            return
+        answer = await [
+            lambda: write(client),
+            lambda: client.get(path),
+            lambda: client.get("/v1/tasks?limit=3"),
+            lambda: client.get("/v1/tasks/00000000-0000-0000-0000-000000000000"),
+            lambda: client.request("PATCH", path, {"title": "x"}, if_match='"99"'),
+            lambda: client.post("/v1/tasks", {"title": ""}),
+        ][kind]()
+        self.seen[answer.status] += 1
+
+
+async def test_many_requests_leave_nothing_behind(
+    stage: Stage, rounds: int, measured: Measured
+) -> None:
+    requests = 500 * rounds
+    mixture = Mixture()
+    async with stage.serving() as service:
+        await mixture.run(service, 2000)
+        warm = service.resident()
+        mixture.seen.clear()
+        started = time.monotonic()
+        await mixture.run(service, requests)
+        seconds = time.monotonic() - started
+        grown = service.resident()
+        if isinstance(stage.database, PostgreSQL):
+            await nothing_held(stage.database)
+
+    measured(
+        "Many requests, good and bad, leave nothing behind",
+        stage.label,
+        requests=requests,
+        clients_that_went_away=mixture.seen["gone"],
+        a_second=f"{requests / seconds:.0f}",
+        memory=f"{warm:.1f} MiB, then {grown:.1f} MiB",
+    )
+    assert set(mixture.seen) == {200, 201, 404, 412, 422, "gone"}
+    assert grown < 1.05 * warm
+
+
+async def nothing_held(database: PostgreSQL) -> None:
+    """See that no connection is in a transaction, and that there are no more than the pools'."""
+
+    async def idle() -> bool:
+        return await database.connections("state <> 'idle'") == 0
+
+    await until(idle, "every connection idle", seconds=2)
+    assert await database.connections() <= 2 * POOL
+
+
+async def gone_in_mid_request(service: Service, number: int) -> Client:
+    """Send a request, or a part of it, and give the client whose answer is still to come."""
+    client = service.client()
+    if number % 4 == 0:
+        await client.send(written("GET", "/v1/tasks"))
+        return client
+    data = written("POST", "/v1/tasks", {"title": "gone", "description": "x" * 5000})
+    await client.send(data if number % 2 else data[: len(data) // 2])
+    return client
+
+
+async def test_clients_that_go_away_take_nothing_with_them(
+    stage: Stage, measured: Measured
+) -> None:
+    gone = 200
+    async with stage.serving() as service:
+        before = await speed(service, 16, read_or_write)
+        async with stage.database.locked():
+            clients = [await gone_in_mid_request(service, number) for number in range(gone)]
+            with service.client() as other:  # whoever came before it has been read
+                assert (await other.get("/health/live")).status == 200
+            for number, client in enumerate(clients):
+                client.close(rudely=number % 3 == 0)
+        if isinstance(stage.database, PostgreSQL):
+            await nothing_held(stage.database)
+            await every_connection_is_free(service, stage)
+        after = await speed(service, 16, read_or_write)
+
+    measured(
+        "Clients that go away take no connection with them",
+        stage.label,
+        gone=gone,
+        requests_a_second_before_and_after=f"{before:.0f}, {after:.0f}",
+    )
+    assert "Traceback" not in service.log()
+    assert after > before / 2
+
+
+async def every_connection_is_free(service: Service, stage: Stage) -> None:
+    """Take all connections of both pools at once: each can be had."""
+    database = stage.database
+    assert isinstance(database, PostgreSQL)
+
+    async def all_wait() -> bool:
+        return await database.connections("wait_event_type = 'Lock'") == 2 * POOL
+
+    async def one(number: int) -> None:
+        with service.client() as client:
+            await read_or_write(client, number)
+
+    async with asyncio.TaskGroup() as group, database.locked():
+        for number in range(2 * POOL):
+            group.create_task(one(number))
+        await until(all_wait, "a statement on each connection", seconds=3)

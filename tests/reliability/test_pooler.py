@@ -1,0 +1,201 @@
+"""Between the service and its database: a pooler, a replica."""
+
+import asyncio
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from uuid import uuid4
+
+import pytest
+
+from tests.baking import free_port
+from tests.figures import Measured
+from tests.reliability.client import Answer, Client
+from tests.reliability.load import loaded, slowest
+from tests.reliability.postgres import Postgres
+from tests.reliability.serving import PostgreSQL, Stage, listens, scripts, until
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(sys.platform == "win32", reason="processes are stopped by POSIX signals"),
+]
+
+POOL = 5
+"""Connections for reads, by default: as many reads can be under way when the replica dies."""
+
+# Debian keeps it where only root looks.
+PGBOUNCER = shutil.which("pgbouncer", path=f"{os.environ['PATH']}{os.pathsep}/usr/sbin")
+
+
+@asynccontextmanager
+async def pgbouncer(server: Postgres, folder: Path) -> AsyncIterator[int]:
+    """Run PgBouncer before a server, and give its port: a transaction has a connection, no more."""
+    assert PGBOUNCER
+    port = free_port()
+    settings, log = folder / "pgbouncer.ini", folder / "pgbouncer.log"
+    settings.write_text(
+        "[databases]\n"
+        f"* = host=127.0.0.1 port={server.port} user=postgres\n"
+        "[pgbouncer]\n"
+        f"listen_addr = 127.0.0.1\nlisten_port = {port}\nunix_socket_dir =\n"
+        "auth_type = any\npool_mode = transaction\nmax_client_conn = 1000\n"
+        # Without its help for prepared statements; before 1.21 it had none to give.
+        f"{'max_prepared_statements = 0' if pgbouncer_version() >= (1, 21) else ''}\n"
+    )
+    with (
+        log.open("wb") as output,
+        subprocess.Popen(  # noqa: ASYNC220 - it starts at once, and is awaited below
+            [PGBOUNCER, str(settings)], cwd="/", user=server.user, stdout=output, stderr=output
+        ) as process,
+    ):
+
+        async def up() -> bool:
+            assert process.poll() is None, log.read_text()
+            return await listens(port)
+
+        try:
+            await until(up, "PgBouncer")
+            yield port
+        finally:
+            process.kill()
+
+
+def pgbouncer_version() -> tuple[int, ...]:
+    """Give the version of PgBouncer: the first two numbers."""
+    assert PGBOUNCER
+    told = subprocess.run([PGBOUNCER, "--version"], capture_output=True, text=True, check=True)
+    return tuple(int(part) for part in told.stdout.split()[1].split(".")[:2])
+
+
+@asynccontextmanager
+async def without_the_disk(database: PostgreSQL) -> AsyncIterator[None]:
+    """Let the server sync nothing for a while, as the service's own tests have it."""
+    names = ("fsync", "full_page_writes", "synchronous_commit")
+    for name in names:
+        await database.fetch(f"ALTER SYSTEM SET {name} = off")
+    await database.fetch("SELECT pg_reload_conf()")
+    try:
+        yield
+    finally:
+        for name in names:
+            await database.fetch(f"ALTER SYSTEM RESET {name}")
+        await database.fetch("SELECT pg_reload_conf()")
+
+
+@pytest.mark.skipif(PGBOUNCER is None, reason="PgBouncer is not installed")
+async def test_the_services_own_tests_pass_through_pgbouncer(
+    on_postgresql: Stage, folder: Path, measured: Measured
+) -> None:
+    assert isinstance(on_postgresql.database, PostgreSQL)
+    server = on_postgresql.database.server
+    project = on_postgresql.project
+    async with without_the_disk(on_postgresql.database), pgbouncer(server, folder) as port:
+        done = await asyncio.to_thread(
+            project.run,
+            *(str(scripts(project) / "pytest"), "-n", "auto", "-q"),
+            TEST_DATABASE_URL=server.url("pooled_test"),
+            TEST_DATABASE_POOLER=f"127.0.0.1:{port}",
+            TMPDIR=str(project.path.parent),
+        )
+
+    logins = (folder / "pgbouncer.log").read_text().count("login attempt")
+    last = done.stdout.strip().splitlines()[-1].strip("= ")
+    measured(
+        "The service's own tests pass through PgBouncer",
+        on_postgresql.label,
+        result=last,
+        connections_to_the_pooler=logins,
+    )
+    failed = [line for line in done.stdout.splitlines() if line.startswith(("FAILED", "ERROR"))]
+    assert (failed, done.returncode) == ([], 0)
+    assert logins > 100
+
+
+@asynccontextmanager
+async def replicated(stage: Stage, folder: Path) -> AsyncIterator[PostgreSQL]:
+    """Give a replica of the stage's database."""
+    assert isinstance(stage.database, PostgreSQL)
+    replica = await asyncio.to_thread(Postgres.replica_of, stage.database.server, folder / "copy")
+    try:
+        yield PostgreSQL(replica, stage.database.name)
+    finally:
+        replica.kill()
+
+
+async def titles(client: Client, **headers: str) -> set[str]:
+    """List the newest tasks."""
+    answer = await client.get("/v1/tasks?limit=100", **headers)
+    assert answer.status == 200, answer.body
+    return {task["title"] for task in answer.json()["items"]}
+
+
+async def see_reads_go_to(replica: PostgreSQL, client: Client) -> None:
+    """Hold the replica back: what is written meanwhile is there for who asks the primary."""
+    await client.post("/v1/tasks", {"title": "early"})
+
+    async def followed() -> bool:
+        return "early" in await titles(client)
+
+    async def held_back() -> bool:
+        (row,) = await replica.fetch("SELECT pg_get_wal_replay_pause_state()")
+        return bool(row[0] == "paused")
+
+    await until(followed, "the replica has followed")
+    await replica.fetch("SELECT pg_wal_replay_pause()")
+    await until(held_back, "the replica is held back")
+    title = uuid4().hex
+    assert (await client.post("/v1/tasks", {"title": title})).status == 201
+    assert title not in await titles(client)
+    assert title in await titles(client, cache_control="no-cache")
+    await replica.fetch("SELECT pg_wal_replay_resume()")
+
+    async def has_followed() -> bool:
+        return title in await titles(client)
+
+    await until(has_followed, "the replica has followed again")
+
+
+async def read(client: Client, _: int) -> Answer:
+    """List the newest tasks."""
+    return await client.get("/v1/tasks?limit=5")
+
+
+async def test_reads_go_to_the_replica_and_survive_it(
+    on_postgresql: Stage, folder: Path, measured: Measured
+) -> None:
+    async with (
+        replicated(on_postgresql, folder) as replica,
+        on_postgresql.serving(DATABASE_READ_URL=replica.url) as service,
+    ):
+        with service.client() as client:
+            await see_reads_go_to(replica, client)
+
+        async def reads_return() -> bool:
+            return await replica.connections("application_name <> 'walreceiver'") > 0
+
+        async with loaded(service, 16, read) as load:
+            await until(lambda: len(load.answers) > 200, "a busy service")
+            await asyncio.to_thread(replica.server.kill)
+            before = len(load.answers)
+            await until(lambda: len(load.answers) > before + 1000, "1000 reads without a replica")
+            log = service.log()
+            await asyncio.to_thread(replica.server.start)
+            seconds = await until(reads_return, "reads return to the replica", seconds=40)
+        assert await service.ready()
+
+    refused = load.statuses()[503]
+    measured(
+        "Reads go to the replica, and survive it",
+        on_postgresql.label,
+        reads=len(load.answers),
+        answers_503=refused,
+        slowest=f"{slowest([answer for _, _, answer in load.answers]):.2f} s",
+        back_on_the_replica_after=f"{seconds:.1f} s",
+    )
+    assert set(load.statuses()) <= {200, 503}
+    assert refused <= POOL
+    assert "replica" in log

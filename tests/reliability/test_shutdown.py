@@ -1,0 +1,157 @@
+"""The service is asked to stop while it works."""
+
+import asyncio
+import signal
+import sys
+import time
+from collections import Counter
+
+import pytest
+
+from tests.figures import Measured
+from tests.reliability.client import Client, CutError, written
+from tests.reliability.serving import PostgreSQL, Service, Stage, listens, until
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(sys.platform == "win32", reason="processes are stopped by POSIX signals"),
+]
+
+CLIENTS = 16
+GRACE = 5
+MARGIN = 1.0
+FOREVER = "120"
+SANE = {0, -signal.SIGTERM, 128 + signal.SIGTERM}
+"""How a process ends that was asked to: by itself, or by the signal that it passes on."""
+
+
+class Crowd:
+    """Clients that ask for more as soon as they are answered, until nobody listens."""
+
+    def __init__(self, service: Service) -> None:
+        """Count what ``service`` answers."""
+        self.service = service
+        self.stopped_at = float("inf")
+        self.statuses: Counter[int] = Counter()
+        self.answered_since = 0
+        self.cut: list[str] = []
+
+    async def ask(self, number: int) -> None:
+        """Ask until the service is gone."""
+        batch = {"items": [{"title": "one of many"}] * 100}
+        with self.service.client() as client:
+            while True:
+                kept_alive = client.connected
+                try:
+                    await client.connect()
+                except ConnectionError:
+                    assert time.monotonic() > self.stopped_at, "refused too early"
+                    return
+                try:
+                    if number % 4:
+                        answer = await client.get("/v1/tasks?limit=5")
+                    else:
+                        answer = await client.post("/v1/tasks/batch", batch)
+                except CutError:
+                    since = time.monotonic() - self.stopped_at
+                    which = "kept alive" if kept_alive else "new"
+                    self.cut.append(f"{which} connection, {since:.3f} s after the signal")
+                    continue
+                self.statuses[answer.status] += 1
+                self.answered_since += time.monotonic() > self.stopped_at
+
+
+async def gone_from_the_database(stage: Stage) -> None:
+    """See that the service has closed its connections."""
+    database = stage.database
+    if isinstance(database, PostgreSQL):
+
+        async def none() -> bool:
+            return await database.connections() == 0
+
+        await until(none, "no connection", seconds=1)
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+async def test_a_stop_cuts_no_request(stage: Stage, workers: int, measured: Measured) -> None:
+    async with stage.serving(WORKERS=str(workers)) as service:
+        crowd = Crowd(service)
+        async with asyncio.TaskGroup() as group:
+            for number in range(CLIENTS):
+                group.create_task(crowd.ask(number))
+            await until(lambda: crowd.statuses.total() > 300, "a busy service")
+            crowd.stopped_at = time.monotonic()
+            service.terminate()
+            seconds = await service.ended(20)
+        log = service.log()
+
+    measured(
+        f"A stop cuts no request ({workers} workers)",
+        stage.label,
+        answered=crowd.statuses.total(),
+        of_these_after_the_signal=crowd.answered_since,
+        cut=len(crowd.cut),
+        ended_after=f"{seconds:.2f} s",
+    )
+    assert not crowd.cut, "\n".join(crowd.cut)
+    assert set(crowd.statuses) == {200, 201}
+    assert service.process.returncode in SANE
+    assert "Traceback" not in log
+    await gone_from_the_database(stage)
+
+
+async def ended_by(client: Client) -> int | str:
+    """Give the status of the answer that is due, or say that there was none."""
+    try:
+        return (await client.answer()).status
+    except CutError:
+        return "cut"
+
+
+async def heard(service: Service) -> None:
+    """Wait until what was sent before is read: it was in the service's line before this."""
+    with service.client() as client:
+        for _ in range(3):
+            assert (await client.get("/health/live")).status == 200
+
+
+async def test_a_stop_waits_no_longer_than_its_grace(stage: Stage, measured: Measured) -> None:
+    async with stage.serving(
+        SHUTDOWN_TIMEOUT=str(GRACE),
+        DATABASE_POOL_TIMEOUT=FOREVER,
+        DATABASE_SESSION_TIMEOUT=FOREVER,
+        DATABASE_STATEMENT_TIMEOUT=FOREVER,
+        DATABASE_BUSY_TIMEOUT=FOREVER,
+    ) as service:
+
+        async def nobody_listens() -> bool:
+            return not await listens(service.port)
+
+        clients = [service.client() for _ in range(8)]
+        async with stage.database.locked():
+            for client in clients:
+                await client.send(written("POST", "/v1/tasks", {"title": "stuck"}))
+            await heard(service)
+            service.terminate()
+            refused = await until(nobody_listens, "no new connections", seconds=GRACE)
+            seconds = await service.ended(GRACE + 10)
+            ends = Counter([await ended_by(client) for client in clients])
+        for client in clients:
+            client.close()
+        log = service.log()
+
+    measured(
+        "A stop waits no longer than its grace",
+        stage.label,
+        grace=f"{GRACE} s",
+        stuck=len(clients),
+        answered_503=ends[503],
+        new_connections_refused_after=f"{refused:.2f} s",
+        ended_after=f"{seconds + refused:.2f} s",
+    )
+    assert ends == {503: len(clients)}, log
+    assert refused < MARGIN
+    assert seconds + refused < GRACE + 2 * MARGIN
+    assert service.process.returncode in SANE
+    assert "Traceback" not in log
+    await gone_from_the_database(stage)
