@@ -21,6 +21,10 @@ dev database="sqlite": (render database)
 test *arguments:
     uv run pytest {{ arguments }}
 
+# Measure the service beside raw drivers, with arguments such as `--quick` or `--only service=flat`
+bench *arguments:
+    uv run python -m benchmarks {{ arguments }}
+
 # Everything that CI checks
 check: lint test
 

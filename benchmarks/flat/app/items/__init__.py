@@ -1,0 +1,1 @@
+"""Items: one table and nothing around it, to be measured."""

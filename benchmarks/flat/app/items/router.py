@@ -1,0 +1,72 @@
+"""The HTTP face of items."""
+
+from typing import Annotated
+from uuid import UUID
+
+from fastapi import Depends, Query, Request, Response
+
+from app.db.session import ReadSessionDep, SessionDep
+from app.errors import problems
+from app.idempotency.session import IdempotentSessionDep
+from app.items.models import Item
+from app.items.repository import ItemReader, ItemRepository
+from app.items.schemas import ItemBatch, ItemCreate, ItemList, ItemPublic, ItemUpdate
+from app.pagination import Page
+from app.routing import Router
+from app.schemas import PageQuery
+
+router = Router(tags=["items"])
+
+
+async def item_reader(session: ReadSessionDep) -> ItemReader:
+    """Give what answers questions about items."""
+    return ItemReader(session)
+
+
+async def item_repository(session: SessionDep) -> ItemRepository:
+    """Give what changes items, in the request's transaction."""
+    return ItemRepository(session)
+
+
+async def item_creator(session: IdempotentSessionDep) -> ItemRepository:
+    """Give what makes items: once, however often a client sends the same request."""
+    return ItemRepository(session)
+
+
+Reader = Annotated[ItemReader, Depends(item_reader)]
+Changer = Annotated[ItemRepository, Depends(item_repository)]
+Creator = Annotated[ItemRepository, Depends(item_creator)]
+
+
+@router.post("/items", status_code=201, response_model=ItemPublic, responses=problems(409))
+async def create_item(
+    body: ItemCreate, items: Creator, request: Request, response: Response
+) -> Item:
+    """Create an item."""
+    (item,) = await items.create([body])
+    response.headers["Location"] = f"{request.url.path}/{item.id}"
+    return item
+
+
+@router.post("/items/batch", status_code=201, response_model=ItemList, responses=problems(409))
+async def create_items(body: ItemBatch, items: Creator) -> dict[str, object]:
+    """Create many items: all of them, or none."""
+    return {"items": await items.create(body.items)}
+
+
+@router.get("/items", response_model=Page[ItemPublic])
+async def list_items(query: Annotated[PageQuery, Query()], items: Reader) -> object:
+    """List items, the oldest first, page by page."""
+    return await items.page(query)
+
+
+@router.get("/items/{item_id}", response_model=ItemPublic, responses=problems(404))
+async def get_item(item_id: UUID, items: Reader) -> Item:
+    """Get an item."""
+    return await items.get(item_id)
+
+
+@router.patch("/items/{item_id}", response_model=ItemPublic, responses=problems(404))
+async def update_item(item_id: UUID, body: ItemUpdate, items: Changer) -> Item:
+    """Change the fields that are sent."""
+    return await items.update(item_id, body.model_dump(exclude_unset=True))
