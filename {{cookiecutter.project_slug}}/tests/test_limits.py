@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from collections import Counter
 
 import pytest
 from fastapi import FastAPI
@@ -43,6 +44,26 @@ async def test_whoever_waits_for_a_connection_has_no_more(live_url: str) -> None
         for connection in held:
             await connection.close()
         assert checked_out(database) == 0
+
+
+@pytest.mark.parametrize("kind", ["transaction", "reading"])
+async def test_whoever_came_first_is_served_first(live_url: str, kind: str) -> None:
+    database = Database(settings_for(live_url))
+    size = pool_size(database.write_engine if kind == "transaction" else database.read_engine)
+    clients, turns, served = size + 3, 10, list[int]()
+
+    async def client(number: int) -> None:
+        for _ in range(turns):
+            async with getattr(database, kind)() as session:
+                served.append(number)
+                await session.execute(text("SELECT 1"))
+
+    await asyncio.gather(*(client(number) for number in range(clients)))
+    await database.close()
+    # At no time has anybody had many more turns than anybody else.
+    for end in range(1, len(served)):
+        taken = Counter(served[:end])
+        assert max(taken.values()) - min(taken[number] for number in range(clients)) <= 2
 
 
 async def test_a_script_takes_its_time(live_url: str) -> None:

@@ -6,9 +6,9 @@ import random
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
-from typing import Any, NoReturn, TypeVar
+from typing import Any, NoReturn, TypeVar, cast
 
-from sqlalchemy import exc
+from sqlalchemy import QueuePool, exc
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
 from sqlalchemy.orm import Session
 from sqlalchemy.orm.exc import StaleDataError
@@ -85,6 +85,38 @@ async def _time_limit(seconds: float | None) -> AsyncIterator[None]:
         raise
 
 
+class _Line(AbstractAsyncContextManager[None]):
+    """Those who want a connection of a pool: first come, first served.
+
+    The pool itself gives one that comes back to whoever asks just then, before those who wait.
+    """
+
+    def __init__(self, engine: AsyncEngine, timeout: float) -> None:
+        pool = cast("QueuePool", engine.pool)
+        # SQLAlchemy shows what a pool may have beyond its size nowhere else.
+        self._places = asyncio.Semaphore(pool.size() + pool._max_overflow)  # noqa: SLF001
+        self._timeout = timeout
+
+    async def __aenter__(self) -> None:
+        if not self._places.locked():
+            await self._places.acquire()
+            return
+        try:
+            async with asyncio.timeout(self._timeout):
+                await self._places.acquire()
+        except TimeoutError:
+            raise Unavailable("Every database connection is in use.") from None
+
+    async def __aexit__(self, *_: object) -> None:
+        self._places.release()
+
+
+def _see_unchanged(session: ReadSession) -> None:
+    if session.new or session.dirty or session.deleted:
+        # Nothing would flush it: it would be lost without a word.
+        raise exc.InvalidRequestError("A read session can't write: take a transaction")
+
+
 class Database:
     """The engines and session factories of one process.
 
@@ -100,6 +132,10 @@ class Database:
         self.replica_engine = driver.replica_engine(settings)
         self.probe_engine = driver.probe_engine(settings)
         self._replica_missed_until = 0.0
+        self._lines = {
+            name: _Line(engine, settings.database_pool_timeout)
+            for name, engine in self.engines.items()
+        }
         # Rows stay readable once the transaction is over (the response is made from them), and
         # only an explicit flush sends SQL.
         self.write_sessions = async_sessionmaker(
@@ -152,7 +188,11 @@ class Database:
             AppError: what the database refused, or that it can't answer, in words for a client.
         """
         with translated():
-            async with self._limit(limited=limited), self.write_sessions.begin() as session:
+            async with (
+                self._limit(limited=limited),
+                self._lines["write"],
+                self.write_sessions.begin() as session,
+            ):
                 yield session
 
     @asynccontextmanager
@@ -170,14 +210,15 @@ class Database:
         """
         with translated():
             async with self._limit(limited=limited):
-                on_replica = None if fresh else await self._on_replica()
-                async with on_replica or self.read_sessions() as session:
+                if self.replica_engine is not None and not fresh:
+                    async with self._replica_session(self.replica_engine) as replica:
+                        if replica is not None:
+                            yield replica
+                            _see_unchanged(replica)
+                            return
+                async with self._lines["read"], self.read_sessions() as session:
                     yield session
-                    if session.new or session.dirty or session.deleted:
-                        # Nothing would flush it: it would be lost without a word.
-                        raise exc.InvalidRequestError(
-                            "A read session can't write: take a transaction"
-                        )
+                    _see_unchanged(session)
 
     async def retrying(
         self, work: Callable[[WriteSession], Awaitable[T]], *, attempts: int = 5
@@ -203,24 +244,26 @@ class Database:
     def _limit(self, *, limited: bool) -> AbstractAsyncContextManager[None]:
         return _time_limit(self._settings.database_session_timeout if limited else None)
 
-    async def _on_replica(self) -> ReadSession | None:
-        """Give a session of the replica; none if there is none, or none that answers."""
-        if self.replica_engine is None or time.monotonic() < self._replica_missed_until:
-            return None
-        session = self.read_sessions(bind=self.replica_engine)
-        try:
-            async with asyncio.timeout(REPLICA_TIMEOUT):
-                _ = await session.connection()  # now: a session can't change its database later
-        except asyncio.CancelledError:
-            await session.close()
-            raise
-        except (AppError, exc.SQLAlchemyError, OSError, TimeoutError) as error:
-            await session.close()
-            self._replica_missed_until = time.monotonic() + REPLICA_RETRY
-            logger.warning(
-                "The replica gives no connection: reads go to the primary for %d s (%s)",
-                REPLICA_RETRY,
-                str(error) or "it does not answer",
-            )
-            return None
-        return session
+    @asynccontextmanager
+    async def _replica_session(self, engine: AsyncEngine) -> AsyncIterator[ReadSession | None]:
+        """Open a session of the replica; none if it does not answer."""
+        if time.monotonic() < self._replica_missed_until:
+            yield None
+            return
+        async with self._lines["replica"], self.read_sessions(bind=engine) as session:
+            try:
+                async with asyncio.timeout(REPLICA_TIMEOUT):
+                    _ = await session.connection()  # now: a session can't change its database later
+            except (AppError, exc.SQLAlchemyError, OSError, TimeoutError) as error:
+                self._replica_missed_until = time.monotonic() + REPLICA_RETRY
+                logger.warning(
+                    "The replica gives no connection: reads go to the primary for %d s (%s)",
+                    REPLICA_RETRY,
+                    str(error) or "it does not answer",
+                )
+                missed = True
+            else:
+                missed = False
+                yield session
+        if missed:
+            yield None

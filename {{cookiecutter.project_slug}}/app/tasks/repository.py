@@ -18,7 +18,7 @@ from sqlalchemy import (
     select,
     update,
 )
-from sqlalchemy.orm import joinedload, selectinload
+from sqlalchemy.orm import contains_eager, selectinload
 from sqlalchemy.orm.attributes import set_committed_value
 from sqlalchemy.sql.dml import ReturningUpdate
 
@@ -41,7 +41,14 @@ LIVE = Task.deleted_at.is_(None)  # the one place that hides deleted tasks
 THIS_TASK = (Task.id == bindparam("task_id"), LIVE)
 
 # In one statement: a task at one version with the tags of another would be a state that never was.
-GET = select(Task).where(*THIS_TASK).options(joinedload(Task.tags))
+# By outer joins in a row: joinedload nests them, and SQLite then reads every tag of every task.
+GET = (
+    select(Task)
+    .outerjoin(task_tags, task_tags.c.task_id == Task.id)
+    .outerjoin(Tag, Tag.id == task_tags.c.tag_id)
+    .where(*THIS_TASK)
+    .options(contains_eager(Task.tags))
+)
 EXISTS = select(Task.id).where(*THIS_TASK)
 COMMENTS = select(Comment).join(Comment.task).where(*THIS_TASK)
 COMMENT_ORDER = Order("created_at", Comment.created_at, Comment.id)
