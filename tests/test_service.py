@@ -211,7 +211,8 @@ IMPORTS = {
     """,
     "repository": """
         from functools import cache
-        from sqlalchemy import Select, insert, select
+        from typing import Any
+        from sqlalchemy import Row, Select, insert, select
         from app import pagination
         from app.db.engine import WriteSession
         from app.db.repository import Repository
@@ -226,7 +227,6 @@ IMPORTS = {
         from app.db.session import ReadSessionDep, SessionDep
         from app.errors import problems
         from app.pagination import Page
-        from app.projects.models import Project
         from app.projects.repository import ProjectReader, ProjectRepository
         from app.projects.schemas import ProjectCreate, ProjectPublic
         from app.routing import Router

@@ -10,7 +10,7 @@ from uvicorn.config import LOGGING_CONFIG
 from app.server import Protocol, Supervisor
 from app.settings import load_settings
 
-APP = "app.main:create_app"
+APP = "app.main:create_process_app"
 
 CLEANUP = 3
 """Seconds of the time to end that are left for closing what is open."""

@@ -132,7 +132,6 @@ def install(app: FastAPI, *, max_body_size: int) -> None:
     app.exception_handler(AppError)(_app_error)
     app.exception_handler(HTTPException)(_http_exception)
     app.exception_handler(RequestValidationError)(_validation_error)
-    app.add_middleware(RequestBodyLimitMiddleware, max_body_size=max_body_size)
     app.add_middleware(OversizeMiddleware, max_body_size=max_body_size)
     app.add_middleware(UnhandledErrorMiddleware)
     openapi = app.openapi
@@ -225,29 +224,37 @@ def _short(text: str) -> str:
 class OversizeMiddleware:
     """Refuses requests that say themselves that they are too large, before anything is read.
 
-    A body that doesn't say its size is cut off by Starlette's ``RequestBodyLimitMiddleware``.
+    A body that does not say its size is cut off by Starlette's ``RequestBodyLimitMiddleware``.
     """
 
     def __init__(self, app: ASGIApp, max_body_size: int) -> None:
         """Wrap ``app``; ``max_body_size`` is in bytes."""
         self.app = app
+        self.cut_off = RequestBodyLimitMiddleware(app, max_body_size)
         self.max_body_size = max_body_size
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass the request on if it is small enough."""
-        if scope["type"] == "http" and (status := self._oversize(scope["headers"])):
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        size, length = 0, None
+        for name, value in scope["headers"]:
+            size += len(name) + len(value)
+            if name == b"content-length":
+                length = value
+        status = None
+        if length is not None and self._too_long(length):
+            status = HTTPStatus.REQUEST_ENTITY_TOO_LARGE
+        elif size > MAX_HEADERS:
+            status = HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE
+        if status is not None:
             response = _response(scope["path"], status, "The request is too large.")
             await response(scope, receive, send)
+        elif length is None and scope["method"] not in {"GET", "HEAD"}:
+            await self.cut_off(scope, receive, send)
         else:
             await self.app(scope, receive, send)
-
-    def _oversize(self, headers: Sequence[tuple[bytes, bytes]]) -> HTTPStatus | None:
-        size = 0
-        for name, value in headers:
-            size += len(name) + len(value)
-            if name == b"content-length" and self._too_long(value):
-                return HTTPStatus.REQUEST_ENTITY_TOO_LARGE
-        return HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE if size > MAX_HEADERS else None
 
     def _too_long(self, length: bytes) -> bool:
         # What is no number at all is for the server to refuse.

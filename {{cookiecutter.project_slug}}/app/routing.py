@@ -11,6 +11,8 @@ from fastapi.routing import APIRoute
 
 Hook = Callable[[Response], Awaitable[None]]
 
+_HOOKS = "app.before_commit"
+
 
 class StrictRequest(Request):
     """A request whose JSON means the same to everybody who reads it (RFC 8259)."""
@@ -34,10 +36,10 @@ class Route(APIRoute):
         handler = super().get_route_handler()
 
         async def handle(request: Request) -> Response:
-            _check_query(request)
+            if request.scope["query_string"]:
+                _check_query(request)
             response = await handler(StrictRequest(request.scope, request.receive))
-            hooks: list[Hook] = getattr(request.state, "before_commit", [])
-            for hook in hooks:
+            for hook in request.scope.get(_HOOKS, ()):
                 await hook(response)
             return response
 
@@ -54,9 +56,7 @@ class Router(APIRouter):
 
 def before_commit(request: Request, hook: Hook) -> None:
     """Have ``hook`` called with the answer once it is made, before the transaction is over."""
-    if not hasattr(request.state, "before_commit"):
-        request.state.before_commit = []
-    request.state.before_commit.append(hook)
+    request.scope.setdefault(_HOOKS, []).append(hook)
 
 
 def _check_query(request: Request) -> None:

@@ -360,7 +360,11 @@ def head(line: str, *headers: str) -> bytes:
 
 async def test_what_only_a_socket_can_carry(live_url: str, shared_app: FastAPI) -> None:
     long = "x" * 100_000
-    readers = [found.path for found in operations(shared_app) if found.media_type == JSON]
+    readers = [
+        found.path
+        for found in operations(shared_app)
+        if (found.method, found.media_type) == ("POST", JSON) and "{" not in found.path
+    ]
     read = f"POST {next(iter(readers), '/nothing')} HTTP/1.1", "content-type: application/json"
     post = "POST /health/live HTTP/1.1", "content-type: application/json"
     cases: list[tuple[str, set[int], list[bytes]]] = [

@@ -132,6 +132,8 @@ class Database:
         self.replica_engine = driver.replica_engine(settings)
         self.probe_engine = driver.probe_engine(settings)
         self._replica_missed_until = 0.0
+        # The engine whose sessions end without a word to the database: no need to wait for them.
+        self._silent_engine = self.read_engine if driver.reads_end_silently(settings) else None
         self._lines = {
             name: _Line(engine, settings.database_pool_timeout)
             for name, engine in self.engines.items()
@@ -188,12 +190,13 @@ class Database:
             AppError: what the database refused, or that it can't answer, in words for a client.
         """
         with translated():
-            async with (
-                self._limit(limited=limited),
-                self._lines["write"],
-                self.write_sessions.begin() as session,
-            ):
-                yield session
+            async with self._limit(limited=limited), self._lines["write"]:
+                session = self.write_sessions()
+                try:
+                    yield session
+                    await session.commit()
+                finally:
+                    await session.close()  # rolls back what was not committed
 
     @asynccontextmanager
     async def reading(
@@ -216,9 +219,16 @@ class Database:
                             yield replica
                             _see_unchanged(replica)
                             return
-                async with self._lines["read"], self.read_sessions() as session:
-                    yield session
-                    _see_unchanged(session)
+                async with self._lines["read"]:
+                    session = self.read_sessions()
+                    try:
+                        yield session
+                        _see_unchanged(session)
+                    finally:
+                        if session.bind is self._silent_engine:
+                            session.sync_session.close()
+                        else:
+                            await session.close()
 
     async def retrying(
         self, work: Callable[[WriteSession], Awaitable[T]], *, attempts: int = 5

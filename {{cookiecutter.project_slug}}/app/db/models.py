@@ -1,10 +1,10 @@
 """The declarative base, its naming convention, and the columns that models share."""
 
 from datetime import UTC, datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any, ClassVar
 from uuid import UUID
 
-from sqlalchemy import DateTime, Dialect, MetaData, String
+from sqlalchemy import DateTime, Dialect, MetaData, String, Table
 from sqlalchemy.engine.default import DefaultExecutionContext
 from sqlalchemy.orm import DeclarativeBase, Mapped, declared_attr, mapped_column
 from sqlalchemy.types import TypeDecorator
@@ -45,6 +45,9 @@ def now() -> datetime:
 
 class Base(DeclarativeBase):
     """Base of every model."""
+
+    if TYPE_CHECKING:
+        __table__: ClassVar[Table]
 
     # Names that don't depend on the database: migrations and error messages rely on them.
     metadata = MetaData(

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, TypeVar
 
-from sqlalchemy import Select, func, select
+from sqlalchemy import Executable, Row, Select, func, select
 from sqlalchemy.sql.selectable import TypedReturnsRows
 
 from app.db.engine import ReadSession
@@ -39,6 +39,10 @@ class Repository:
         if row is None:
             raise NotFound(f"There is no such {self.model.__name__.lower()}.")
         return row
+
+    async def row(self, statement: Executable, parameters: Mapping[str, Any]) -> Row[Any]:
+        """Give the one row that ``statement`` writes, as columns: for who needs no entity."""
+        return (await self.session.execute(statement, parameters)).one()
 
     async def all(
         self, statement: TypedReturnsRows[T], parameters: Mapping[str, Any] | None = None

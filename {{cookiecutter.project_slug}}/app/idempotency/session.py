@@ -17,7 +17,7 @@ from fastapi import Depends, FastAPI, Header, Request, Response
 from sqlalchemy.exc import SQLAlchemyError
 
 from app.db.engine import Database, WriteSession
-from app.db.session import get_database
+from app.db.session import entered, get_database, write_session
 from app.errors import AppError, Conflict, FieldError, Unprocessable
 from app.idempotency.models import IdempotencyKey
 from app.idempotency.repository import KeptAnswers, sweep
@@ -90,27 +90,32 @@ async def idempotent_session(
             "same key, the request is carried out once, and gets the first answer again.",
         ),
     ] = None,
-) -> AsyncIterator[WriteSession]:
+) -> WriteSession:
     """Open the one transaction of a request, with its answer kept if it carries a key.
 
     Raises:
         StillRunning: a request of this key has not been answered yet.
         Unprocessable: the key was used for another request.
     """
-    database = get_database(request)
     if idempotency_key is None:
-        async with database.transaction() as session:
-            yield session
-        return
+        return await write_session(request)
+    return await entered(request, _once(request, idempotency_key.strip('"')))
+
+
+IdempotentSessionDep = Annotated[WriteSession, Depends(idempotent_session)]
+"""A ``SessionDep`` for POST routes that may be repeated. Not where the answer holds a secret."""
+
+
+@asynccontextmanager
+async def _once(request: Request, key: str) -> AsyncIterator[WriteSession]:
     caller: str = getattr(request.state, "caller", "")
-    key = idempotency_key.strip('"')
     running: set[tuple[str, str]] = request.app.state.running_keys
     # Asked here first, so that those who knock again hold no connection meanwhile.
     if (caller, key) in running:
         raise StillRunning("A request with this Idempotency-Key is still running.")
     running.add((caller, key))
     try:
-        async with database.transaction() as session:
+        async with get_database(request).transaction() as session:
             kept = KeptAnswers(session)
             if not await kept.claim(caller, key):
                 raise StillRunning("A request with this Idempotency-Key is still running.")
@@ -137,10 +142,6 @@ async def idempotent_session(
             yield session
     finally:
         running.discard((caller, key))
-
-
-IdempotentSessionDep = Annotated[WriteSession, Depends(idempotent_session, scope="function")]
-"""A ``SessionDep`` for POST routes that may be repeated. Not where the answer holds a secret."""
 
 
 async def _fingerprint(request: Request) -> bytes:

@@ -5,7 +5,7 @@ from functools import cache
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Select, bindparam, insert, select, update
+from sqlalchemy import Row, Select, bindparam, insert, select, update
 
 from app import pagination
 from app.db.engine import WriteSession
@@ -18,7 +18,8 @@ from app.schemas import PageQuery
 
 GET = select(Item).where(Item.id == bindparam("item_id"))
 ORDER = Order("created_at", Item.created_at, Item.id)
-INSERT = (
+INSERT = insert(Item.__table__).returning(Item.__table__)
+INSERT_ALL = (
     insert(Item)
     .returning(Item, sort_by_parameter_order=True)
     .execution_options(render_nulls=True)  # rows with a null go with the others, in one statement
@@ -63,9 +64,13 @@ class ItemRepository(ItemReader):
         """Work in the transaction of ``session``."""
         super().__init__(session)
 
-    async def create(self, items: Sequence[ItemCreate]) -> Sequence[Item]:
+    async def create(self, item: ItemCreate) -> Row[Any]:
+        """Write a new item; give it as columns: an answer needs no entity."""
+        return await self.row(INSERT, item.model_dump())
+
+    async def create_all(self, items: Sequence[ItemCreate]) -> Sequence[Item]:
         """Write new items, in one statement."""
-        rows = await self.session.scalars(INSERT, [item.model_dump() for item in items])
+        rows = await self.session.scalars(INSERT_ALL, [item.model_dump() for item in items])
         return rows.all()
 
     async def update(self, item_id: UUID, changes: dict[str, Any]) -> Item:

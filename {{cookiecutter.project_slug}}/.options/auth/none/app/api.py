@@ -13,7 +13,7 @@ PUBLIC: tuple[APIRouter, ...] = (tasks,)
 
 def mount(app: FastAPI) -> None:
     """Mount every router: each feature is one name above."""
-    app.include_router(health.router)
     # Straight on the app: each level of nested routers costs every request.
     for router in PUBLIC:
         app.include_router(router, prefix=PREFIX, responses=problems(*COMMON))
+    app.include_router(health.router)  # last, for they are asked in turn

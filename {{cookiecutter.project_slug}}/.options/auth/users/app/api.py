@@ -17,7 +17,6 @@ CLOSED: tuple[APIRouter, ...] = (tasks, me, keys, admin)
 
 def mount(app: FastAPI) -> None:
     """Mount every router: each feature is one name above."""
-    app.include_router(health.router)
     # Straight on the app: each level of nested routers costs every request.
     for router in PUBLIC:
         app.include_router(router, prefix=PREFIX, responses=problems(*COMMON))
@@ -28,3 +27,4 @@ def mount(app: FastAPI) -> None:
             dependencies=[Depends(authorise, scope="function")],
             responses=problems(401, 403, *COMMON),
         )
+    app.include_router(health.router)  # last, for they are asked in turn

@@ -40,6 +40,7 @@ __all__ = [
     "parse_url",
     "probe_engine",
     "read_engine",
+    "reads_end_silently",
     "replica_engine",
     "translate",
     "try_lock",
@@ -155,6 +156,11 @@ def read_engine(settings: DriverSettings) -> AsyncEngine:
     An engine of its own, for switching the isolation level of a shared one costs a statement.
     """
     return _read_engine(settings, settings.database_url)
+
+
+def reads_end_silently(settings: DriverSettings) -> bool:
+    """Tell whether nothing is sent when a read is over: no ROLLBACK, no connection is closed."""
+    return settings.database_pooler is None and settings.database_max_overflow == 0
 
 
 def replica_engine(settings: DriverSettings) -> AsyncEngine | None:

@@ -55,6 +55,7 @@ __all__ = [
     "parse_url",
     "probe_engine",
     "read_engine",
+    "reads_end_silently",
     "replica_engine",
     "translate",
     "try_lock",
@@ -171,6 +172,11 @@ def migration_engine(settings: DriverSettings) -> AsyncEngine:
     )
     _begin_immediate(engine)
     return engine
+
+
+def reads_end_silently(settings: DriverSettings) -> bool:
+    """Tell whether nothing is sent when a read is over: no ROLLBACK, no connection is closed."""
+    return True
 
 
 def replica_engine(settings: DriverSettings) -> AsyncEngine | None:
