@@ -21,6 +21,10 @@ dev database="sqlite": (render database)
 test *arguments:
     uv run pytest {{ arguments }}
 
+# The faults of tests/reliability, many more times each: hours, not minutes
+soak rounds="500":
+    uv run pytest tests/reliability --timeout 0 --rounds {{ rounds }}
+
 # Measure the service beside raw drivers, with arguments such as `--quick` or `--only service=flat`
 bench *arguments:
     uv run python -m benchmarks {{ arguments }}

@@ -49,6 +49,7 @@ def _log_config(level: str) -> dict[str, Any]:
     config: dict[str, Any] = deepcopy(LOGGING_CONFIG)
     config["loggers"]["uvicorn"]["level"] = level
     config["loggers"]["app"] = {"handlers": ["default"], "level": level, "propagate": False}
+    config["loggers"]["python_multipart"] = {"level": "ERROR"}  # it warns of each client's mistake
     return config
 
 

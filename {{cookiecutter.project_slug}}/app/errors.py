@@ -158,7 +158,7 @@ def _response(
         title=status.phrase,
         status=status,
         detail=detail,
-        instance=quote(_short(path)),
+        instance=_shown(path),
         errors=list(errors) or None,
     )
     return Response(
@@ -206,6 +206,10 @@ async def _validation_error(request: Request, error: RequestValidationError) -> 
     ]
     detail = "The request can't be read." if len(found) == 1 else f"{len(found)} errors."
     return _response(request.url.path, HTTPStatus.UNPROCESSABLE_ENTITY, detail, errors)
+
+
+def _shown(path: str) -> str:
+    return quote(_short(path))
 
 
 def _message(item: Mapping[str, Any]) -> str:
@@ -291,7 +295,7 @@ class UnhandledErrorMiddleware:
                 raise
             # The server ends, and this was still running when its time was up. With the answer
             # given, it is over: the server would take the error for one of ours.
-            logger.warning("Ended while it ran: %s %s", scope["method"], _short(scope["path"]))
+            logger.warning("Ended while it ran: %s %s", scope["method"], _shown(scope["path"]))
             response = _response(
                 scope["path"],
                 HTTPStatus.SERVICE_UNAVAILABLE,
@@ -302,7 +306,7 @@ class UnhandledErrorMiddleware:
         except Exception:
             if started:  # half an answer is out: only a cut connection tells the client so
                 raise
-            logger.exception("Unhandled error in %s %s", scope["method"], _short(scope["path"]))
+            logger.exception("Unhandled error in %s %s", scope["method"], _shown(scope["path"]))
             response = _response(
                 scope["path"],
                 HTTPStatus.INTERNAL_SERVER_ERROR,

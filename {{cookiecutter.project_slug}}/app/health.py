@@ -12,9 +12,9 @@ from sqlalchemy.exc import DBAPIError
 
 from app import project
 from app.db import driver
-from app.db.engine import translated
+from app.db.engine import Database, Translated
 from app.db.session import get_database
-from app.errors import Unavailable, problems
+from app.errors import AppError, Unavailable, problems
 from app.routing import Router
 
 READY_TIMEOUT = 1.0
@@ -42,23 +42,36 @@ async def live() -> Health:
 @router.get("/ready", responses=problems(503))
 async def ready(request: Request) -> Health:
     """Tell that requests can be served: the database answers, takes writes, and is at head."""
-    # By a connection of its own: a busy service is not one that should get no requests.
-    engine = get_database(request).probe_engine
+    state = request.app.state
+    # All who ask at the same time are told the same: asking takes a connection of its own.
+    if getattr(state, "probe", None) is None or state.probe.done():
+        state.probe = asyncio.create_task(_unready(get_database(request), state.schema_heads))
+    reason: str | None = await asyncio.shield(state.probe)
+    if reason is not None:
+        raise Unavailable(reason)
+    return Health()
+
+
+async def _unready(database: Database, heads: set[str]) -> str | None:
+    """Tell why no requests can be served, if none can."""
     try:
+        # Not from the pools: a busy service is not one that should get no requests.
         async with asyncio.timeout(READY_TIMEOUT):
-            with translated():
-                async with engine.connect() as connection:
+            with Translated():
+                async with database.probe_engine.connect() as connection:
                     if not await driver.is_writable(connection):
-                        raise Unavailable("The database is read-only.")
+                        return "The database is read-only."
                     revisions = await connection.scalars(REVISIONS)
                     found = set(revisions.all())
     except TimeoutError:
-        raise Unavailable("The database does not answer.") from None
+        return "The database does not answer."
+    except AppError as error:
+        return error.detail
     except DBAPIError:  # no such table
         found = set()
-    if found != request.app.state.schema_heads:
-        raise Unavailable("The database schema is not at head: run `alembic upgrade head`.")
-    return Health()
+    if found != heads:
+        return "The database schema is not at head: run `alembic upgrade head`."
+    return None
 
 
 def schema_heads(versions: Path = VERSIONS) -> set[str]:

@@ -10,7 +10,7 @@ from uvicorn.supervisors import Multiprocess
 from app.errors import MEDIA_TYPE, Problem
 
 MAX_HEAD = 64 * 1024
-"""Bytes that may come before the body: the server would keep any number of them in memory."""
+"""Bytes that may come before a body, or behind it: the server would keep any number of them."""
 
 LINGER = 0.5
 """Seconds for which a connection is still listened to before the server ends it."""
@@ -21,31 +21,33 @@ class Protocol(HttpToolsProtocol):
 
     ending = False
     refused = False
-    in_head = True
-    head_size = 0
+    unread = 0
 
     def data_received(self, data: bytes) -> None:
-        """Parse what came; refuse it if it goes on and on and makes no request."""
+        """Parse what came; refuse what goes on and on and is neither a request nor a body."""
         if self.refused:
             return  # forgotten: closed with something unread, the connection would be reset
-        self.head_size = self.head_size + len(data) if self.in_head else 0
-        super().data_received(data)
-        # One that ended or began within this data has set the count back.
-        if self.in_head and self.head_size > MAX_HEAD and not self.transport.is_closing():
+        self.unread += len(data)
+        super().data_received(data)  # sets it back for all that leads on
+        if self.unread > MAX_HEAD and not self.transport.is_closing():
             status = HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE
             self._refuse(status, "The URL and the headers are too large.")
 
     def on_headers_complete(self) -> None:
         """Start the request; if the server is about to end, it is this connection's last."""
-        self.in_head = False
+        self.unread = 0
         super().on_headers_complete()
         if self.ending:
             self.cycle.keep_alive = False
 
+    def on_body(self, body: bytes) -> None:
+        """Pass on a part of the body."""
+        self.unread = 0
+        super().on_body(body)
+
     def on_message_complete(self) -> None:
-        """Await the head of the next request."""
-        self.in_head = True
-        self.head_size = 0
+        """Await the next request."""
+        self.unread = 0
         super().on_message_complete()
 
     def shutdown(self) -> None:
@@ -80,12 +82,12 @@ class Supervisor(Multiprocess):
     """Runs the workers, and ends them as one."""
 
     def terminate_all(self) -> None:
-        """Take no new connection, then let the workers end.
+        """Let the workers end, and take no new connection.
 
         With the socket still open, clients would wait in its queue, for nobody.
         """
+        super().terminate_all()
         for each in self.sockets:
             with suppress(OSError):  # not every system can
                 each.shutdown(socket.SHUT_RDWR)  # for all who share it
             each.close()
-        super().terminate_all()

@@ -9,6 +9,7 @@ from alembic.script import ScriptDirectory
 from fastapi import FastAPI
 from httpx2 import AsyncClient
 from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app import health
 from app.db import driver
@@ -77,6 +78,25 @@ async def test_not_ready_while_the_database_takes_no_writes(
         response = await live.get("/health/ready")
         assert problem(response, 503)["detail"] == "The database is read-only."
     assert (await live.get("/health/ready")).status_code == 200
+
+
+async def test_those_who_ask_at_once_are_told_the_same(
+    live: AsyncClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = 0
+    is_writable = driver.is_writable
+
+    async def counted(connection: AsyncConnection) -> bool:
+        nonlocal asked
+        asked += 1
+        return await is_writable(connection)
+
+    monkeypatch.setattr(driver, "is_writable", counted)
+    answers = await asyncio.gather(*(live.get("/health/ready") for _ in range(50)))
+    assert {answer.status_code for answer in answers} == {200}
+    assert asked == 1  # anybody may ask, and each question takes a connection
+    assert (await live.get("/health/ready")).status_code == 200
+    assert asked == 2
 
 
 async def test_ready_while_every_connection_is_in_use(live_app: FastAPI, live: AsyncClient) -> None:

@@ -81,6 +81,12 @@ async def test_an_answer_is_for_who_has_asked(things_app: FastAPI, things: Async
     assert "idempotent-replayed" not in first.headers
 
 
+async def test_one_key_is_enough(things: AsyncClient) -> None:
+    headers = [("Idempotency-Key", "a"), ("Idempotency-Key", "b")]
+    (error,) = problem(await things.post(ONCE, json={"id": 1}, headers=headers), 422)["errors"]
+    assert error["field"] == "header.Idempotency-Key"
+
+
 async def test_one_that_is_still_running(live_app: FastAPI, live: AsyncClient) -> None:
     await add_things(live_app)
     answers = await asyncio.gather(*(send(live, "a key") for _ in range(20)))

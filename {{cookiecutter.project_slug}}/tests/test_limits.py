@@ -3,12 +3,14 @@
 import asyncio
 import time
 from contextlib import AsyncExitStack
+from functools import partial
 
 import pytest
 from fastapi import FastAPI
 from httpx2 import AsyncClient
 from sqlalchemy import event, text
 
+from app.db import driver
 from app.db.engine import Database, WriteSession
 from app.errors import AppError, Contended, Unavailable
 from app.main import create_app
@@ -153,3 +155,41 @@ async def test_the_end_does_not_wait_for_a_database_that_is_gone(
         await asyncio.wait_for(database.close(), 5)
     assert "does not answer" in caplog.text
     await dispose()
+
+
+async def test_a_replica_is_read_from_and_done_without_while_it_is_away(
+    live_url: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    # The same database stands for its replica: what is shown is which of two engines is asked.
+    monkeypatch.setattr(driver, "replica_engine", driver.read_engine)
+    monkeypatch.setattr("app.db.engine.REPLICA_RETRY", 0.1)
+    database = Database(settings_for(live_url))
+    asked: list[str] = []
+    away = False
+
+    def ask(name: str, *_: object) -> None:
+        asked.append(name)
+        if away and name == "replica":
+            raise Unavailable("Away.")
+
+    for name, engine in database.engines.items():
+        event.listen(engine.sync_engine, "checkout", partial(ask, name))
+
+    async def read(*, fresh: bool = False) -> None:
+        async with database.reading(fresh=fresh) as session:
+            assert await session.scalar(text("SELECT 1")) == 1
+
+    await read()
+    await read(fresh=True)
+    assert asked == ["replica", "read"]
+    away = True
+    await asyncio.gather(*(read() for _ in range(20)))
+    assert asked.count("read") == 21
+    assert caplog.text.count("reads go to the primary") == 1
+    away = False
+    asked.clear()
+    while "replica" not in asked:  # it is asked again by and by
+        await read()
+        await asyncio.sleep(0.02)
+    assert checked_out(database) == 0
+    await database.close()

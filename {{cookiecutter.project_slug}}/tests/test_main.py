@@ -1,6 +1,7 @@
 """The service as a process: it starts, answers, and ends when it is told to."""
 
 import asyncio
+import gc
 import re
 import signal
 import sys
@@ -9,6 +10,7 @@ import pytest
 from httpx2 import AsyncClient
 
 from app import project
+from app.main import create_process_app
 from tests.conftest import environment_for
 
 
@@ -36,3 +38,17 @@ async def test_the_service_serves_and_ends(live_url: str) -> None:
         assert await process.wait() == -signal.SIGTERM  # uvicorn ends by what it was told
     assert "Application shutdown complete" in log
     assert "GET /health" not in log  # the access log is for development
+
+
+def test_a_process_of_its_own_looks_for_garbage_less_often(
+    template: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in environment_for(template).items():
+        monkeypatch.setenv(name, value)
+    thresholds = gc.get_threshold()
+    try:
+        assert create_process_app().routes
+        assert gc.get_freeze_count() > 0
+    finally:
+        gc.unfreeze()
+        gc.set_threshold(*thresholds)

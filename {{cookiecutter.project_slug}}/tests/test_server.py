@@ -144,6 +144,14 @@ async def test_a_body_is_no_head(served: Served, size: int) -> None:
         assert (answer.status, answer.json()) == (200, size)
 
 
+async def test_what_comes_behind_a_body_has_a_bound_too(served: Served) -> None:
+    connection = await served.connect()
+    head = b"POST /echo HTTP/1.1\r\nhost: test\r\ntransfer-encoding: chunked\r\n\r\n"
+    await connection.send(head + b"3\r\nabc\r\n0\r\nx: " + b"x" * 10 * MAX_HEAD)
+    assert (await connection.answer()).status == 431
+    assert await connection.closed()
+
+
 async def test_what_is_no_http_is_refused(served: Served) -> None:
     connection = await served.connect()
     await connection.send(b"\x16\x03\x01 hello\r\n\r\n")

@@ -237,6 +237,38 @@ async def test_a_read_session_begins_no_transaction(database: Database) -> None:
         assert (before, await session.scalar(count)) == (0, 1)
 
 
+async def test_a_read_session_stays_in_autocommit(database: Database) -> None:
+    for isolation in ("SERIALIZABLE", "READ UNCOMMITTED"):
+        with pytest.raises(InvalidRequestError, match="take a transaction"):
+            async with database.reading() as session:
+                _ = await session.connection(execution_options={"isolation_level": isolation})
+    assert checked_out(database) == 0
+
+
+@pytest.mark.parametrize("kind", ["transaction", "reading"])
+async def test_a_session_that_is_over_can_not_begin_anew(database: Database, kind: str) -> None:
+    async with getattr(database, kind)() as session:
+        await session.scalar(select(1))
+    with pytest.raises(InvalidRequestError, match="closed"):
+        await session.scalar(select(1))
+    assert checked_out(database) == 0
+
+
+async def test_an_error_beside_an_open_result_stays_what_it_is(database: Database) -> None:
+    async with database.transaction() as session:
+        await session.execute(insert(things), [{"id": number} for number in range(100)])
+
+    async def fail() -> None:
+        async with database.transaction() as session:
+            result = await session.stream(select(things.c.id))
+            assert await anext(result.scalars()) == 0
+            raise Conflict("Enough.")
+
+    with pytest.raises(Conflict, match="Enough"):
+        await fail()
+    assert checked_out(database) == 0
+
+
 class Things(Repository):
     model = Base
 
@@ -247,6 +279,12 @@ async def test_a_repository_counts_what_a_statement_finds(database: Database) ->
         odd = select(things).where(things.c.id % 2 == bindparam("rest")).order_by(things.c.id)
         assert await Things(session).count(odd, {"rest": 1}) == 2
         assert await Things(session).count(odd.limit(2), {"rest": 0}) == 2
+
+
+async def test_a_repository_gives_what_it_writes_as_columns(database: Database) -> None:
+    async with database.transaction() as session:
+        row = await Things(session).row(insert(things).returning(things), {"id": 7})
+    assert (row.id, row.name) == (7, None)
 
 
 def test_what_reads_takes_either_session() -> None:

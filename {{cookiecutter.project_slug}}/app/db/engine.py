@@ -4,11 +4,12 @@ import asyncio
 import logging
 import random
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AbstractAsyncContextManager, AbstractContextManager, asynccontextmanager
+from types import TracebackType
 from typing import Any, NoReturn, TypeVar, cast
 
-from sqlalchemy import QueuePool, exc
+from sqlalchemy import QueuePool, event, exc
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
 from sqlalchemy.orm import Session
 from sqlalchemy.orm.exc import StaleDataError
@@ -54,35 +55,42 @@ class WriteSession(ReadSession):
     sync_session_class = Session
 
 
-@contextmanager
-def translated() -> Iterator[None]:
-    """Turn what the database raises into the error family, in this one place.
+class Translated(AbstractContextManager[None]):
+    """Turns what the database raises into the error family, in this one place.
 
     Raises:
         AppError: in the place of every database error that has a meaning for clients.
     """
-    try:
-        yield
-    except exc.TimeoutError as error:
-        raise Unavailable("Every database connection is in use.") from error
-    except StaleDataError as error:
-        raise Conflict("Somebody else changed this at the same time.") from error
-    except exc.DBAPIError as error:
-        if (known := driver.translate(error)) is None:
-            raise
-        raise known from error
+
+    def __exit__(self, _type: object, error: BaseException | None, _trace: object) -> None:
+        """Raise what the error means, if it means anything."""
+        match error:
+            case exc.TimeoutError():
+                raise Unavailable("Every database connection is in use.") from error
+            case StaleDataError():
+                raise Conflict("Somebody else changed this at the same time.") from error
+            case exc.DBAPIError():
+                if (known := driver.translate(error)) is not None:
+                    raise known from error
 
 
-@asynccontextmanager
-async def _time_limit(seconds: float | None) -> AsyncIterator[None]:
-    limit = asyncio.timeout(seconds or None)
-    try:
-        async with limit:
-            yield
-    except TimeoutError:
-        if limit.expired():
+class _TimeLimit(AbstractAsyncContextManager[None]):
+    def __init__(self, seconds: float | None) -> None:
+        self._timeout = asyncio.timeout(seconds or None)
+
+    async def __aenter__(self) -> None:
+        await self._timeout.__aenter__()
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        try:
+            await self._timeout.__aexit__(kind, error, trace)
+        except TimeoutError:  # its own: another one passes by
             raise Unavailable("The database does not answer in time.") from None
-        raise
 
 
 class _Line(AbstractAsyncContextManager[None]):
@@ -112,9 +120,16 @@ class _Line(AbstractAsyncContextManager[None]):
 
 
 def _see_unchanged(session: ReadSession) -> None:
-    if session.new or session.dirty or session.deleted:
+    if not session.sync_session._is_clean():  # noqa: SLF001 - new, dirty, deleted: in one, quickly
         # Nothing would flush it: it would be lost without a word.
         raise exc.InvalidRequestError("A read session can't write: take a transaction")
+
+
+def _stay_in_autocommit(_connection: object, options: dict[str, Any]) -> None:
+    if "isolation_level" in options:
+        raise exc.InvalidRequestError(
+            "A read session is in autocommit: for reads that must agree, take a transaction"
+        )
 
 
 class Database:
@@ -134,17 +149,28 @@ class Database:
         self._replica_missed_until = 0.0
         # The engine whose sessions end without a word to the database: no need to wait for them.
         self._silent_engine = self.read_engine if driver.reads_end_silently(settings) else None
+        event.listen(
+            self.read_engine.sync_engine, "set_connection_execution_options", _stay_in_autocommit
+        )
         self._lines = {
             name: _Line(engine, settings.database_pool_timeout)
             for name, engine in self.engines.items()
         }
-        # Rows stay readable once the transaction is over (the response is made from them), and
-        # only an explicit flush sends SQL.
+        # Rows stay readable once the transaction is over (the response is made from them), only an
+        # explicit flush sends SQL, and a session that is over can't begin anew, unseen.
         self.write_sessions = async_sessionmaker(
-            self.write_engine, class_=WriteSession, expire_on_commit=False, autoflush=False
+            self.write_engine,
+            class_=WriteSession,
+            expire_on_commit=False,
+            autoflush=False,
+            close_resets_only=False,
         )
         self.read_sessions = async_sessionmaker(
-            self.read_engine, class_=ReadSession, expire_on_commit=False, autoflush=False
+            self.read_engine,
+            class_=ReadSession,
+            expire_on_commit=False,
+            autoflush=False,
+            close_resets_only=False,
         )
 
     @property
@@ -189,7 +215,7 @@ class Database:
         Raises:
             AppError: what the database refused, or that it can't answer, in words for a client.
         """
-        with translated():
+        with Translated():
             async with self._limit(limited=limited), self._lines["write"]:
                 session = self.write_sessions()
                 try:
@@ -211,7 +237,7 @@ class Database:
         Raises:
             AppError: the database can't answer.
         """
-        with translated():
+        with Translated():
             async with self._limit(limited=limited):
                 if self.replica_engine is not None and not fresh:
                     async with self._replica_session(self.replica_engine) as replica:
@@ -221,11 +247,13 @@ class Database:
                             return
                 async with self._lines["read"]:
                     session = self.read_sessions()
+                    silent = False
                     try:
                         yield session
                         _see_unchanged(session)
+                        silent = session.bind is self._silent_engine
                     finally:
-                        if session.bind is self._silent_engine:
+                        if silent:
                             session.sync_session.close()
                         else:
                             await session.close()
@@ -252,28 +280,37 @@ class Database:
             return await work(session)
 
     def _limit(self, *, limited: bool) -> AbstractAsyncContextManager[None]:
-        return _time_limit(self._settings.database_session_timeout if limited else None)
+        return _TimeLimit(self._settings.database_session_timeout if limited else None)
 
     @asynccontextmanager
     async def _replica_session(self, engine: AsyncEngine) -> AsyncIterator[ReadSession | None]:
         """Open a session of the replica; none if it does not answer."""
-        if time.monotonic() < self._replica_missed_until:
+        if self._replica_is_missed():
             yield None
             return
         async with self._lines["replica"], self.read_sessions(bind=engine) as session:
-            try:
-                async with asyncio.timeout(REPLICA_TIMEOUT):
-                    _ = await session.connection()  # now: a session can't change its database later
-            except (AppError, exc.SQLAlchemyError, OSError, TimeoutError) as error:
-                self._replica_missed_until = time.monotonic() + REPLICA_RETRY
+            # Asked again: another one may have found out while this one stood in line.
+            if not self._replica_is_missed() and await self._reaches_replica(session):
+                yield session
+                return
+        yield None
+
+    def _replica_is_missed(self) -> bool:
+        return time.monotonic() < self._replica_missed_until
+
+    async def _reaches_replica(self, session: ReadSession) -> bool:
+        if self._replica_missed_until:  # one tries whether it is back, the others need not wait
+            self._replica_missed_until = time.monotonic() + REPLICA_RETRY
+        try:
+            async with asyncio.timeout(REPLICA_TIMEOUT):
+                _ = await session.connection()  # now: a session can't change its database later
+        except (AppError, exc.SQLAlchemyError, OSError, TimeoutError) as error:
+            if not self._replica_missed_until:  # once for each time that it goes away
                 logger.warning(
-                    "The replica gives no connection: reads go to the primary for %d s (%s)",
-                    REPLICA_RETRY,
+                    "The replica gives no connection: reads go to the primary (%s)",
                     str(error) or "it does not answer",
                 )
-                missed = True
-            else:
-                missed = False
-                yield session
-        if missed:
-            yield None
+            self._replica_missed_until = time.monotonic() + REPLICA_RETRY
+            return False
+        self._replica_missed_until = 0.0
+        return True

@@ -108,6 +108,11 @@ IdempotentSessionDep = Annotated[WriteSession, Depends(idempotent_session)]
 
 @asynccontextmanager
 async def _once(request: Request, key: str) -> AsyncIterator[WriteSession]:
+    if len(request.headers.getlist(_NAME)) > 1:
+        raise Unprocessable(
+            "There is more than one Idempotency-Key.",
+            errors=[FieldError(field=_FIELD, message="Sent more than once")],
+        )
     caller: str = getattr(request.state, "caller", "")
     running: set[tuple[str, str]] = request.app.state.running_keys
     # Asked here first, so that those who knock again hold no connection meanwhile.
@@ -129,12 +134,20 @@ async def _once(request: Request, key: str) -> AsyncIterator[WriteSession]:
                 raise _Replayed(found)
 
             async def keep(response: Response) -> None:
+                if getattr(request.state, "caller", "") != caller:
+                    raise RuntimeError("Ask who is calling before the session: on the router")
+                if not hasattr(response, "body"):
+                    raise RuntimeError("An answer that is streamed can't be kept")
                 await kept.keep(
                     caller=caller,
                     key=key,
                     fingerprint=fingerprint,
                     status=response.status_code,
-                    headers=dict(response.headers),
+                    headers={
+                        name: value
+                        for name, value in response.headers.items()
+                        if name != "set-cookie"  # a secret
+                    },
                     body=bytes(response.body),
                 )
 

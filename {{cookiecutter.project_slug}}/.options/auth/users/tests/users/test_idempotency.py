@@ -4,13 +4,14 @@ from collections.abc import AsyncIterator
 from itertools import count
 
 import pytest
-from fastapi import Depends, FastAPI
+from fastapi import Depends, FastAPI, Request, Response
 from httpx2 import AsyncClient
 
 from app.db.engine import Database
 from app.idempotency.session import IdempotentSessionDep
 from app.routing import Router
 from app.users.caller import CallerDep, authorise
+from tests.caller import headers as bearer_of
 from tests.conftest import calling, problem
 from tests.users.helpers import ADA, BOB, KEYS, Headers, add_key, add_user
 
@@ -69,3 +70,41 @@ async def test_an_answer_with_a_secret_is_not_kept(client: AsyncClient) -> None:
     body = {"name": "key", "scopes": ["read"]}
     answers = [await client.post(KEYS, json=body, headers=KEY) for _ in range(2)]
     assert answers[0].json()["key"] != answers[1].json()["key"]
+
+
+async def test_a_form_may_have_a_key_and_a_cookie_is_not_kept(
+    things_app: FastAPI, things: AsyncClient
+) -> None:
+    router = Router()
+
+    @router.post("/form")
+    async def form(request: Request, session: IdempotentSessionDep, response: Response) -> str:
+        response.set_cookie("secret", "x")
+        async with request.form() as sent:
+            return str(sent["name"])
+
+    routes = list(things_app.router.routes)
+    things_app.include_router(router)
+    for cookies in (1, 0):
+        answer = await things.post("/form", data={"name": "x"}, headers=KEY)
+        assert (answer.status_code, answer.json()) == (200, "x")
+        assert len(answer.headers.get_list("set-cookie")) == cookies
+    things_app.router.routes[:] = routes
+
+
+async def test_a_caller_who_is_asked_for_too_late_is_a_mistake_of_ours(
+    app: FastAPI, db: Database
+) -> None:
+    router = Router()
+
+    @router.post(ECHO)
+    async def echo(session: IdempotentSessionDep, caller: CallerDep) -> str:
+        return caller.user.email
+
+    routes = list(app.router.routes)
+    app.include_router(router)  # as if it were public: the session would come before the caller
+    headers = bearer_of(await add_user(db, ADA))
+    async with calling(app) as client:
+        problem(await client.post(ECHO, headers=headers | KEY), 500)
+        problem(await client.post(ECHO, headers=KEY), 401)
+    app.router.routes[:] = routes

@@ -126,7 +126,7 @@ class DriverSettings(BaseSettings):
     database_pool_timeout: Seconds = Field(default=3, gt=0)
     """Seconds to wait for a free connection before the answer is 503."""
     database_session_timeout: Seconds = Field(default=4.5, ge=0)
-    """Seconds that a request may take with the database in all, whatever it waits for; 0 for any.
+    """Seconds that a session may take in all, whatever it waits for; 0 for any.
 
     Then the answer is 503, also where a server that is frozen says nothing at all."""
     database_pool_recycle: int = Field(default=300, ge=-1)
@@ -239,7 +239,8 @@ async def warnings(connection: AsyncConnection, settings: Settings) -> Sequence[
     sizes = [settings.database_pool_size]
     if settings.database_read_url is None:  # else the reads' connections are the replica's
         sizes.append(settings.database_read_pool_size)
-    each = sum(sizes) + len(sizes) * settings.database_max_overflow
+    # One more asks whether the database is ready.
+    each = sum(sizes) + len(sizes) * settings.database_max_overflow + 1
     wanted = settings.workers * each
     found = []
     if wanted > allowed and not settings.database_pooler:

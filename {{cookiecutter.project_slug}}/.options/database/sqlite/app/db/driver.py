@@ -126,7 +126,7 @@ class DriverSettings(BaseSettings):
     database_pool_timeout: Seconds = Field(default=10, gt=0)
     """Seconds to wait for a free connection before the answer is 503."""
     database_session_timeout: Seconds = Field(default=15, ge=0)
-    """Seconds that a request may take with the database in all, whatever it waits for; 0 for any.
+    """Seconds that a session may take in all, whatever it waits for; 0 for any.
 
     Then the answer is 503, and a statement that runs away is ended."""
     database_busy_timeout: Seconds = Field(default=5, ge=0)
