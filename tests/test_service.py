@@ -85,7 +85,8 @@ def test_made_up_requests_find_nothing(
         service.run("uv", "run", "just", "fuzz", FUZZ_CASES, TMPDIR=str(service.path.parent))
     )
     cases = sum(int(count) for count in re.findall(r"(\d+) generated", done))
-    measured("Requests made up from the OpenAPI document", answers["database"], cases=cases)
+    label = {"sqlite": "SQLite", "postgresql": "PostgreSQL"}[answers["database"]]
+    measured("Requests made up from the OpenAPI document", label, cases=cases)
     assert cases >= 10_000
 
 

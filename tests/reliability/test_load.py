@@ -264,3 +264,47 @@ async def every_connection_is_free(service: Service, stage: Stage) -> None:
         for number in range(2 * POOL):
             group.create_task(one(number))
         await until(all_wait, "a statement on each connection", seconds=3)
+
+
+BAD_BODIES = {
+    "a NUL byte": b'{"title": "\\u0000"}',
+    "a lone surrogate": b'{"title": "\\ud800"}',
+    "no UTF-8": b'{"title": "\xff"}',
+    "a key twice": b'{"title": "a", "title": "b"}',
+    "5,000 digits": b'{"title": ' + b"9" * 5000 + b"}",
+    "1e400": b'{"title": 1e400}',
+    "10,000 deep": b'{"title": ' + b"[" * 10_000 + b"]" * 10_000 + b"}",
+    "a megabyte of text": b'{"title": "' + b"x" * 1_000_000 + b'"}',
+    "2 MB": b'{"title": "' + b"x" * 2_000_000 + b'"}',
+    "a thousand bad tasks": b'{"items": [' + b",".join([b'{"title": ""}'] * 1000) + b"]}",
+    "many unknown fields": b"{"
+    + b",".join(b'"f%d": 1' % number for number in range(50_000))
+    + b"}",
+}
+
+
+async def test_bad_input_takes_no_memory(stage: Stage, rounds: int, measured: Measured) -> None:
+    refused: Counter[int] = Counter()
+    async with stage.serving() as service:
+        with service.client() as client:
+            for number in range(200):
+                await read_or_write(client, number)
+        before = service.resident()
+        for _ in range(rounds):
+            for name, body in BAD_BODIES.items():
+                for path in ("/v1/tasks", "/v1/tasks/batch"):
+                    with service.client() as client:
+                        answer = await client.post(path, body)
+                    assert 400 <= answer.status < 500, (name, answer.body)
+                    assert len(answer.body) < 4096, name
+                    refused[answer.status] += 1
+        grown = service.resident() - before
+
+    measured(
+        "Bad input takes no memory",
+        stage.label,
+        refused=refused.total(),
+        memory=f"{before:.1f} MiB, then {grown:+.1f} MiB",
+    )
+    assert set(refused) == {413, 422}
+    assert grown <= 20

@@ -12,6 +12,9 @@ from starlette.datastructures import FormData
 
 Hook = Callable[[Response], Awaitable[None]]
 
+MAX_KEYS = 1000
+"""Keys that a JSON object may have: each one that nobody knows costs an error of its own."""
+
 _HOOKS = "app.before_commit"
 
 
@@ -75,6 +78,8 @@ def _check_query(request: Request) -> None:
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    if len(pairs) > MAX_KEYS:
+        raise json.JSONDecodeError("An object has too many keys", "", 0)
     found = dict(pairs)
     if len(found) < len(pairs):
         raise json.JSONDecodeError("An object names a key twice", "", 0)

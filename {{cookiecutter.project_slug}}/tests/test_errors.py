@@ -63,6 +63,12 @@ async def test_a_query_that_is_no_utf_8(things: AsyncClient, query: str) -> None
     problem(await things.get(f"/things/entries?{query}"), 422)
 
 
+async def test_an_object_with_too_many_keys(things: AsyncClient) -> None:
+    response = await things.post("/things", json={f"{number}": 1 for number in range(1001)})
+    (error,) = problem(response, 422)["errors"]
+    assert error["message"] == "Not JSON: An object has too many keys"
+
+
 async def test_a_key_that_is_named_twice(things: AsyncClient) -> None:
     headers = {"content-type": "application/json"}
     response = await things.post("/things", content=b'{"id": 1, "id": 2}', headers=headers)
