@@ -131,7 +131,7 @@ class PostgreSQL:
     async def connections(self, where: str = "true") -> int:
         """Count the service's connections, as the server sees them."""
         (row,) = await self.fetch(
-            "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()"  # noqa: S608
+            "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()"  # noqa: S608 - ours
             f" AND application_name <> 'test' AND ({where})"
         )
         return int(row[0])

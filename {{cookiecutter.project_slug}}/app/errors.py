@@ -242,11 +242,13 @@ class OversizeMiddleware:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        size, length = 0, None
+        size, length, in_parts = 0, None, scope["method"] not in {"GET", "HEAD"}
         for name, value in scope["headers"]:
             size += len(name) + len(value)
             if name == b"content-length":
                 length = value
+            elif name == b"transfer-encoding":
+                in_parts = True
         status = None
         if length is not None and self._too_long(length):
             status = HTTPStatus.REQUEST_ENTITY_TOO_LARGE
@@ -255,7 +257,7 @@ class OversizeMiddleware:
         if status is not None:
             response = _response(scope["path"], status, "The request is too large.")
             await response(scope, receive, send)
-        elif length is None and scope["method"] not in {"GET", "HEAD"}:
+        elif length is None and in_parts:
             await self.cut_off(scope, receive, send)
         else:
             await self.app(scope, receive, send)

@@ -5,10 +5,11 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
-from fastapi import FastAPI
+from fastapi import FastAPI, Request
 from httpx2 import ASGITransport, AsyncClient
 
 from app.errors import MAX_ECHO, MAX_ERRORS, UnhandledErrorMiddleware
+from app.routing import Router
 from tests.conftest import problem
 
 
@@ -28,8 +29,17 @@ async def test_every_method_of_a_path_is_named(things: AsyncClient) -> None:
     assert response.headers["allow"] == "GET, POST"
 
 
+@pytest.mark.parametrize("method", ["POST", "GET"])
 @pytest.mark.parametrize("declared", [True, False], ids=["by its length", "in parts"])
-async def test_a_body_that_is_too_large(things: AsyncClient, *, declared: bool) -> None:
+async def test_a_body_that_is_too_large(
+    things_app: FastAPI, things: AsyncClient, *, declared: bool, method: str
+) -> None:
+    router = Router()
+
+    @router.api_route("/read", methods=["GET", "POST"])
+    async def read(request: Request) -> int:
+        return len(await request.body())
+
     sent = 0
 
     async def parts() -> AsyncIterator[bytes]:
@@ -41,7 +51,10 @@ async def test_a_body_that_is_too_large(things: AsyncClient, *, declared: bool) 
     headers = {"content-type": "application/json"}
     if declared:
         headers["content-length"] = "1000000000"
-    problem(await things.post("/things", content=parts(), headers=headers), 413)
+    routes = list(things_app.router.routes)
+    things_app.include_router(router)
+    problem(await things.request(method, "/read", content=parts(), headers=headers), 413)
+    things_app.router.routes[:] = routes
     assert sent <= 2**21  # the rest is never read
 
 

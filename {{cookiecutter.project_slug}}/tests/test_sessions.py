@@ -70,6 +70,7 @@ async def test_a_commit_that_fails_is_no_success(live: AsyncClient, stored: Any)
     assert error["field"] == "part_of"
     assert "99" not in answer.text
     assert await stored() == []
+    assert (await live.post("/things", json={"id": 1})).status_code == 201  # on that connection
 
 
 async def test_one_of_many_who_want_the_same_value_gets_it(live: AsyncClient, stored: Any) -> None:

@@ -216,13 +216,14 @@ class Database:
             AppError: what the database refused, or that it can't answer, in words for a client.
         """
         with Translated():
-            async with self._limit(limited=limited), self._lines["write"]:
-                session = self.write_sessions()
-                try:
-                    yield session
-                    await session.commit()
-                finally:
-                    await session.close()  # rolls back what was not committed
+            async with (
+                self._limit(limited=limited),
+                self._lines["write"],
+                # A commit and a close by hand are quicker, but leave a transaction open on SQLite
+                # where the commit fails.
+                self.write_sessions.begin() as session,
+            ):
+                yield session
 
     @asynccontextmanager
     async def reading(
