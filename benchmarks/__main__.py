@@ -260,13 +260,13 @@ def starts(options: Options, report: Report, folder: Path, template: Path) -> di
             say(f"{database}: the service's own tests")
             name = f"the service's own tests ({database})"
             report.seconds[name] = [harness.suite_seconds(pristine)]
-        harness.with_items(project)
         harness.install(project, "--no-dev")
         report.versions[database] = harness.versions(project)
         harness.import_seconds(project)  # compiles
         report.seconds[f"import of app.main ({database})"] = [
             harness.import_seconds(project) for _ in range(STARTS)
         ]
+        harness.with_items(project)
         projects[database] = project
     return projects
 

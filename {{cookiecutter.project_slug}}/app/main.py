@@ -60,5 +60,5 @@ def create_process_app() -> FastAPI:
     # of the time of each request.
     gc.collect()
     gc.freeze()
-    gc.set_threshold(20_000, 20, 20)
+    gc.set_threshold(5_000, 20, 20)
     return app

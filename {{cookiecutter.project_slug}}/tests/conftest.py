@@ -9,7 +9,7 @@ import asyncio
 import os
 import shutil
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from http import HTTPStatus
 from pathlib import Path
@@ -22,7 +22,7 @@ from alembic.config import Config
 from blockbuster import blockbuster_ctx
 from fastapi import FastAPI
 from httpx2 import ASGITransport, AsyncClient, Response
-from sqlalchemy import URL, QueuePool, event
+from sqlalchemy import URL, Connection, QueuePool, event
 from sqlalchemy.ext.asyncio import AsyncEngine, async_sessionmaker
 
 from app import project
@@ -143,8 +143,18 @@ async def rolled_back(app: FastAPI) -> AsyncIterator[None]:
         for factory in factories:
             # In the default mode one rollback in the app would undo all, and the next commit leak.
             factory.configure(bind=connection, join_transaction_mode="create_savepoint")
+
+        @contextmanager
+        def connect() -> Iterator[Connection]:
+            shared = connection.sync_connection
+            assert shared is not None
+            with shared.begin_nested():
+                yield shared
+
+        db.connect = connect
         yield
         await outer.rollback()
+    db.connect = db.read_engine.sync_engine.connect
     for factory, engine in zip(factories, engines, strict=True):
         factory.configure(bind=engine, join_transaction_mode="conditional_savepoint")
     app.dependency_overrides.clear()

@@ -128,7 +128,7 @@ async def test_a_missing_flush_shows_no_id(blog: Database) -> None:
 
 
 async def test_a_leaked_session_is_seen(blog: Database) -> None:
-    session = blog.write_sessions()
+    session = blog.read_sessions()
     await session.scalar(select(Post))
     assert checked_out(blog) == 1
     await session.close()
@@ -137,7 +137,7 @@ async def test_a_leaked_session_is_seen(blog: Database) -> None:
 
 async def test_a_shared_session_is_refused(live_url: str) -> None:
     database = Database(settings_for(live_url))  # connects only now
-    async with database.write_sessions() as session:
+    async with database.read_sessions() as session:
         results = await asyncio.gather(
             *(session.scalar(text("SELECT 1")) for _ in range(5)), return_exceptions=True
         )

@@ -8,7 +8,7 @@ from functools import partial
 import pytest
 from fastapi import FastAPI
 from httpx2 import AsyncClient
-from sqlalchemy import event, text
+from sqlalchemy import event, insert, select, text
 
 from app.db import driver
 from app.db.engine import Database, WriteSession
@@ -16,7 +16,7 @@ from app.errors import AppError, Contended, Unavailable
 from app.main import create_app
 from tests.conftest import checked_out, pool_size, problem, running, settings_for
 from tests.database import RUNAWAY
-from tests.things import add_things
+from tests.things import add_things, things
 
 
 @pytest.mark.parametrize("kind", ["transaction", "reading"])
@@ -32,6 +32,44 @@ async def test_a_session_has_its_time(live_url: str, kind: str) -> None:
         assert checked_out(database) == 0
         async with getattr(database, kind)() as session:  # whole again
             assert await session.scalar(text("SELECT 1")) == 1
+
+
+async def test_a_read_of_columns_has_its_time(live_url: str) -> None:
+    app = create_app(settings_for(live_url, database_session_timeout=0.2))
+    async with running(app):
+        database: Database = app.state.database
+        started = time.monotonic()
+        with pytest.raises(Unavailable, match="in time"):
+            await database.execute(text(RUNAWAY))
+        assert time.monotonic() - started < 5
+        assert checked_out(database) == 0
+        assert (await database.execute(text("SELECT 1"))).scalar() == 1  # whole again
+
+
+async def test_a_commit_that_is_cancelled_leaves_nothing_open(live_url: str) -> None:
+    app = create_app(settings_for(live_url))
+    async with running(app):
+        await add_things(app)
+        database: Database = app.state.database
+
+        async def write(number: int) -> None:
+            async with database.transaction() as session:
+                await session.execute(insert(things), {"id": number})
+                writing.set()
+
+        for number in range(20):
+            writing = asyncio.Event()
+            task = asyncio.create_task(write(number))
+            await writing.wait()  # then it commits
+            for _ in range(number % 7):  # at one step after the other
+                await asyncio.sleep(0)
+            task.cancel()
+            await asyncio.wait([task])
+            await asyncio.sleep(0)
+            # Written or not, but known to the next one, who is not kept waiting.
+            async with asyncio.timeout(5), database.transaction() as session:
+                await session.execute(select(things).where(things.c.id == number))
+        assert checked_out(database) == 0
 
 
 async def test_whoever_waits_for_a_connection_has_no_more(live_url: str) -> None:
@@ -191,5 +229,9 @@ async def test_a_replica_is_read_from_and_done_without_while_it_is_away(
     while "replica" not in asked:  # it is asked again by and by
         await read()
         await asyncio.sleep(0.02)
+    for fresh, name in ((False, "replica"), (True, "read")):  # columns likewise
+        asked.clear()
+        assert (await database.execute(text("SELECT 1"), fresh=fresh)).scalar() == 1
+        assert asked == [name]
     assert checked_out(database) == 0
     await database.close()

@@ -18,15 +18,16 @@ from sqlalchemy import (
     func,
     insert,
     select,
+    text,
 )
-from sqlalchemy.exc import InvalidRequestError
+from sqlalchemy.exc import DBAPIError, InvalidRequestError
 
 from app.db.engine import Database, ReadSession, WriteSession
 from app.db.models import Base
 from app.db.repository import Repository
 from app.db.session import SessionDep
 from app.errors import Conflict, Unavailable
-from tests.conftest import checked_out, problem
+from tests.conftest import checked_out, pool_size, problem
 from tests.things import add_things, things
 
 
@@ -165,6 +166,39 @@ async def test_no_connection_is_leaked_by_errors(
     assert checked_out(database) == 0
 
 
+async def test_columns_are_read_without_a_session(live: AsyncClient, database: Database) -> None:
+    await live.post("/things", json={"id": 1, "name": "a"})
+    answer = await live.get("/things/rows")
+    assert answer.json() == [{"id": 1, "name": "a", "part_of": None, "in_use": 0}]
+
+
+async def test_a_read_of_columns_can_not_write(database: Database) -> None:
+    with pytest.raises(Unavailable):  # says the database itself
+        await database.execute(insert(things), {"id": 1})
+    assert (await database.execute(select(func.count()).select_from(things))).scalar_one() == 0
+    assert checked_out(database) == 0
+
+
+async def test_a_read_of_columns_that_fails_leaves_nothing(database: Database) -> None:
+    for _ in range(2 * pool_size(database.read_engine)):
+        with pytest.raises(DBAPIError):
+            await database.execute(text("SELECT nothing FROM nowhere"))
+    assert checked_out(database) == 0
+    assert (await database.execute(select(1))).all() == [(1,)]
+
+
+async def test_whoever_ends_a_transaction_can_do_no_more(database: Database) -> None:
+    for ending in ("rollback", "commit"):
+        async with database.transaction() as session:
+            await session.execute(insert(things).values(id=1))
+            await getattr(session, ending)()
+            with pytest.raises(InvalidRequestError):
+                await session.execute(insert(things).values(id=2))
+    async with database.reading() as reader:
+        assert (await reader.scalars(select(things.c.id))).all() == [1]
+    assert checked_out(database) == 0
+
+
 async def test_each_request_has_one_session_of_its_own(
     live_app: FastAPI, live: AsyncClient
 ) -> None:
@@ -250,7 +284,7 @@ async def test_a_read_session_stays_in_autocommit(database: Database) -> None:
 async def test_a_session_that_is_over_can_not_begin_anew(database: Database, kind: str) -> None:
     async with getattr(database, kind)() as session:
         await session.scalar(select(1))
-    with pytest.raises(InvalidRequestError, match="closed"):
+    with pytest.raises(InvalidRequestError, match=r"closed|begin"):
         await session.scalar(select(1))
     assert checked_out(database) == 0
 

@@ -2,20 +2,30 @@
 
 from collections.abc import AsyncIterator
 from datetime import datetime
-from typing import Annotated, Literal
+from typing import Annotated, Literal, cast
 from uuid import UUID
 
 from fastapi import BackgroundTasks, FastAPI, Query, Request, Response
 from fastapi.responses import StreamingResponse
 from pydantic import Field
-from sqlalchemy import Column, ForeignKey, Integer, MetaData, String, Table, insert, select
+from sqlalchemy import (
+    Column,
+    ForeignKey,
+    Integer,
+    MetaData,
+    QueuePool,
+    String,
+    Table,
+    insert,
+    select,
+)
 from sqlalchemy.orm import DeclarativeBase, Mapped
 
 from app import pagination
 from app.db.engine import Database
 from app.db.models import Base, Identified, Versioned
 from app.db.repository import Repository
-from app.db.session import ReadSessionDep, SessionDep, get_database
+from app.db.session import ReadsDep, ReadSessionDep, SessionDep, get_database
 from app.errors import Conflict, PreconditionFailed
 from app.etag import IfMatch, etag
 from app.idempotency.session import IdempotentSessionDep
@@ -115,6 +125,13 @@ async def later(thing: Thing, request: Request, tasks: BackgroundTasks) -> None:
 @router.get("")
 async def ids(session: ReadSessionDep) -> list[int]:
     return list(await session.scalars(select(things.c.id).order_by(things.c.id)))
+
+
+@router.get("/rows")
+async def rows(reads: ReadsDep) -> list[dict[str, object]]:
+    found = (await reads.execute(select(things))).mappings()
+    pool = cast("QueuePool", reads.database.read_engine.pool)
+    return [{**row, "in_use": pool.checkedout()} for row in found]
 
 
 @router.get("/stream")

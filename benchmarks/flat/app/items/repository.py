@@ -9,42 +9,45 @@ from sqlalchemy import Row, Select, bindparam, insert, select, update
 
 from app import pagination
 from app.db.engine import WriteSession
-from app.db.repository import Repository
-from app.errors import NotFound
+from app.db.repository import RowRepository
 from app.items.models import Item
 from app.items.schemas import ItemCreate
 from app.pagination import Order, Slice, Start
 from app.schemas import PageQuery
 
-GET = select(Item).where(Item.id == bindparam("item_id"))
+ITEMS = Item.__table__
+THIS_ITEM = ITEMS.c.id == bindparam("item_id")
+
+GET = select(ITEMS).where(THIS_ITEM)
 ORDER = Order("created_at", Item.created_at, Item.id)
-INSERT = insert(Item.__table__).returning(Item.__table__)
+INSERT = insert(ITEMS).returning(ITEMS)
 INSERT_ALL = (
     insert(Item)
-    .returning(Item, sort_by_parameter_order=True)
+    .returning(ITEMS, sort_by_parameter_order=True)
     .execution_options(render_nulls=True)  # rows with a null go with the others, in one statement
 )
+UPDATE = update(ITEMS).where(THIS_ITEM).returning(ITEMS)  # its columns come with the parameters
 
 
 @cache
-def _page(start: Start) -> Select[Item]:
-    return pagination.keyset(select(Item), ORDER, start)
+def _page(start: Start) -> Select[Any]:
+    return pagination.keyset(select(ITEMS), ORDER, start)
 
 
-class ItemReader(Repository):
+class ItemReader(RowRepository):
     """What can be asked about items."""
 
     model = Item
 
-    async def get(self, item_id: UUID) -> Item:
+    async def get(self, item_id: UUID) -> Row[Any]:
         """Give an item.
 
         Raises:
             NotFound: there is no such item.
         """
-        return await self.one(GET, {"item_id": item_id})
+        return await self.row(GET, {"item_id": item_id})
 
-    async def page(self, query: PageQuery) -> Slice[Item]:
+    async def page(self, query: PageQuery) -> Slice[Row[Any]]:
         """List items, the oldest first.
 
         Raises:
@@ -52,7 +55,8 @@ class ItemReader(Repository):
         """
         position = pagination.decode(ORDER, query.cursor)
         parameters = pagination.parameters(query.limit, position)
-        return pagination.cut(await self.all(_page(position.start), parameters), query.limit, ORDER)
+        rows = await self.rows(_page(position.start), parameters)
+        return pagination.cut(rows, query.limit, ORDER)
 
 
 class ItemRepository(ItemReader):
@@ -65,15 +69,15 @@ class ItemRepository(ItemReader):
         super().__init__(session)
 
     async def create(self, item: ItemCreate) -> Row[Any]:
-        """Write a new item; give it as columns: an answer needs no entity."""
+        """Write a new item."""
         return await self.row(INSERT, item.model_dump())
 
-    async def create_all(self, items: Sequence[ItemCreate]) -> Sequence[Item]:
+    async def create_all(self, items: Sequence[ItemCreate]) -> Sequence[Row[Any]]:
         """Write new items, in one statement."""
-        rows = await self.session.scalars(INSERT_ALL, [item.model_dump() for item in items])
+        rows = await self.session.execute(INSERT_ALL, [item.model_dump() for item in items])
         return rows.all()
 
-    async def update(self, item_id: UUID, changes: dict[str, Any]) -> Item:
+    async def update(self, item_id: UUID, changes: dict[str, Any]) -> Row[Any]:
         """Change what ``changes`` names.
 
         Raises:
@@ -81,10 +85,4 @@ class ItemRepository(ItemReader):
         """
         if not changes:
             return await self.get(item_id)
-        statement = update(Item).values(**changes).where(Item.id == item_id).returning(Item)
-        # Nothing else was read in this session that would have to be kept in step.
-        options = {"synchronize_session": False}
-        item = await self.session.scalar(statement, execution_options=options)
-        if item is None:
-            raise NotFound("There is no such item.")
-        return item
+        return await self.row(UPDATE, {"item_id": item_id, **changes})

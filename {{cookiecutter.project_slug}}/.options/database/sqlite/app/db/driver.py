@@ -105,6 +105,10 @@ _TEMPORARY = (
     "SQLITE_READONLY",
 )
 
+# KiB of the file that each connection keeps. SQLite's default is 2 MiB, so six would hold the same
+# pages six times, and the system has them in memory already: nothing that was measured got slower.
+_CACHE_SIZE = 512
+
 # How long the driver waits for the lock at a time, in milliseconds.
 _BUSY_TURN = 100
 
@@ -358,6 +362,7 @@ def _on_connect(engine: AsyncEngine, settings: DriverSettings, *more: str) -> No
         for statement in (
             "PRAGMA journal_mode = WAL",
             f"PRAGMA synchronous = {settings.database_synchronous}",
+            f"PRAGMA cache_size = -{_CACHE_SIZE}",
             *more,
         ):
             cursor.execute(statement)
