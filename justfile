@@ -43,6 +43,11 @@ fix:
     uv run ruff check --fix .
     uv run ruff format .
 
+# Move exclude-newer to today (or DAY), raise the lower bounds to match, and prove everything
+refresh day="":
+    uv run python -m scripts.refresh {{ day }}
+    uv run just check
+
 # Render a service into .rendered/<database>/, with answers such as license=Apache-2.0
 render database="sqlite" *answers:
     uv run cookiecutter . --no-input --default-config --overwrite-if-exists --output-dir .rendered/{{ database }} database={{ database }} {{ answers }}

@@ -26,6 +26,7 @@ EMAIL_LIMIT: Final = 254
 CHOICES: Final = {
     "database": ("sqlite", "postgresql"),
     "auth": ("users", "none"),
+    "ci": ("github", "gitlab", "none"),
     "license": ("MIT", "Apache-2.0", "BSD-3-Clause", "Proprietary"),
 }
 

@@ -1,5 +1,6 @@
 """What the tests render from, and what they get to hold."""
 
+import itertools
 import json
 import os
 import shutil
@@ -23,6 +24,8 @@ CHOICES: Final[dict[str, list[str]]] = {
     if isinstance(answers, list) and not question.startswith("_")
 }
 
+DEFAULTS: Final = {question: answers[0] for question, answers in CHOICES.items()}
+
 # Set by whoever runs the tests; a rendered service must neither see nor need it.
 FOREIGN_VARIABLES: Final = (
     "COV_",
@@ -33,6 +36,36 @@ FOREIGN_VARIABLES: Final = (
     "UV_RUN_RECURSION_DEPTH",
     "VIRTUAL_ENV",
 )
+
+
+def combinations(*questions: str) -> list[dict[str, str]]:
+    """Give every combination of the answers to these questions, or to all of them."""
+    asked = questions or tuple(CHOICES)
+    every = itertools.product(*(CHOICES[question] for question in asked))
+    return [dict(zip(asked, answers, strict=True)) for answers in every]
+
+
+def pairwise() -> list[dict[str, str]]:
+    """Give combinations in which any two answers to any two questions meet, few of them."""
+
+    def pairs(answers: Mapping[str, str]) -> set[frozenset[tuple[str, str]]]:
+        return {frozenset(pair) for pair in itertools.combinations(answers.items(), 2)}
+
+    every = combinations()
+    missing = set[frozenset[tuple[str, str]]]().union(*map(pairs, every))
+    chosen = []
+    while missing:
+        chosen.append(max(every, key=lambda answers: len(pairs(answers) & missing)))
+        missing -= pairs(chosen[-1])
+    return chosen
+
+
+def proven() -> list[dict[str, str]]:
+    """Give one combination for each that changes the Python: these prove themselves."""
+    by_python: dict[tuple[str, str], dict[str, str]] = {}
+    for answers in pairwise():
+        by_python.setdefault((answers["database"], answers["auth"]), answers)
+    return list(by_python.values())
 
 
 def clean_environment(**changes: str) -> dict[str, str]:
@@ -49,13 +82,13 @@ def clean_environment(**changes: str) -> dict[str, str]:
     return kept | {"PATH": os.pathsep.join(search_path)} | changes
 
 
-def copy_template(target: Path) -> Path:
+def copy_template(target: Path, root: Path = ROOT) -> Path:
     """Copy what Cookiecutter reads, without caches: it would render whatever lies in the tree."""
     lines = (ROOT / ".gitignore").read_text(encoding="utf-8").splitlines()
     names = [line.rstrip("/") for line in lines if line and not line.startswith("#")]
     target.mkdir()
-    shutil.copy2(ROOT / "cookiecutter.json", target)
-    for folder in (ROOT / "hooks", TREE):
+    shutil.copy2(root / "cookiecutter.json", target)
+    for folder in (root / "hooks", root / TREE.name):
         shutil.copytree(folder, target / folder.name, ignore=shutil.ignore_patterns(*names))
     return target
 

@@ -11,6 +11,7 @@ from pytest_cookies.plugin import Cookies
 from tests.baking import Project, clean_environment, copy_template
 
 pytest_plugins = ["tests.figures"]
+collect_ignore = ["feature"]  # what a user adds to a render
 
 
 class Bake(Protocol):

@@ -11,7 +11,7 @@ import pytest
 from cookiecutter.exceptions import FailedHookException
 from cookiecutter.main import cookiecutter
 
-from tests.baking import CHOICES, Project
+from tests.baking import CHOICES, ROOT, Project
 from tests.conftest import Bake, CommandLine
 from tests.test_render import contents, parse
 
@@ -282,3 +282,30 @@ def test_a_good_slug_is_taken_as_it_is(bake: Bake, slug: str) -> None:
 
     assert project.path.name == slug
     assert tomllib.loads(project.text("pyproject.toml"))["project"]["name"] == slug
+
+
+def test_a_team_keeps_its_answers_in_a_file(
+    command_line: CommandLine, tmp_path: Path, template: Path
+) -> None:
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    (shown,) = re.findall(r"^# team.yaml\n(.*?)^```", readme, re.DOTALL | re.MULTILINE)
+    (tmp_path / "team.yaml").write_text(
+        f"{shown}replay_dir: {json.dumps(str(tmp_path / 'replay'))}\n", encoding="utf-8"
+    )
+
+    given = ("--config-file", "team.yaml", "--no-input", "project_name=Billing")
+    done = command_line(tmp_path, *given)
+
+    assert done.returncode == 0, done.stdout + done.stderr
+    project = Project(tmp_path / "billing", {})
+    pyproject = tomllib.loads(project.text("pyproject.toml"))
+    team = {"name": "Platform Team", "email": "platform@example.com"}
+    assert pyproject["project"]["authors"] == [team]
+    assert "asyncpg" in project.text("pyproject.toml")
+
+    again = tmp_path / "again"
+    again.mkdir()
+    replay = str(tmp_path / "replay" / f"{template.name}.json")
+    done = command_line(again, "--replay-file", replay)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert contents(again / "billing") == contents(project.path)

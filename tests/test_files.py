@@ -1,11 +1,11 @@
 """Which files a render holds: exactly these, for each answer."""
 
 import itertools
+from collections.abc import Mapping
 
-import pytest
-
-from tests.baking import CHOICES, TREE
+from tests.baking import CHOICES, DEFAULTS, TREE
 from tests.conftest import Bake
+from tests.test_render import each_answer
 
 COMMON = """
     .env.example
@@ -46,6 +46,8 @@ COMMON = """
     migrations/versions/2026_11_20_0001_4d1f0c7e2a95_tasks.py
     pyproject.toml
     schemathesis.toml
+    scripts/__init__.py
+    scripts/copy_database.py
     tests/__init__.py
     tests/conftest.py
     tests/fuzzing.py
@@ -67,6 +69,7 @@ COMMON = """
     tests/tasks/test_tags.py
     tests/tasks/test_update.py
     tests/test_bad_input.py
+    tests/test_copy_database.py
     tests/test_engine.py
     tests/test_errors.py
     tests/test_etag.py
@@ -85,20 +88,22 @@ COMMON = """
     tests/things.py
 """.split()
 
-BROUGHT_BY = {
-    "sqlite": """
+BROUGHT_BY: dict[str, dict[str, list[str]]] = {
+    "database": {
+        "sqlite": """
         app/db/driver.py
         tests/database.py
         tests/test_driver.py
     """.split(),
-    "postgresql": """
+        "postgresql": """
         app/db/driver.py
-        scripts/__init__.py
         scripts/embedded_postgres.py
         tests/database.py
         tests/test_driver.py
     """.split(),
-    "users": """
+    },
+    "auth": {
+        "users": """
         app/api.py
         app/settings.py
         app/users/__init__.py
@@ -135,24 +140,36 @@ BROUGHT_BY = {
         tests/users/test_superuser.py
         tests/users/test_throttle.py
     """.split(),
-    "none": """
+        "none": """
         app/api.py
         app/settings.py
         tests/caller.py
     """.split(),
-    **{license_: ["LICENSE"] for license_ in CHOICES["license"]},
+    },
+    "ci": {
+        "github": [".github/workflows/ci.yml"],
+        "gitlab": [".gitlab-ci.yml"],
+        "none": [],
+    },
+    "license": {license_: ["LICENSE"] for license_ in CHOICES["license"]},
 }
+"""The files of each answer to each question."""
 
 
-@pytest.mark.parametrize("answers", list(itertools.product(*CHOICES.values())), ids="-".join)
+def expected(answers: Mapping[str, str]) -> set[str]:
+    """Give the files that a render of these answers has to hold."""
+    brought = (BROUGHT_BY[question][answer] for question, answer in answers.items())
+    return {*COMMON, *itertools.chain(*brought)}
+
+
+@each_answer
 def test_a_render_holds_exactly_the_files_of_its_answers(
-    bake: Bake, answers: tuple[str, ...]
+    bake: Bake, answers: dict[str, str]
 ) -> None:
-    project = bake(**dict(zip(CHOICES, answers, strict=True)))
-
-    expected = {*COMMON, *itertools.chain(*(BROUGHT_BY[answer] for answer in answers))}
-    assert sorted(project.files() - expected) == [], "files that nobody expects"
-    assert sorted(expected - project.files()) == [], "files that are missing"
+    files = bake(**answers).files()
+    wanted = expected({**DEFAULTS, **answers})
+    assert sorted(files - wanted) == [], "files that nobody expects"
+    assert sorted(wanted - files) == [], "files that are missing"
 
 
 def brought_by_options() -> dict[str, dict[str, set[str]]]:
@@ -170,8 +187,11 @@ def brought_by_options() -> dict[str, dict[str, set[str]]]:
 
 
 def test_every_option_folder_is_an_answer() -> None:
+    assert {question: list(answers) for question, answers in BROUGHT_BY.items()} == CHOICES
     for question, answers in brought_by_options().items():
-        assert set(answers) == set(CHOICES[question])
+        assert {answer for answer, files in answers.items() if files} == {
+            answer for answer, files in BROUGHT_BY[question].items() if files
+        }
 
 
 def test_no_file_is_brought_by_two_questions_or_lies_in_the_tree_as_well() -> None:

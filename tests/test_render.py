@@ -128,7 +128,8 @@ def test_the_next_steps_are_the_verbs_of_the_service(
 def test_the_prompts_are_human_and_enter_takes_the_defaults(
     bake: Bake, command_line: CommandLine, tmp_path: Path
 ) -> None:
-    done = command_line(tmp_path, typed="\n" * 8)
+    texts = 5
+    done = command_line(tmp_path, typed="\n" * (texts + len(CHOICES)))
 
     assert done.returncode == 0, done.stdout + done.stderr
     assert contents(tmp_path / "my-service") == contents(bake().path)

@@ -1,0 +1,1 @@
+"""Notes: what a user has added to a rendered project."""

@@ -1,0 +1,72 @@
+"""Every combination of answers renders a whole project; those that matter prove themselves."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.baking import Project, combinations, installed, pairwise, proven, succeeded
+from tests.conftest import Bake
+from tests.figures import Measured
+from tests.test_files import expected
+from tests.test_render import LEFTOVER, LEFTOVER_BUT_BRACES, parse
+
+pytestmark = pytest.mark.slow
+
+RUFF = str(Path(sys.executable).with_name("ruff"))
+
+
+def dead_settings(project: Project) -> set[str]:
+    """Find settings that nothing reads."""
+    modules = [ast.parse(file.read_text("utf-8")) for file in project.path.glob("app/**/*.py")]
+    nodes = [node for module in modules for node in ast.walk(module)]
+    settings = {
+        field.target.id
+        for node in nodes
+        if isinstance(node, ast.ClassDef) and node.name.endswith("Settings")
+        for field in node.body
+        if isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name)
+    }
+    assert settings
+    read = {node.attr for node in nodes if isinstance(node, ast.Attribute)}
+    return settings - read
+
+
+def test_every_combination_is_whole(bake: Bake, measured: Measured) -> None:
+    checked = 0
+    for answers in combinations():
+        project = bake(**answers)
+        assert project.files() == expected(answers), answers
+        for file in project.files():
+            braces = file.endswith((".py", "justfile"))
+            pattern = LEFTOVER_BUT_BRACES if braces else LEFTOVER
+            assert not pattern.search(project.text(file)), (file, answers)
+        parse(project)
+        assert dead_settings(project) == set(), answers
+        for command in (("check",), ("format", "--check")):  # sorted imports are among the rules
+            arguments = [RUFF, *command, "--no-cache", "--quiet"]
+            done = subprocess.run(
+                arguments, cwd=project.path, capture_output=True, encoding="utf-8", check=False
+            )
+            succeeded(done)
+        checked += 1
+    measured("Combinations of answers", "both", rendered=checked, checked=checked)
+
+
+def test_those_that_prove_themselves_are_all_that_differ_in_python() -> None:
+    asked = ("database", "auth")
+    proved = [{name: answers[name] for name in asked} for answers in proven()]
+    assert sorted(map(str, proved)) == sorted(map(str, combinations(*asked)))
+
+
+def test_any_two_answers_meet_in_a_project_that_is_installed(
+    bake: Bake, measured: Measured
+) -> None:
+    chosen = [answers for answers in pairwise() if answers not in proven()]
+    for answers in chosen:
+        with installed(bake(**answers)) as project:
+            succeeded(project.run("uv", "run", "just", "lint"))
+            succeeded(project.run("uv", "run", "just", "test", "tests/test_main.py"))
+    measured("Pairs of answers, linted, typed and started", "both", renders=len(chosen))

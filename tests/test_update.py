@@ -1,0 +1,240 @@
+"""A project that was rendered long ago, and worked on since, is brought up to date by cruft."""
+
+import json
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Final
+
+import pytest
+
+from tests.baking import ROOT, TREE, Project, clean_environment, copy_template, succeeded
+from tests.test_service import check, let_in, served
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(sys.platform == "win32", reason="the services are stopped by signals"),
+]
+
+HERE: Final = Path(__file__).parent
+PREVIOUS: Final = "d1e44f9"
+"""What is taken for the release before this one: move it when a version is released."""
+
+README: Final = "\n## Ours\n\nWhat this team has written down.\n"
+SETTING: Final = "\n# Ours\n# OUR_FLAG=true\n"
+
+
+def git(folder: Path, *arguments: str) -> str:
+    """Run git, as somebody who has a name."""
+    who = ("-c", "user.name=Ada", "-c", "user.email=ada@example.com", "-c", "commit.gpgsign=false")
+    return succeeded(
+        subprocess.run(
+            ["git", *who, *arguments],
+            cwd=folder,
+            env=clean_environment(),
+            capture_output=True,
+            encoding="utf-8",
+            check=False,
+        )
+    )
+
+
+def commit(folder: Path, message: str) -> None:
+    git(folder, "add", "--all")
+    git(folder, "commit", "--quiet", "--message", message)
+
+
+def cruft(folder: Path, *arguments: str) -> str:
+    return succeeded(
+        subprocess.run(
+            [sys.executable, "-m", "cruft", *arguments],
+            cwd=folder,
+            # A home of its own: what it clones and replays is kept there.
+            env=clean_environment(HOME=str(folder.parent)),
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            encoding="utf-8",
+            check=False,
+        )
+    )
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("update")
+
+
+@pytest.fixture(scope="module")
+def repository(folder: Path) -> Path:
+    """Give a repository with two releases of the template: the one before, and this one."""
+    path = folder / "template"
+    path.mkdir()
+    git(path, "init", "--quiet", "--initial-branch=main")
+    archive = subprocess.run(
+        ["git", "archive", PREVIOUS, "cookiecutter.json", "hooks", TREE.name],
+        cwd=ROOT,
+        capture_output=True,
+        check=False,
+    )
+    if archive.returncode:
+        pytest.fail(f"The history of this clone does not reach back to {PREVIOUS}: git fetch it")
+    subprocess.run(["tar", "x"], cwd=path, input=archive.stdout, check=True)
+    commit(path, "The release before")
+    git(path, "tag", "before")
+    for child in path.iterdir():
+        if child.name != ".git":
+            shutil.rmtree(child) if child.is_dir() else child.unlink()
+    copy_template(folder / "now")
+    shutil.copytree(folder / "now", path, dirs_exist_ok=True)
+    commit(path, "This release")
+    return path
+
+
+@pytest.fixture(scope="module")
+def grown(folder: Path, repository: Path) -> Path:
+    """Give a project of the release before, with what its owner has added and changed since."""
+    answers = {"project_name": "Notes", "project_slug": "our-notes", "database": "sqlite"}
+    cruft(
+        folder,
+        *("create", str(repository), "--checkout", "before", "--no-input"),
+        *("--extra-context", json.dumps({**answers, "auth": "none", "license": "BSD-3-Clause"})),
+    )
+    path = folder / "our-notes"
+    git(path, "init", "--quiet", "--initial-branch=main")
+    commit(path, "As rendered")
+    shutil.copytree(
+        HERE / "feature",
+        path,
+        ignore=shutil.ignore_patterns("ruff.toml", "__*__"),
+        dirs_exist_ok=True,
+    )
+    for package in ("app/notes", "tests/notes"):
+        shutil.copy2(HERE / "feature" / package / "__init__.py", path / package)
+    change(
+        path / "app" / "api.py",
+        ("from app.tasks", "from app.notes.router import router as notes\nfrom app.tasks"),
+        ("(tasks,)", "(tasks, notes)"),
+    )
+    change(path / "pyproject.toml", ('    "httptools', '    "humanize>=4.9.0",\n    "httptools'))
+    for name, text in (("README.md", README), (".env.example", SETTING)):
+        file = path / name
+        file.write_text(file.read_text(encoding="utf-8") + text, encoding="utf-8")
+    commit(path, "Notes")
+    return path
+
+
+def change(file: Path, *changes: tuple[str, str]) -> None:
+    text = file.read_text(encoding="utf-8")
+    for before, after in changes:
+        assert text.count(before) == 1, f"{before} in {file}"
+        text = text.replace(before, after)
+    file.write_text(text, encoding="utf-8")
+
+
+def updated(path: Path, target: Path, **answers: str) -> Project:
+    """Update a copy of a project, as its owner would."""
+    shutil.copytree(path, target, ignore=shutil.ignore_patterns(".venv", ".postgres"))
+    more = ("--variables-to-update", json.dumps(answers)) if answers else ()
+    cruft(target, "update", "--skip-apply-ask", "--checkout", "main", *more)
+    state = json.loads((target / ".cruft.json").read_text(encoding="utf-8"))
+    chosen = state["context"]["cookiecutter"]
+    assert {name: chosen[name] for name in answers} == answers
+    return Project(target, chosen)
+
+
+def conflicts(project: Project) -> set[str]:
+    """Give the files that an update could not settle."""
+    listed = git(project.path, "diff", "--name-only", "--diff-filter=U").split()
+    rejected = [file.removesuffix(".rej") for file in project.files() if file.endswith(".rej")]
+    return {*listed, *rejected}
+
+
+def keeps_what_is_ours(project: Project) -> None:
+    assert project.text("README.md").endswith(README)
+    assert project.text(".env.example").endswith(SETTING)
+    assert '"humanize>=4.9.0"' in project.text("pyproject.toml")
+    assert "notes" in project.text("app/api.py")
+
+
+@pytest.fixture(scope="module")
+def current(grown: Path, folder: Path) -> Project:
+    """Give the project, brought up to date."""
+    project = updated(grown, folder / "current" / grown.name)
+    assert conflicts(project) == set()
+    keeps_what_is_ours(project)
+    succeeded(project.run("uv", "sync"))
+    commit(project.path, "Update")
+    return project
+
+
+def test_cruft_tells_that_there_is_something_new(grown: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "cruft", "check", "--checkout", "main"],
+        cwd=grown,
+        env=clean_environment(HOME=str(grown.parent)),
+        capture_output=True,
+        encoding="utf-8",
+        check=False,
+    )
+    assert done.returncode == 1, done.stdout + done.stderr
+
+
+def test_an_old_project_with_work_on_top_is_updated(current: Project) -> None:
+    cruft(current.path, "check", "--checkout", "main")
+    check(current)
+
+
+def test_it_grows_from_sqlite_to_postgresql_with_its_rows(current: Project, folder: Path) -> None:
+    with served(current, signal.SIGINT, "uv", "run", "just", "dev") as client:
+        for number in range(30):
+            note = client.post("/v1/notes", json={"body": f"Nöte {number}"})
+            assert note.status_code == 201, note.text
+            task = {"title": f"Task {number}", "tags": ["a", f"b{number}"]}
+            assert client.post("/v1/tasks", json=task).status_code == 201
+        before = [client.get(f"/v1/{name}?limit=100").json() for name in ("notes", "tasks", "tags")]
+
+    project = updated(
+        current.path, folder / "postgresql" / current.path.name, database="postgresql"
+    )
+    assert conflicts(project) == set()
+    keeps_what_is_ours(project)
+    succeeded(project.run("uv", "sync"))
+    check(project)
+
+    succeeded(project.run("uv", "run", "just", "migrate"))
+    done = succeeded(project.run("uv", "run", "just", "copy-database", "sqlite:///app.db"))
+    assert "rows were copied." in done
+    with served(project, signal.SIGINT, "uv", "run", "just", "dev") as client:
+        after = [client.get(f"/v1/{name}?limit=100").json() for name in ("notes", "tasks", "tags")]
+        assert client.post("/v1/notes", json={"body": "and on"}).status_code == 201
+    assert after == before
+
+
+def test_it_takes_users_in(current: Project, folder: Path) -> None:
+    project = updated(current.path, folder / "users" / current.path.name, auth="users")
+    # The one module that both sides have changed: who may pass.
+    assert conflicts(project) <= {"app/api.py"}
+    if conflicts(project):
+        git(project.path, "checkout", "--theirs", "app/api.py")
+    (project.path / "app" / "api.py").write_text(users_api(folder), encoding="utf-8")
+    for file in project.path.rglob("*.rej"):
+        file.unlink()
+    keeps_what_is_ours(project)
+    succeeded(project.run("uv", "sync"))
+    # Two revisions build on the same one: the owner's and that of users.
+    succeeded(project.run("uv", "run", "alembic", "merge", "heads", "--message", "users"))
+    succeeded(project.run("uv", "run", "just", "fix"))
+    check(project)
+    with served(project, signal.SIGINT, "uv", "run", "just", "dev") as client:
+        let_in(client, {"auth": "users"})
+        assert client.post("/v1/notes", json={"body": "mine"}).status_code == 201
+
+
+def users_api(folder: Path) -> str:
+    """Give ``app/api.py`` of a project with users, with the notes mounted."""
+    file = folder / "now" / TREE.name / ".options" / "auth" / "users" / "app" / "api.py"
+    text = file.read_text(encoding="utf-8").replace("(tasks,", "(tasks, notes,", 1)
+    imported = "from app.notes.router import router as notes\nfrom app.tasks"
+    return text.replace("from app.tasks", imported, 1)

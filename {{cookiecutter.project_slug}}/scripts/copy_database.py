@@ -1,0 +1,301 @@
+"""Copies every row of one database into another: ``just copy-database FROM [TO]``.
+
+For a service that grows up, from SQLite to PostgreSQL, or moves house. Both databases have to be at
+the newest revision, and the target has to be empty. All is copied in one transaction: either every
+row arrives, or none does.
+"""
+
+import argparse
+import asyncio
+import importlib
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
+from graphlib import CycleError, TopologicalSorter
+from pathlib import Path
+from typing import Any, Final
+
+from rich.progress import Progress
+from sqlalchemy import (
+    JSON,
+    Column,
+    Connection,
+    Engine,
+    ForeignKeyConstraint,
+    MetaData,
+    NullPool,
+    Table,
+    bindparam,
+    create_engine,
+    event,
+    exists,
+    func,
+    insert,
+    make_url,
+    or_,
+    select,
+    text,
+    update,
+)
+from sqlalchemy.exc import ArgumentError, DBAPIError
+from sqlalchemy.util import greenlet_spawn
+
+from app import project
+from app.db import driver
+from app.db.driver import DriverSettings
+from app.db.models import Base
+from app.environment import CONFIG, read
+from app.errors import AppError
+from app.health import schema_heads
+
+BATCH: Final = 1000
+"""Rows that are held in memory."""
+
+
+class Refused(Exception):
+    """Why nothing was copied, in one sentence."""
+
+
+class Settings(DriverSettings):
+    """Where to copy to, unless the command line says it."""
+
+    model_config = CONFIG
+
+
+def copy_database(
+    source: str, target: str, progress: Progress, metadata: MetaData = Base.metadata
+) -> int:
+    """Copy every row; give their number. To be run by ``greenlet_spawn``: the drivers are async.
+
+    Args:
+        source: the URL of a SQLite file, or of a database of the kind that this service runs on.
+        target: likewise.
+        progress: shows how far each table is.
+        metadata: the tables to copy.
+
+    Raises:
+        Refused: one of them can't be used, or a row can't be copied.
+    """
+    with (
+        _opened(source, "BEGIN") as reading,
+        _opened(target, "BEGIN IMMEDIATE") as writing,
+        reading.begin(),
+        writing.begin(),
+    ):
+        _check_revision(source, reading)
+        _check_revision(target, writing)
+        tables, postponed = _plan(metadata)
+        if writing.dialect.name == "sqlite":  # it asks us at the end whether all refer to something
+            postponed = {table: [] for table in tables}
+        for table in tables:
+            if writing.scalar(select(exists().select_from(table))):
+                raise Refused(f"The target is not empty: there are rows in {table.name!r}.")
+        counts = {table: _count(reading, table) for table in tables}
+        for table in tables:
+            shown = progress.add_task(table.name, total=counts[table])
+            for rows in _copy_table(reading, writing, table, postponed[table]):
+                progress.advance(shown, rows)
+        for table in tables:
+            _fill_in(reading, writing, table, postponed[table])
+            _raise_sequence(writing, table)
+            if (arrived := _count(writing, table)) != counts[table]:
+                raise Refused(f"Of {counts[table]} rows of {table.name!r}, {arrived} arrived.")
+        _check_references(writing)
+        return sum(counts.values())
+
+
+def _opened(url: str, begin: str) -> Any:
+    try:
+        engine = _engine(url, begin)
+    except (ArgumentError, ValueError) as error:
+        raise Refused(f"{_shown(url)}: {error}") from None
+    try:
+        return closing(engine.connect())
+    except (AppError, DBAPIError, OSError) as error:
+        raise Refused(f"{_shown(url)}: {_reason(error)}") from None
+
+
+def _engine(url: str, begin: str) -> Engine:
+    parsed = make_url(url)
+    if parsed.get_backend_name() != "sqlite":
+        return create_engine(driver.parse_url(url), poolclass=NullPool, hide_parameters=True)
+    if not parsed.database or not Path(parsed.database).is_file():
+        raise ValueError("There is no such file.")
+    # By Python's own driver: a service on another database has no other.
+    engine = create_engine(
+        parsed.set(drivername="sqlite"),
+        poolclass=NullPool,
+        hide_parameters=True,
+        connect_args={"isolation_level": None},
+    )
+    event.listen(engine, "begin", lambda connection: connection.exec_driver_sql(begin))
+    return engine
+
+
+def _check_revision(url: str, connection: Connection) -> None:
+    try:
+        with connection.begin_nested():
+            found = set(connection.scalars(text("SELECT version_num FROM alembic_version")))
+    except DBAPIError:  # no such table
+        found = set()
+    if found != schema_heads():
+        raise Refused(
+            f"{_shown(url)}: The schema is not at head: run `alembic upgrade head` on it."
+        )
+
+
+def _plan(metadata: MetaData) -> tuple[list[Table], dict[Table, list[Column[Any]]]]:
+    """Order the tables so that parents come first; tell what can be filled in only at the end."""
+    tables = list(metadata.tables.values())
+    try:
+        ordered = _ordered(tables, lambda _: True)
+    except CycleError:
+        try:
+            ordered = _ordered(tables, lambda constraint: not _optional(constraint))
+        except CycleError as error:
+            names = ", ".join(sorted({table.name for table in error.args[1]}))
+            raise Refused(
+                f"{names} refer to each other in a circle, by columns that are never empty: no row "
+                "can be the first."
+            ) from None
+    postponed: dict[Table, list[Column[Any]]] = {}
+    for place, table in enumerate(ordered):
+        later = [
+            constraint
+            for constraint in table.foreign_key_constraints
+            if constraint.referred_table in ordered[place:]
+        ]
+        if any(not _optional(constraint) for constraint in later) or (
+            later and not table.primary_key
+        ):
+            raise Refused(f"{table.name!r} refers to itself, by a column that is never empty.")
+        postponed[table] = [column for constraint in later for column in _optional(constraint)]
+    return ordered, postponed
+
+
+def _ordered(
+    tables: Sequence[Table], counts: Callable[[ForeignKeyConstraint], object]
+) -> list[Table]:
+    graph = {
+        table: [
+            constraint.referred_table
+            for constraint in sorted(table.foreign_key_constraints, key=lambda each: str(each.name))
+            if constraint.referred_table is not table and counts(constraint)
+        ]
+        for table in tables
+    }
+    return list(TopologicalSorter(graph).static_order())
+
+
+def _optional(constraint: ForeignKeyConstraint) -> list[Column[Any]]:
+    return [column for column in constraint.columns if column.nullable]
+
+
+def _copy_table(
+    reading: Connection, writing: Connection, table: Table, postponed: Sequence[Column[Any]]
+) -> Iterator[int]:
+    """Copy a table; give the number of rows after each batch."""
+    columns = [column for column in table.columns if column.computed is None]
+    nothing = dict.fromkeys(column.name for column in postponed)
+    statement = insert(table).values({column: _bound(column) for column in columns})
+    rows = reading.execution_options(yield_per=BATCH).execute(
+        select(*(column.label(column.name) for column in columns))
+    )
+    for batch in rows.mappings().partitions():
+        try:
+            writing.execute(statement, [{**row, **nothing} for row in batch])
+        except (AppError, DBAPIError) as error:
+            raise Refused(f"A row of {table.name!r} can't be copied: {_reason(error)}") from None
+        yield len(batch)
+
+
+def _bound(column: Column[Any]) -> Any:
+    kind = column.type
+    if isinstance(kind, JSON):  # None is no value here, and not the null of JSON
+        kind = kind.copy()
+        kind.none_as_null = True
+    return bindparam(column.name, type_=kind)
+
+
+def _fill_in(
+    reading: Connection, writing: Connection, table: Table, postponed: Sequence[Column[Any]]
+) -> None:
+    """Write the references that could not be written before all rows were there."""
+    if not postponed:
+        return
+    keys = list(table.primary_key)
+    # With what an update would set anew by itself.
+    changed = [*postponed, *(column for column in table.columns if column.onupdate is not None)]
+    statement = (
+        update(table)
+        .where(*(column == bindparam(f"key_{column.name}") for column in keys))
+        .values({column: bindparam(f"new_{column.name}") for column in changed})
+    )
+    rows = reading.execution_options(yield_per=BATCH).execute(
+        select(
+            *(column.label(f"key_{column.name}") for column in keys),
+            *(column.label(f"new_{column.name}") for column in changed),
+        ).where(or_(*(column.is_not(None) for column in postponed)))
+    )
+    for batch in rows.mappings().partitions():
+        writing.execute(statement, [dict(row) for row in batch])
+
+
+def _check_references(writing: Connection) -> None:
+    """Find what SQLite has not been told to look after: other databases have done so by now."""
+    if writing.dialect.name == "sqlite":
+        broken = writing.execute(text("PRAGMA foreign_key_check")).first()
+        if broken is not None:
+            raise Refused(
+                f"A row of {broken[0]!r} refers to one of {broken[2]!r} that is not there."
+            )
+
+
+def _raise_sequence(writing: Connection, table: Table) -> None:
+    """Let PostgreSQL count on from the highest number that was copied."""
+    column = table.autoincrement_column
+    if column is None or writing.dialect.name != "postgresql":
+        return
+    name = writing.dialect.identifier_preparer.format_table(table)
+    writing.execute(
+        select(func.setval(func.pg_get_serial_sequence(name, column.name), func.max(column)))
+        .select_from(table)
+        .having(func.max(column).is_not(None))
+    )
+
+
+def _count(connection: Connection, table: Table) -> int:
+    return connection.execute(select(func.count()).select_from(table)).scalar_one()
+
+
+def _shown(url: str) -> str:
+    try:
+        return make_url(url).render_as_string(hide_password=True)
+    except ArgumentError:
+        return "This URL"
+
+
+def _reason(error: BaseException) -> str:
+    cause = error.orig if isinstance(error, DBAPIError) else error
+    return str(cause).partition(": ")[2].partition("\n")[0] or str(cause).partition("\n")[0]
+
+
+def main() -> None:
+    """Read the command line, copy, and say how it went."""
+    parser = argparse.ArgumentParser(prog="copy-database", description=__doc__)
+    parser.add_argument("source", metavar="FROM", help="sqlite:///app.db, or another URL")
+    parser.add_argument("target", metavar="TO", nargs="?", help="DATABASE_URL by default")
+    given = parser.parse_args()
+    for path in sorted(project.ROOT.glob("app/**/models.py")):
+        importlib.import_module(".".join(path.relative_to(project.ROOT).with_suffix("").parts))
+    target = given.target or read(Settings).database_url.render_as_string(hide_password=False)
+    try:
+        with Progress() as progress:
+            count = asyncio.run(greenlet_spawn(copy_database, given.source, target, progress))
+    except (Refused, AppError) as error:
+        sys.exit(f"Nothing was copied. {error}")
+    print(f"{count:,} rows were copied.")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,270 @@
+"""Copying a database: every row arrives, or none does."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import pytest
+from rich.console import Console
+from rich.progress import Progress
+from sqlalchemy import (
+    JSON,
+    Column,
+    Computed,
+    ForeignKey,
+    Integer,
+    MetaData,
+    String,
+    Table,
+    create_engine,
+    insert,
+    select,
+    text,
+)
+from sqlalchemy.ext.asyncio import create_async_engine
+from sqlalchemy.util import greenlet_spawn
+
+from app import project
+from app.db import driver
+from app.db.models import Base, UTCDateTime, now
+from app.health import schema_heads
+from app.idempotency.models import IdempotencyKey
+from scripts.copy_database import BATCH, Refused, copy_database
+from tests.database import Databases
+
+family = MetaData()
+people = Table(
+    "people",
+    family,
+    Column("id", Integer, primary_key=True),
+    Column("name", String(20)),
+    Column("twice", Integer, Computed("id + id")),
+    Column("more", JSON),
+    Column("mother_id", ForeignKey("people.id")),
+    Column("house_id", ForeignKey("houses.id", name="fk_people_house")),
+    Column("changed_at", UTCDateTime, onupdate=now),
+)
+houses = Table(
+    "houses",
+    family,
+    Column("id", Integer, primary_key=True),
+    Column("owner_id", ForeignKey("people.id", name="fk_houses_owner"), nullable=False),
+)
+LONG_AGO = datetime(2001, 2, 3, tzinfo=UTC)
+COUNT = BATCH + 10
+
+quiet = Progress(console=Console(quiet=True))
+
+
+async def made(url: str, metadata: MetaData, heads: set[str] | None = None) -> None:
+    """Make the tables of a database, and say that it is at head."""
+    parsed = driver.parse_url(url)
+    engine = create_async_engine(parsed)
+    async with engine.begin() as connection:
+        await connection.run_sync(metadata.create_all)
+        await connection.execute(text("CREATE TABLE alembic_version (version_num VARCHAR(32))"))
+        for head in schema_heads() if heads is None else heads:
+            await connection.execute(
+                text("INSERT INTO alembic_version VALUES (:head)"), {"head": head}
+            )
+    await engine.dispose()
+
+
+def file_made(path: Path, metadata: MetaData) -> str:
+    """Make a SQLite file at head, whatever this service runs on; give its URL."""
+    url = f"sqlite:///{path}"
+    engine = create_engine(url)
+    with engine.begin() as connection:
+        metadata.create_all(connection)
+        connection.execute(text("CREATE TABLE alembic_version (version_num VARCHAR(32))"))
+        for head in schema_heads():
+            connection.execute(text("INSERT INTO alembic_version VALUES (:head)"), {"head": head})
+    engine.dispose()
+    return url
+
+
+def filled(url: str, *rows: tuple[Table, list[dict[str, Any]]]) -> None:
+    engine = create_engine(url)
+    with engine.begin() as connection:
+        for table, values in rows:
+            connection.execute(insert(table), values)
+    engine.dispose()
+
+
+async def found(url: str, table: Table) -> list[Any]:
+    engine = create_async_engine(driver.parse_url(url))
+    async with engine.begin() as connection:
+        rows = (await connection.execute(select(table).order_by(table.c.id))).all()
+    await engine.dispose()
+    return list(rows)
+
+
+async def copied(source: str, target: str, metadata: MetaData = family) -> int:
+    return await greenlet_spawn(copy_database, source, target, quiet, metadata)
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> str:
+    """Give a SQLite file, with rows that refer to later ones and round in circles."""
+    url = file_made(tmp_path / "source.db", family)
+    filled(
+        url,
+        (
+            people,
+            [
+                {
+                    "id": number,
+                    "name": f"Näme {number}",
+                    "more": {"n": [number]} if number % 2 else None,
+                    "mother_id": number + 1 if number < COUNT else None,
+                    "house_id": 1 if number % 3 else None,
+                    "changed_at": LONG_AGO + timedelta(seconds=number),
+                }
+                for number in range(1, COUNT + 1)
+            ],
+        ),
+        (houses, [{"id": 1, "owner_id": 7}]),
+    )
+    return url
+
+
+@pytest.fixture
+async def target(databases: Databases) -> AsyncIterator[str]:
+    """Give an empty database of this service's kind."""
+    url = await databases.create()
+    await made(url, family)
+    yield url
+    await databases.drop(url)
+
+
+async def test_every_row_arrives_as_it_was(source: str, target: str) -> None:
+    assert await copied(source, target) == COUNT + 1
+    rows = await found(target, people)
+    assert len(rows) == COUNT
+    for number, row in enumerate(rows, start=1):
+        assert row.name == f"Näme {number}"
+        assert row.twice == 2 * number
+        assert row.more == ({"n": [number]} if number % 2 else None)
+        assert row.mother_id == (number + 1 if number < COUNT else None)
+        assert row.house_id == (1 if number % 3 else None)
+        assert row.changed_at == LONG_AGO + timedelta(seconds=number)
+    assert [tuple(row) for row in await found(target, houses)] == [(1, 7)]
+
+
+async def test_numbers_go_on_and_nothing_is_no_json(source: str, target: str) -> None:
+    await copied(source, target)
+    engine = create_async_engine(driver.parse_url(target))
+    async with engine.begin() as connection:
+        await connection.execute(insert(people), {"name": "new"})
+        (latest,) = (
+            await connection.scalars(select(people.c.id).where(people.c.name == "new"))
+        ).all()
+        nothing = text("SELECT count(*) FROM people WHERE more IS NULL")
+        assert await connection.scalar(nothing) == COUNT // 2 + 1
+    await engine.dispose()
+    assert latest == COUNT + 1
+
+
+async def test_from_a_database_of_its_own_kind(
+    source: str, target: str, databases: Databases
+) -> None:
+    await copied(source, target)
+    other = await databases.create()
+    await made(other, family)
+    assert await copied(target, other) == COUNT + 1
+    assert await found(other, people) == await found(target, people)
+    await databases.drop(other)
+
+
+async def test_a_target_that_holds_something_is_refused(source: str, target: str) -> None:
+    await copied(source, target)
+    with pytest.raises(Refused, match="The target is not empty"):
+        await copied(source, target)
+    assert len(await found(target, people)) == COUNT
+
+
+async def test_another_revision_is_refused(source: str, databases: Databases) -> None:
+    for heads in (set[str](), {"0123456789ab"}):
+        url = await databases.create()
+        await made(url, family, heads)
+        with pytest.raises(Refused, match="not at head"):
+            await copied(source, url)
+        with pytest.raises(Refused, match="not at head"):
+            await copied(url, source)
+        await databases.drop(url)
+
+
+async def test_a_row_that_is_refused_leaves_nothing(source: str, target: str) -> None:
+    filled(source, (houses, [{"id": 2, "owner_id": 99_999}]))  # refers to nobody
+    with pytest.raises(Refused):
+        await copied(source, target)
+    assert await found(target, people) == []
+    assert await found(target, houses) == []
+
+
+async def test_a_circle_without_a_way_in_is_refused(source: str, target: str) -> None:
+    closed = MetaData()
+    Table(
+        "eggs",
+        closed,
+        Column("id", Integer, primary_key=True),
+        Column("hen", ForeignKey("hens.id", name="a"), nullable=False),
+    )
+    Table(
+        "hens",
+        closed,
+        Column("id", Integer, primary_key=True),
+        Column("egg", ForeignKey("eggs.id", name="b"), nullable=False),
+    )
+    with pytest.raises(Refused, match="in a circle"):
+        await copied(source, target, closed)
+
+
+@pytest.mark.parametrize(
+    ("url", "message"),
+    [
+        ("sqlite:////nowhere/at/all.db", "There is no such file"),
+        ("nonsense", "Could not parse"),
+        ("mysql://user:secret@host/name", "This service runs on"),
+    ],
+)
+async def test_what_is_no_database_is_named(
+    source: str, target: str, url: str, message: str
+) -> None:
+    for one, other in ((url, target), (source, url)):
+        with pytest.raises(Refused, match=message) as caught:
+            await copied(one, other)
+        assert "secret" not in str(caught.value)
+
+
+def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "scripts.copy_database", *arguments],
+        cwd=project.ROOT,
+        env={**os.environ, "PYTHONIOENCODING": "utf-8", **environment},
+        capture_output=True,
+        encoding="utf-8",
+        check=False,
+    )
+
+
+def test_the_command_says_how_it_went(tmp_path: Path, live_url: str) -> None:
+    source = file_made(tmp_path / "app.db", Base.metadata)
+    key = {"caller": "", "key": str(uuid4()), "fingerprint": b"x", "status": 201}
+    filled(source, (IdempotencyKey.__table__, [{**key, "headers": {}, "body": b"{}"}]))
+    done = run(source, DATABASE_URL=live_url)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert re.search(r"^1 rows were copied\.$", done.stdout, re.MULTILINE)
+    again = run(source, live_url)
+    assert again.returncode == 1
+    assert again.stderr == (
+        "Nothing was copied. The target is not empty: there are rows in 'idempotency_keys'.\n"
+    )
+    assert json.dumps(key["key"]) not in again.stdout
