@@ -22,8 +22,12 @@ HERE: Final = Path(__file__).parent
 PREVIOUS: Final = "d1e44f9"
 """What is taken for the release before this one: move it when a version is released."""
 
-README: Final = "\n## Ours\n\nWhat this team has written down.\n"
-SETTING: Final = "\n# Ours\n# OUR_FLAG=true\n"
+OURS: Final = {
+    "README.md": "\n## Ours\n\nWhat this team has written down.\n",
+    ".env.example": "\n# Ours: nothing yet.\n",
+    "pyproject.toml": "\n[tool.ours]\nflag = true\n",
+}
+"""What the owner has written at the end of files that the template has, too."""
 
 
 def git(folder: Path, *arguments: str) -> str:
@@ -117,8 +121,7 @@ def grown(folder: Path, repository: Path) -> Path:
         ("from app.tasks", "from app.notes.router import router as notes\nfrom app.tasks"),
         ("(tasks,)", "(tasks, notes)"),
     )
-    change(path / "pyproject.toml", ('    "httptools', '    "humanize>=4.9.0",\n    "httptools'))
-    for name, text in (("README.md", README), (".env.example", SETTING)):
+    for name, text in OURS.items():
         file = path / name
         file.write_text(file.read_text(encoding="utf-8") + text, encoding="utf-8")
     commit(path, "Notes")
@@ -152,9 +155,8 @@ def conflicts(project: Project) -> set[str]:
 
 
 def keeps_what_is_ours(project: Project) -> None:
-    assert project.text("README.md").endswith(README)
-    assert project.text(".env.example").endswith(SETTING)
-    assert '"humanize>=4.9.0"' in project.text("pyproject.toml")
+    for name, text in OURS.items():
+        assert project.text(name).endswith(text)
     assert "notes" in project.text("app/api.py")
 
 

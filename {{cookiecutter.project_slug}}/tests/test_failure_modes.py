@@ -26,25 +26,25 @@ from tests.conftest import checked_out, settings_for
 
 
 class Models(DeclarativeBase):
-    """Models for tests only: their tables are no business of the migrations."""
+    """Models for tests only: their tables, with names that no feature has, are never migrated."""
 
 
 class Author(Models):
-    __tablename__ = "authors"
+    __tablename__ = "tests_authors"
 
     id: Mapped[int] = mapped_column(primary_key=True)
     name: Mapped[str]
 
 
 class Post(Models):
-    __tablename__ = "posts"
+    __tablename__ = "tests_posts"
 
     id: Mapped[int] = mapped_column(primary_key=True)
     notes: Mapped[list["Note"]] = relationship(lazy="raise")
 
 
 class Note(Models):
-    __tablename__ = "notes"
+    __tablename__ = "tests_notes"
 
     id: Mapped[int] = mapped_column(primary_key=True)
     post_id: Mapped[int] = mapped_column(ForeignKey(Post.id))

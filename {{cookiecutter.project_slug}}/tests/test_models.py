@@ -19,7 +19,7 @@ class Models(DeclarativeBase):
 
 
 class Document(Identified, Timestamped, Versioned, Models):
-    __tablename__ = "documents"
+    __tablename__ = "tests_documents"
 
     title: Mapped[str]
     at: Mapped[datetime | None] = mapped_column(UTCDateTime)
@@ -57,7 +57,7 @@ async def test_keys_are_uuid7_in_the_order_of_their_making(database: Database) -
         for number in range(20):
             session.add(Document(title=str(number)))
             await session.flush()
-        rows = await session.execute(text("SELECT title FROM documents ORDER BY id"))
+        rows = await session.execute(text("SELECT title FROM tests_documents ORDER BY id"))
     assert rows.scalars().all() == [str(number) for number in range(20)]
 
 

@@ -88,9 +88,9 @@ async def test_one_of_many_who_want_the_same_value_gets_it(live: AsyncClient, st
 
 
 references = MetaData()
-parents = Table("parents", references, Column("id", Integer, primary_key=True))
+parents = Table("tests_parents", references, Column("id", Integer, primary_key=True))
 children = Table(
-    "children",
+    "tests_children",
     references,
     Column("id", Integer, primary_key=True),
     Column("first", ForeignKey(parents.c.id)),

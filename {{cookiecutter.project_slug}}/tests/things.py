@@ -35,12 +35,12 @@ from app.schemas import Body, PageQuery, Public, Text
 
 metadata = MetaData()
 things = Table(
-    "things",
+    "tests_things",
     metadata,
     Column("id", Integer, primary_key=True, autoincrement=False),
     Column("name", String(10), unique=True),
     # Checked only at commit, on both databases.
-    Column("part_of", ForeignKey("things.id", deferrable=True, initially="DEFERRED")),
+    Column("part_of", ForeignKey("tests_things.id", deferrable=True, initially="DEFERRED")),
 )
 
 
@@ -52,7 +52,7 @@ class Models(DeclarativeBase):
 class Entry(Identified, Versioned, Models):
     """What there are lists of: in order of a column that is never null, or of one that may be."""
 
-    __tablename__ = "entries"
+    __tablename__ = "tests_entries"
 
     name: Mapped[str]
     at: Mapped[datetime | None]
