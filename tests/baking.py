@@ -132,7 +132,7 @@ def succeeded(done: subprocess.CompletedProcess[str]) -> str:
 
 
 @contextmanager
-def installed(rendered: Project) -> Iterator[Project]:
+def installed(rendered: Project, **environment: str) -> Iterator[Project]:
     """Install a copy of a render: running it leaves data behind.
 
     It lies outside pytest's folder, which every start of pytest closes to other users: as root, the
@@ -141,7 +141,7 @@ def installed(rendered: Project) -> Iterator[Project]:
     with tempfile.TemporaryDirectory(prefix=f"{rendered.answers['database']}-") as folder:
         path = shutil.copytree(rendered.path, Path(folder, rendered.path.name))
         project = Project(path, rendered.answers)
-        succeeded(project.run("uv", "sync"))
+        succeeded(project.run("uv", "sync", **environment))
         yield project
 
 

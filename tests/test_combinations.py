@@ -1,6 +1,9 @@
 """Every combination of answers renders a whole project; those that matter prove themselves."""
 
 import ast
+import itertools
+import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -70,3 +73,35 @@ def test_any_two_answers_meet_in_a_project_that_is_installed(
             succeeded(project.run("uv", "run", "just", "lint"))
             succeeded(project.run("uv", "run", "just", "test", "tests/test_main.py"))
     measured("Pairs of answers, linted, typed and started", "both", renders=len(chosen))
+
+
+def other_interpreters() -> dict[str, str]:
+    """Find each newer or older Python on this machine that the service is for."""
+    listed = subprocess.run(
+        ["uv", "python", "list", "--only-installed", "--output-format", "json"],
+        capture_output=True,
+        encoding="utf-8",
+        check=True,
+    )
+    paths = [Path(each["path"]) for each in json.loads(listed.stdout)]
+    pyenv = Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv"))
+    paths += pyenv.glob("versions/*/bin/python3.??")
+    found = {path.name.removeprefix("python"): str(path) for path in paths}
+    this = f"3.{sys.version_info.minor}"
+    return {
+        version: found[version]
+        for version in ("3.11", "3.12", "3.13", "3.14")
+        if version in found and version != this
+    }
+
+
+def test_a_render_proves_itself_on_every_python_there_is(bake: Bake, measured: Measured) -> None:
+    found = other_interpreters()
+    measured("Other interpreters", "both", found=", ".join(found) or "none")
+    # Each on one of the renders, in turn: they prove themselves on this one anyway.
+    for (version, path), answers in zip(found.items(), itertools.cycle(proven()), strict=False):
+        with installed(bake(**answers), UV_PYTHON=path) as project:
+            assert f"version_info = {version}." in project.text(".venv/pyvenv.cfg")
+            arguments = ("uv", "run", "just", "check")
+            folder = str(project.path.parent)
+            succeeded(project.run(*arguments, UV_PYTHON=path, TMPDIR=folder))

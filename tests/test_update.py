@@ -5,6 +5,8 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
@@ -66,8 +68,11 @@ def cruft(folder: Path, *arguments: str) -> str:
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("update")
+def folder() -> Iterator[Path]:
+    """Give a folder that the embedded PostgreSQL can read, too: see `installed`."""
+    with tempfile.TemporaryDirectory(prefix="update-") as path:
+        Path(path).chmod(0o755)
+        yield Path(path)
 
 
 @pytest.fixture(scope="module")
