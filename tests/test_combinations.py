@@ -34,7 +34,8 @@ def dead_settings(project: Project) -> set[str]:
     }
     assert settings
     read = {node.attr for node in nodes if isinstance(node, ast.Attribute)}
-    return settings - read
+    named = {node.value for node in nodes if isinstance(node, ast.Constant)}  # in a validator
+    return settings - read - named
 
 
 def test_every_combination_is_whole(bake: Bake, measured: Measured) -> None:
@@ -67,12 +68,12 @@ def test_those_that_prove_themselves_are_all_that_differ_in_python() -> None:
 def test_any_two_answers_meet_in_a_project_that_is_installed(
     bake: Bake, measured: Measured
 ) -> None:
+    # Their Python is that of those that prove themselves: it is typed and tested there.
     chosen = [answers for answers in pairwise() if answers not in proven()]
     for answers in chosen:
         with installed(bake(**answers)) as project:
-            succeeded(project.run("uv", "run", "just", "lint"))
-            succeeded(project.run("uv", "run", "just", "test", "tests/test_main.py"))
-    measured("Pairs of answers, linted, typed and started", "both", renders=len(chosen))
+            succeeded(project.run("uv", "run", "pytest", "-q", "tests/test_main.py"))
+    measured("Pairs of answers, installed and started", "both", renders=len(chosen))
 
 
 def other_interpreters() -> dict[str, str]:

