@@ -46,7 +46,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         lifespan=lifespan,
     )
     app.state.settings = settings
-    app.state.schema_heads = health.schema_heads()
+    app.state.schema_history = health.schema_history()
     errors.install(app, max_body_size=settings.max_body_size)
     idempotency.install(app)
     api.mount(app)
