@@ -62,9 +62,12 @@ async def ready(request: Request) -> Health:
     """Tell that requests can be served: the database answers, takes writes, and is not behind.
 
     At head it is ready, and also ahead of this code: while a new version is rolled out, it migrates
-    before the old instances are gone. Behind, or without any revision, it is not.
+    before the old instances are gone. Behind, or without any revision, it is not. Nor when it is
+    about to end, though it serves on for ``SHUTDOWN_DELAY``.
     """
     state = request.app.state
+    if state.ending:
+        raise Unavailable("The server is about to end.")
     # All who ask at the same time are told the same: asking takes a connection of its own.
     if getattr(state, "probe", None) is None or state.probe.done():
         state.probe = asyncio.create_task(_unready(get_database(request), state.schema_history))

@@ -68,6 +68,12 @@ async def test_not_ready_behind(live_app: FastAPI, live: AsyncClient) -> None:
         assert detail == "The database schema is behind: run `alembic upgrade head`."
 
 
+async def test_not_ready_when_about_to_end(live_app: FastAPI, live: AsyncClient) -> None:
+    live_app.state.ending = True
+    assert "about to end" in problem(await live.get("/health/ready"), 503)["detail"]
+    assert (await live.get("/health/live")).status_code == 200
+
+
 async def test_ready_ahead(live_app: FastAPI, live: AsyncClient) -> None:
     # A newer version has migrated, while this one still serves.
     await be_at(live_app, "newer")
