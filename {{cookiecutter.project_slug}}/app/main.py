@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 
 from fastapi import FastAPI
 
-from app import api, errors, health, project
+from app import api, errors, health, project, server
 from app.db.engine import Database
 from app.idempotency import session as idempotency
 from app.settings import Settings, load_settings
@@ -46,7 +46,8 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         lifespan=lifespan,
     )
     app.state.settings = settings
-    app.state.schema_heads = health.schema_heads()
+    app.state.ending = False
+    app.state.schema_history = health.schema_history()
     errors.install(app, max_body_size=settings.max_body_size)
     idempotency.install(app)
     api.mount(app)
@@ -56,6 +57,9 @@ def create_app(settings: Settings | None = None) -> FastAPI:
 def create_process_app() -> FastAPI:
     """Make the app of a process that does nothing else: what ``python -m app`` serves."""
     app = create_app()
+    settings: Settings = app.state.settings
+    if settings.shutdown_delay:
+        server.delay_end(settings.shutdown_delay, lambda: setattr(app.state, "ending", True))
     # What is loaded by now stays: looked through for garbage again and again, it would cost a tenth
     # of the time of each request.
     gc.collect()

@@ -71,6 +71,8 @@ logging.getLogger("alembic").setLevel(logging.INFO)
 if context.is_offline_mode():
     configure(url=settings.database_url, literal_binds=True)
     with context.begin_transaction():
+        for statement in driver.BEFORE_MIGRATIONS:  # whoever runs the SQL by hand is as careful
+            context.execute(statement)
         context.run_migrations()
 else:
     asyncio.run(migrate_online(settings))

@@ -34,7 +34,7 @@ from sqlalchemy.util import greenlet_spawn
 from app import project
 from app.db import driver
 from app.db.models import Base, UTCDateTime, now
-from app.health import schema_heads
+from app.health import schema_history
 from app.idempotency.models import IdempotencyKey
 from scripts.copy_database import BATCH, Refused, copy_database
 from tests.database import Databases
@@ -70,7 +70,7 @@ async def made(url: str, metadata: MetaData, heads: set[str] | None = None) -> N
     async with engine.begin() as connection:
         await connection.run_sync(metadata.create_all)
         await connection.execute(text("CREATE TABLE alembic_version (version_num VARCHAR(32))"))
-        for head in schema_heads() if heads is None else heads:
+        for head in schema_history().heads if heads is None else heads:
             await connection.execute(
                 text("INSERT INTO alembic_version VALUES (:head)"), {"head": head}
             )
@@ -84,7 +84,7 @@ def file_made(path: Path, metadata: MetaData) -> str:
     with engine.begin() as connection:
         metadata.create_all(connection)
         connection.execute(text("CREATE TABLE alembic_version (version_num VARCHAR(32))"))
-        for head in schema_heads():
+        for head in schema_history().heads:
             connection.execute(text("INSERT INTO alembic_version VALUES (:head)"), {"head": head})
     engine.dispose()
     return url

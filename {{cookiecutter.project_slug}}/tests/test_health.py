@@ -31,7 +31,7 @@ async def test_live_asks_no_database(live_app: FastAPI, live: AsyncClient) -> No
 
 
 async def test_not_ready_before_the_first_migration(databases: Databases) -> None:
-    if not health.schema_heads():
+    if not health.schema_history().heads:
         pytest.skip("there is no revision yet: an empty database is at head")
     url = await databases.create()
     settings = settings_for(url)
@@ -49,12 +49,57 @@ async def test_not_ready_before_the_first_migration(databases: Databases) -> Non
     await databases.drop(url)
 
 
-async def test_not_ready_at_another_revision(live_app: FastAPI, live: AsyncClient) -> None:
-    database: Database = live_app.state.database
+async def be_at(app: FastAPI, *revisions: str) -> None:
+    """Tell the database that it is at other revisions."""
+    database: Database = app.state.database
     async with database.transaction() as session:
         await session.execute(text("DELETE FROM alembic_version"))
-        await session.execute(text("INSERT INTO alembic_version VALUES ('other')"))
-    assert (await live.get("/health/ready")).status_code == 503
+        for revision in revisions:
+            await session.execute(text(f"INSERT INTO alembic_version VALUES ('{revision}')"))  # noqa: S608 - ours
+
+
+async def test_not_ready_behind(live_app: FastAPI, live: AsyncClient) -> None:
+    history: health.History = live_app.state.schema_history
+    if not history.heads:
+        pytest.skip("there is no revision yet: nothing can be missing")
+    for behind in [(), *((revision,) for revision in history.passed)]:
+        await be_at(live_app, *behind)
+        detail = problem(await live.get("/health/ready"), 503)["detail"]
+        assert detail == "The database schema is behind: run `alembic upgrade head`."
+
+
+async def test_not_ready_when_about_to_end(live_app: FastAPI, live: AsyncClient) -> None:
+    live_app.state.ending = True
+    assert "about to end" in problem(await live.get("/health/ready"), 503)["detail"]
+    assert (await live.get("/health/live")).status_code == 200
+
+
+async def test_ready_ahead(live_app: FastAPI, live: AsyncClient) -> None:
+    # A newer version has migrated, while this one still serves.
+    await be_at(live_app, "newer")
+    assert (await live.get("/health/ready")).status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("found", "behind"),
+    [
+        ("e f", False),
+        ("e", True),  # one of two heads is missing
+        ("d", True),
+        ("e d", True),
+        ("", True),
+        ("newer", False),  # may well build upon both heads
+        ("e newer", False),  # upon f
+        ("d newer", True),
+    ],
+)
+def test_what_is_behind_where_there_are_branches(found: str, *, behind: bool) -> None:
+    history = health.History(heads={"e", "f"}, passed={"a", "b", "c", "d"})
+    assert history.is_behind(set(found.split())) == behind
+
+
+def test_without_a_revision_nothing_is_behind() -> None:
+    assert not health.History(set(), set()).is_behind(set())
 
 
 async def test_not_ready_while_the_database_does_not_answer(
@@ -115,7 +160,7 @@ async def test_ready_while_every_connection_is_in_use(live_app: FastAPI, live: A
 
 def test_the_heads_are_those_that_alembic_finds(live_url: str) -> None:
     script = ScriptDirectory.from_config(alembic_config(settings_for(live_url)))
-    assert health.schema_heads() == set(script.get_heads())
+    assert health.schema_history().heads == set(script.get_heads())
 
 
 def test_the_heads_of_a_history_with_branches(tmp_path: Path) -> None:
@@ -124,4 +169,11 @@ def test_the_heads_of_a_history_with_branches(tmp_path: Path) -> None:
         (tmp_path / f"{revision}.py").write_text(
             f"revision: str = {revision!r}\ndown_revision = {down!r}\nother = 1\n"
         )
-    assert health.schema_heads(tmp_path) == {"e", "f"}
+    assert health.schema_history(tmp_path) == ({"e", "f"}, {"a", "b", "c", "d"})
+
+
+def test_what_another_branch_depends_on_is_no_head(tmp_path: Path) -> None:
+    # Alembic does not keep it in the database, either.
+    (tmp_path / "a.py").write_text("revision = 'a'\ndown_revision = None\n")
+    (tmp_path / "b.py").write_text("revision = 'b'\ndown_revision = None\ndepends_on = 'a'\n")
+    assert health.schema_history(tmp_path) == ({"b"}, {"a"})

@@ -228,12 +228,41 @@ async def test_what_an_error_means_to_a_client(
 
 @direct
 async def test_a_budget_that_the_server_can_not_meet_is_warned_of(
-    live_url: str, caplog: pytest.LogCaptureFixture
+    live_url: str, databases: seam.Databases, caplog: pytest.LogCaptureFixture
 ) -> None:
-    async with running(create_app(settings_for(live_url))):
+    async with running(create_app(settings_for(live_url, workers=8))):
         assert caplog.text == ""
     async with running(create_app(settings_for(live_url, workers=100))):
-        assert "100 workers of 11 connections may want 1100" in caplog.text
+        assert "1 instances of 100 workers of 11 connections may want 1100" in caplog.text
+        assert "DATABASE_POOL_SIZE" in caplog.text
+    # Each of them alone would fit.
+    async with running(create_app(settings_for(live_url, workers=8, instances=7))):
+        assert "7 instances of 8 workers of 11 connections may want 616" in caplog.text
+    # With a replica as well: its reads come to the primary while it is away.
+    replica = await databases.create()
+    settings = settings_for(live_url, instances=100, database_read_url=replica)
+    async with running(create_app(settings)):
+        assert "100 instances of 1 workers of 11 connections may want 1100" in caplog.text
+    await databases.drop(replica)
+
+
+@direct
+async def test_a_budget_knows_what_is_reserved(
+    live_url: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with running(app := create_app(settings_for(live_url))):
+        database: Database = app.state.database
+        async with database.reading() as session:
+            total = int(await session.scalar(text("SHOW max_connections")) or 0)
+            superusers = int(await session.scalar(text("SHOW superuser_reserved_connections")) or 0)
+            reserved = int(await session.scalar(text("SHOW reserved_connections")) or 0)
+    allowed = total - superusers - reserved
+    size = {"database_pool_size": allowed - 2, "database_read_pool_size": 1}
+    async with running(create_app(settings_for(live_url, **size))):
+        assert caplog.text == ""
+    size["database_read_pool_size"] = 2
+    async with running(create_app(settings_for(live_url, **size))):
+        assert f"may want {allowed + 1}, the server allows {allowed}" in caplog.text
 
 
 async def test_reads_may_go_to_a_replica(live_url: str, databases: seam.Databases) -> None:

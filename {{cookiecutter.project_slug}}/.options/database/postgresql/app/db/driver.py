@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from app.settings import Settings
 
 __all__ = [
+    "BEFORE_MIGRATIONS",
     "RENDER_AS_BATCH",
     "DriverSettings",
     "after_migrations",
@@ -53,6 +54,17 @@ RENDER_AS_BATCH = False
 
 # "app migr" in ASCII: the advisory lock that lets one migration run at a time.
 _MIGRATION_LOCK = 0x617070206D696772
+
+BEFORE_MIGRATIONS: tuple[str, ...] = (
+    f"SELECT pg_advisory_xact_lock({_MIGRATION_LOCK})",
+    "SET LOCAL lock_timeout = '5s'",
+)
+"""What a transaction that migrates begins with: wait until no other runner migrates; then wait for
+no lock longer than 5 s.
+
+A migration that waits for a lock makes everybody who comes after it wait as well. Both last as long
+as the transaction: behind a pooler, the connection is another's next.
+"""
 
 _EXAMPLE = "postgresql://user:password@host:5432/name"
 
@@ -115,6 +127,9 @@ class DriverSettings(BaseSettings):
     """The database. Required."""
     database_read_url: DatabaseURL | None = None
     """A replica to read from; without one, reads go to ``DATABASE_URL`` too."""
+    instances: int = Field(default=1, ge=1, le=10_000)
+    """Machines or containers that run this service on the database: the start adds up what all of
+    them may want."""
     database_pooler: Literal["pgbouncer"] | None = None
     """What stands before the server and hands its connections on after each transaction."""
     database_pool_size: int = Field(default=5, ge=1, le=1000)
@@ -213,13 +228,9 @@ async def try_lock(session: AsyncSession, name: str) -> bool:
 
 
 def before_migrations(connection: Connection) -> None:
-    """Wait until no other runner migrates; then wait for no lock longer than 5 s.
-
-    A migration that waits for a lock makes everybody who comes after it wait as well. Both last as
-    long as the transaction: behind a pooler, the connection is another's next.
-    """
-    connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _MIGRATION_LOCK})
-    connection.execute(text("SET LOCAL lock_timeout = '5s'"))
+    """Begin as ``BEFORE_MIGRATIONS`` says."""
+    for statement in BEFORE_MIGRATIONS:
+        connection.execute(text(statement))
 
 
 def after_migrations(connection: Connection) -> None:
@@ -233,20 +244,23 @@ async def warnings(connection: AsyncConnection, settings: Settings) -> Sequence[
             text(
                 "SELECT current_setting('max_connections')::int"
                 " - current_setting('superuser_reserved_connections')::int"
+                # since PostgreSQL 16
+                " - coalesce(current_setting('reserved_connections', true)::int, 0)"
             )
         )
     ).scalar_one()
-    sizes = [settings.database_pool_size]
-    if settings.database_read_url is None:  # else the reads' connections are the replica's
-        sizes.append(settings.database_read_pool_size)
+    # The pool of reads counts also where there is a replica: while that is away, reads come here.
+    sizes = (settings.database_pool_size, settings.database_read_pool_size)
     # One more asks whether the database is ready.
     each = sum(sizes) + len(sizes) * settings.database_max_overflow + 1
-    wanted = settings.workers * each
+    wanted = settings.instances * settings.workers * each
     found = []
     if wanted > allowed and not settings.database_pooler:
         found.append(
-            f"{settings.workers} workers of {each} connections may want {wanted}, the server "
-            f"allows {allowed}: lower WORKERS or DATABASE_POOL_SIZE, or raise its max_connections"
+            f"{settings.instances} instances of {settings.workers} workers of {each} connections "
+            f"may want {wanted}, the server allows {allowed}: lower DATABASE_POOL_SIZE, "
+            "DATABASE_READ_POOL_SIZE or WORKERS, raise its max_connections, or put PgBouncer "
+            "before it"
         )
     if settings.database_pooler and settings.database_statement_timeout:
         limit = await connection.scalar(text("SHOW statement_timeout"))

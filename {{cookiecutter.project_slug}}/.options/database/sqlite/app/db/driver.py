@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     from app.settings import Settings
 
 __all__ = [
+    "BEFORE_MIGRATIONS",
     "RENDER_AS_BATCH",
     "DriverSettings",
     "after_migrations",
@@ -65,6 +66,9 @@ __all__ = [
 
 # At DEBUG it writes down the parameters of every statement.
 logging.getLogger("aiosqlite").setLevel(logging.INFO)
+
+BEFORE_MIGRATIONS: tuple[str, ...] = ()
+"""What a transaction that migrates begins with: nothing, as SQLite lets one writer in at a time."""
 
 RENDER_AS_BATCH = True
 """Whether migrations rebuild tables in place of ALTER TABLE, of which SQLite knows little."""

@@ -1,0 +1,151 @@
+"""Two processes of the service on one database: what each of them takes, and gives.
+
+Nothing here is asserted of time: what is measured is explained in docs/scaling.md.
+"""
+
+import asyncio
+import os
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import AsyncExitStack, ExitStack, contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from uuid import uuid4
+
+import psutil
+import pytest
+
+from tests.baking import free_port
+from tests.figures import Measured
+from tests.reliability.load import loaded, read_or_write
+from tests.reliability.serving import PostgreSQL, Service, Stage, until
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(sys.platform != "linux", reason="a part of a core is given by Linux"),
+]
+
+CLIENTS = 8
+"""For each process: more than it can serve at once."""
+SECONDS = 5.0
+PART = 0.2
+"""The part of a core that is given to each process: the others find room then, on few cores."""
+
+CGROUPS = Path("/sys/fs/cgroup")
+
+
+@dataclass
+class Run:
+    """What was served, and the seconds of processor time that it took."""
+
+    processes: int
+    answers: int
+    seconds: float
+    service: float
+    database: float
+    load: float
+
+    @property
+    def rate(self) -> float:
+        """Requests a second."""
+        return self.answers / self.seconds
+
+    def __str__(self) -> str:
+        """Give the rate, and the milliseconds of processor time for each request."""
+        each = [1000 * part / self.answers for part in (self.service, self.database, self.load)]
+        return "{:.0f}/s ({:.2f} + {:.2f} + {:.2f} ms)".format(self.rate, *each)
+
+
+def cpu(*processes: psutil.Process) -> float:
+    """Give the seconds of processor time that processes have taken, with children that are gone."""
+    seconds = 0.0
+    for process in processes:
+        with suppress(psutil.NoSuchProcess):  # then its parent has it
+            seconds += sum(process.cpu_times()[:4])
+    return seconds
+
+
+def group() -> Path | None:
+    """Name a control group that could be made, if one can be."""
+    name = f"reliability-{uuid4().hex[:8]}"
+    if os.access(first := CGROUPS / "cpu", os.W_OK) and (first / "cpu.cfs_quota_us").exists():
+        return first / name
+    second = CGROUPS / "cgroup.subtree_control"
+    if os.access(second, os.W_OK) and "cpu" in second.read_text().split():
+        return CGROUPS / name
+    return None
+
+
+@contextmanager
+def part_of_a_core(service: Service) -> Iterator[None]:
+    """Let a service take so much of a core and no more."""
+    path = group()
+    assert path
+    path.mkdir()
+    period = 20_000  # microseconds: short, or it would stand still for long
+    if (path / "cpu.max").exists():
+        (path / "cpu.max").write_text(f"{period * PART:.0f} {period}")
+    else:
+        (path / "cpu.cfs_period_us").write_text(f"{period}")
+        (path / "cpu.cfs_quota_us").write_text(f"{period * PART:.0f}")
+    (path / "cgroup.procs").write_text(f"{service.process.pid}")
+    try:
+        yield
+    finally:
+        path.rmdir()  # the service has ended by then
+
+
+async def measure(stage: Stage, processes: int, *, part: bool) -> Run:
+    """Serve from so many processes for a while."""
+    assert isinstance(stage.database, PostgreSQL)
+    server = stage.database.server
+    async with AsyncExitStack() as stack:
+        parts = stack.enter_context(ExitStack())
+        services = [
+            await stack.enter_async_context(stage.serving(port=free_port()))
+            for _ in range(processes)
+        ]
+        for service in services if part else ():
+            parts.enter_context(part_of_a_core(service))
+        loads = [
+            await stack.enter_async_context(loaded(service, CLIENTS, read_or_write))
+            for service in services
+        ]
+        await until(lambda: all(len(load.answers) > 300 for load in loads), "all at work")
+
+        def taken() -> tuple[float, float, float]:
+            serving = [process for service in services for process in service.processes()]
+            return cpu(*serving), cpu(*server.processes()), cpu(psutil.Process())
+
+        started, before = time.monotonic(), taken()
+        answered = sum(len(load.answers) for load in loads)
+        await asyncio.sleep(SECONDS)
+        answers = sum(len(load.answers) for load in loads) - answered
+        seconds = time.monotonic() - started
+        parties = [after - first for after, first in zip(taken(), before, strict=True)]
+        assert set().union(*(load.statuses() for load in loads)) == {200, 201}
+    return Run(processes, answers, seconds, *parties)
+
+
+@pytest.mark.parametrize("part", [False, True], ids=["whole", "part"])
+async def test_two_processes_serve_more_than_one(
+    on_postgresql: Stage, measured: Measured, *, part: bool
+) -> None:
+    if part and group() is None:
+        pytest.skip("no part of a core can be given: the control groups are not ours")
+    one = await measure(on_postgresql, 1, part=part)
+    two = await measure(on_postgresql, 2, part=part)
+
+    cores = f"a {PART:.0%} part of a core each" if part else "sharing this machine's cores"
+    busy = (two.service + two.database + two.load) / two.seconds
+    measured(
+        f"One process and two, {cores}",
+        on_postgresql.label,
+        one=one,
+        two=two,
+        ratio=f"{two.rate / one.rate:.2f}",
+        cores=os.cpu_count(),
+        of_which_busy_with_two=f"{busy:.2f}",
+        a_core_of_the_service_would_serve=f"{one.answers / one.service:.0f}/s",
+    )
