@@ -1,5 +1,6 @@
 """What a service is deployed by: judged by its tools, and carried out where there is no engine."""
 
+import asyncio
 import json
 import os
 import re
@@ -14,6 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import asyncpg
 import httpx2
 import kubernetes_validate
 import pytest
@@ -32,6 +34,8 @@ from tests.conftest import Bake
 from tests.figures import Measured
 from tests.image import IS_ROOT, SANDBOXED, Image, read
 from tests.reliability.postgres import Postgres
+from tests.reliability.serving import listens, until
+from tests.reliability.test_pooler import PGBOUNCER
 from tests.test_files import CONTAINER
 from tests.test_service import let_in
 from tests.test_workflows import run
@@ -40,6 +44,15 @@ SCRIPTS = Path(sys.executable).parent
 KUBERNETES = Path("deploy", "kubernetes")
 OLDEST, NEWEST = "1.30", "1.37"
 """The oldest Kubernetes that the README names, and one of today."""
+
+PASSWORD = "0123456789abcdef"  # noqa: S105 - of a server that lives for a test
+
+LIMITS = {"statement_timeout": "4s", "idle_in_transaction_session_timeout": "30s"}
+"""What the service sets by itself where it has no pooler."""
+
+STREAMING = "SELECT state FROM pg_stat_replication"
+
+PLATFORMS = ("x86_64-manylinux_2_28", "aarch64-manylinux_2_28")
 
 SETTINGS = combinations("database", "auth")
 each_service = pytest.mark.parametrize(
@@ -417,19 +430,18 @@ def test_an_image_migrates_serves_and_ends(
 ) -> None:
     succeeded(image.run("alembic", "upgrade", "head", settings=settings))
     answers = {"auth": "users" if (image.folder / "app" / "users").is_dir() else "none"}
-    url = f"http://127.0.0.1:{settings['PORT']}"
     assert image.run(*image.health_check, settings=settings).returncode == 1
 
     with image.running(tmp_path / "log", **settings, WORKERS=str(workers)) as container:
-        until = time.monotonic() + 30
+        deadline = time.monotonic() + 30
         while (check := image.run(*image.health_check, settings=settings)).returncode:
             assert container.outer.poll() is None, container.log()
-            assert time.monotonic() < until, check.stderr
+            assert time.monotonic() < deadline, check.stderr
         processes = container.processes()
         if IS_ROOT:
             assert {process.uids().effective for process in processes} == {image.user[0]}
         assert len(processes) >= workers
-        with httpx2.Client(base_url=url) as client:
+        with httpx2.Client(base_url=f"http://127.0.0.1:{settings['PORT']}") as client:
             assert client.get("/health/ready").status_code == 200, container.log()
             let_in(client, answers)
             created = client.post("/v1/tasks", json={"title": "x"})
@@ -451,3 +463,146 @@ def test_an_image_migrates_serves_and_ends(
         status=status,
         ended_after=f"{seconds:.2f} s",
     )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("platform", PLATFORMS)
+@pytest.mark.parametrize(
+    "answers", proven(), ids=lambda answers: f"{answers['database']}-{answers['auth']}"
+)
+def test_nothing_has_to_be_compiled_in_the_image(
+    bake: Bake, answers: dict[str, str], platform: str, tmp_path: Path
+) -> None:
+    project = Project(shutil.copytree(bake(**answers).path, tmp_path / "project"), answers)
+    (version,) = {stage.base for stage in read(bake(deploy="docker").text("Dockerfile"))}
+    python = re.findall(r"python:([\d.]+)-slim", version)[0]
+    lock = succeeded(project.run("uv", "export", "--no-dev", "--no-hashes", "--quiet"))
+    (project.path / "requirements.txt").write_text(lock)
+    succeeded(
+        project.run(
+            *("uv", "pip", "install", "--dry-run", "--target", str(tmp_path / "none")),
+            *("--python-version", python, "--python-platform", platform),
+            *("--only-binary", ":all:", "--requirements", "requirements.txt"),
+        )
+    )
+
+
+async def asked(url: str, *statements: str) -> list[str]:
+    """Ask a database; give the first column of what each statement finds."""
+    connection = await asyncpg.connect(url)
+    try:
+        return [str(await connection.fetchval(statement)) for statement in statements]
+    finally:
+        await connection.close()
+
+
+@pytest.fixture(scope="module")
+def primary(bake: Bake) -> Iterator[tuple[Any, Postgres]]:
+    """Give compose.yaml, and a server that was set up as its database is."""
+    document = compose(bake(database="postgresql"))
+    environment = document["services"]["database"]["environment"]
+    user, database = environment["POSTGRES_USER"], environment["POSTGRES_DB"]
+    with tempfile.TemporaryDirectory(prefix="compose-") as folder:
+        Path(folder).chmod(0o755)
+        server = Postgres.new(Path(folder, "data"))
+        try:
+            for statement in (
+                f"CREATE ROLE {user} SUPERUSER LOGIN PASSWORD '{PASSWORD}'",
+                f"CREATE DATABASE {database} OWNER {user}",
+            ):
+                asyncio.run(asked(server.url("postgres"), statement))
+            (server.data / "pg_hba.conf").write_text("host all all all scram-sha-256\n")
+            script = document["configs"]["replication"]["content"].replace("$$", "$")
+            subprocess.run(
+                ["/bin/sh", "-euc", script], env={"PGDATA": str(server.data)}, check=True
+            )
+            server.run("pg_ctl", "reload", "-D", str(server.data))
+            yield document, server
+        finally:
+            server.kill()
+
+
+def url(port: int, password: str = PASSWORD) -> str:
+    return f"postgresql://app:{password}@127.0.0.1:{port}/app"
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(PGBOUNCER is None, reason="PgBouncer is not installed")
+async def test_the_pooler_of_compose_asks_for_the_password_and_sets_limits(
+    primary: tuple[Any, Postgres],
+) -> None:
+    document, server = primary
+    assert PGBOUNCER
+    folder, port = server.data.parent, free_port()
+    ini = document["configs"]["pgbouncer"]["content"]
+    for written, meant in (
+        ("host=database port=5432", f"host=127.0.0.1 port={server.port}"),
+        ("listen_port = 6432", f"listen_port = {port}"),
+        ("/etc/pgbouncer/users.txt", str(folder / "users.txt")),
+    ):
+        assert written in ini
+        ini = ini.replace(written, meant)
+    (folder / "pgbouncer.ini").write_text(ini)
+    users = document["configs"]["pgbouncer_users"]["content"]
+    (folder / "users.txt").write_text(users.replace("${POSTGRES_PASSWORD}", PASSWORD))
+    with subprocess.Popen(  # noqa: ASYNC220 - it starts at once, and is awaited below
+        [PGBOUNCER, str(folder / "pgbouncer.ini")], cwd="/", user=server.user
+    ) as process:
+        try:
+            await until(lambda: listens(port), "PgBouncer")
+            limits = [f"SHOW {name}" for name in LIMITS]
+            assert await asked(url(port), *limits) == list(LIMITS.values())
+            with pytest.raises(asyncpg.PostgresError, match="authentication failed"):
+                await asked(url(port, "another"), "SELECT 1")
+        finally:
+            process.kill()
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform == "win32", reason="it runs in a shell")
+async def test_the_replica_of_compose_copies_once_and_follows(
+    primary: tuple[Any, Postgres],
+) -> None:
+    document, server = primary
+    data = server.data.parent / "volume" / "18" / "docker"
+    programs = server.data.parent / "programs"
+    programs.mkdir()
+    # What the official image goes on with: it gives the folder to its user, and starts the server.
+    entrypoint = programs / "docker-entrypoint.sh"
+    entrypoint.write_text(
+        f'#!/bin/sh\necho "$@"; chown -R {server.user or os.getuid()} "$PGDATA"\n'
+    )
+    entrypoint.chmod(0o755)
+    shell, option, script = document["services"]["replica"]["command"]
+    assert "--host=database" in script
+    script = script.replace("--host=database", f"--host=127.0.0.1 --port={server.port}")
+    half_a_copy = data.with_name("docker.new")
+    half_a_copy.mkdir(parents=True)
+    (half_a_copy / "PG_VERSION").touch()
+    for copied in (True, False):
+        before = data.stat().st_mtime_ns if data.exists() else None
+        done = subprocess.run(  # noqa: ASYNC221 - nothing else runs
+            [shell, option, script.replace("$$", "$")],
+            env={
+                "PATH": f"{programs}:{server.programs}:/usr/bin:/bin",
+                "PGDATA": str(data),
+                "PGPASSWORD": PASSWORD,
+            },
+            capture_output=True,
+            encoding="utf-8",
+            check=False,
+        )
+        assert succeeded(done).startswith("postgres ")
+        assert (before is None) is copied
+        assert before in {None, data.stat().st_mtime_ns}
+    replica = Postgres(data)
+    replica.start()
+    try:
+        assert await asked(url(replica.port), "SELECT pg_is_in_recovery()") == ["True"]
+
+        async def follows() -> bool:
+            return await asked(url(server.port), STREAMING) == ["streaming"]
+
+        await until(follows, "the replica follows")
+    finally:
+        replica.kill()
