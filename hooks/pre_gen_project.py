@@ -27,6 +27,7 @@ CHOICES: Final = {
     "database": ("sqlite", "postgresql"),
     "auth": ("users", "none"),
     "ci": ("github", "gitlab", "none"),
+    "deploy": ("docker", "kubernetes", "none"),
     "license": ("MIT", "Apache-2.0", "BSD-3-Clause", "Proprietary"),
 }
 

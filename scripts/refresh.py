@@ -1,4 +1,4 @@
-"""``just refresh``: move the date of exclude-newer, and raise the lower bounds to match.
+"""``just refresh``: move the date of exclude-newer, and raise lower bounds and uv's pin to match.
 
 uv is asked what a service needs, for every render whose dependencies differ. Nothing is written
 before all of it is known.
@@ -41,6 +41,9 @@ def refreshed(root: Path, day: str) -> dict[Path, str]:
         questions: _dated(questions, r'("_exclude_newer": )"[^"]*"', moment),
         own: _dated(own, r'(exclude-newer = )"[^"]*"', moment),
     }
+    new[questions] = _replaced(
+        questions, new[questions], r'("_uv_version": )"[^"]*"', _newest("uv", moment)
+    )
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         (folder / "own").mkdir()
@@ -63,10 +66,29 @@ def refreshed(root: Path, day: str) -> dict[Path, str]:
 
 
 def _dated(file: Path, pattern: str, moment: str) -> str:
-    text, count = re.subn(pattern, rf'\1"{moment}"', file.read_text(encoding="utf-8"))
+    return _replaced(file, file.read_text(encoding="utf-8"), pattern, moment)
+
+
+def _replaced(file: Path, text: str, pattern: str, value: str) -> str:
+    replaced, count = re.subn(pattern, rf'\g<1>"{value}"', text)
     if count != 1:
-        sys.exit(f"{file.name} has {count} dates, not one")
-    return text
+        sys.exit(f"{file.name} has {pattern} {count} times, not once")
+    return replaced
+
+
+def _newest(package: str, moment: str) -> str:
+    """Give the newest version of a package at a moment."""
+    command = ["uv", "pip", "compile", "--quiet", "--no-header", "--no-annotate", "-"]
+    command += ["--exclude-newer", moment]
+    done = subprocess.run(
+        command,
+        input=package,
+        env=clean_environment(),
+        check=True,
+        stdout=subprocess.PIPE,
+        encoding="utf-8",
+    )
+    return done.stdout.strip().partition("==")[2]
 
 
 def _locked(folder: Path) -> dict[str, str]:

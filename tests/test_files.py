@@ -88,6 +88,8 @@ COMMON = """
     tests/things.py
 """.split()
 
+CONTAINER = [".dockerignore", "Dockerfile", "compose.yaml"]
+
 BROUGHT_BY: dict[str, dict[str, list[str]]] = {
     "database": {
         "sqlite": """
@@ -153,15 +155,47 @@ BROUGHT_BY: dict[str, dict[str, list[str]]] = {
         "gitlab": [".gitlab-ci.yml"],
         "none": [],
     },
+    "deploy": {
+        "docker": CONTAINER,
+        "kubernetes": [
+            *CONTAINER,
+            "deploy/kubernetes/base/kustomization.yaml",
+            "deploy/kubernetes/base/network.yaml",
+            "deploy/kubernetes/base/service.yaml",
+            "deploy/kubernetes/production/kustomization.yaml",
+        ],
+        "none": [],
+    },
     "license": {license_: ["LICENSE"] for license_ in CHOICES["license"]},
 }
 """The files of each answer to each question."""
+
+BROUGHT_TOGETHER: dict[tuple[str, str], list[str]] = {
+    ("kubernetes", "postgresql"): """
+        deploy/kubernetes/base/autoscaler.yaml
+        deploy/kubernetes/base/deployment.yaml
+        deploy/kubernetes/base/disruption.yaml
+        deploy/kubernetes/base/migration.yaml
+    """.split(),
+    ("kubernetes", "sqlite"): ["deploy/kubernetes/base/statefulset.yaml"],
+}
+"""The files of two answers that meet."""
+
+FACTS: dict[str, dict[str, list[str]]] = {
+    "__container": {"docker": CONTAINER},
+    "__kubernetes": {
+        database: BROUGHT_TOGETHER["kubernetes", database] for database in CHOICES["database"]
+    },
+}
+"""The files of facts that are derived from answers: they are among those of the answers."""
 
 
 def expected(answers: Mapping[str, str]) -> set[str]:
     """Give the files that a render of these answers has to hold."""
     brought = (BROUGHT_BY[question][answer] for question, answer in answers.items())
-    return {*COMMON, *itertools.chain(*brought)}
+    given = set(answers.values())
+    together = (files for pair, files in BROUGHT_TOGETHER.items() if given.issuperset(pair))
+    return {*COMMON, *itertools.chain(*brought, *together)}
 
 
 @each_answer
@@ -190,9 +224,34 @@ def brought_by_options() -> dict[str, dict[str, set[str]]]:
 
 def test_every_option_folder_is_an_answer() -> None:
     assert {question: list(answers) for question, answers in BROUGHT_BY.items()} == CHOICES
-    for question, answers in brought_by_options().items():
-        assert {answer for answer, files in answers.items() if files} == {
-            answer for answer, files in BROUGHT_BY[question].items() if files
+    folders = brought_by_options()
+    of_facts = {file for files in FACTS.values() for file in itertools.chain(*files.values())}
+    wanted = {
+        **{
+            question: {answer: set(files) - of_facts for answer, files in answers.items()}
+            for question, answers in BROUGHT_BY.items()
+        },
+        **{fact: {name: set(files) for name, files in of.items()} for fact, of in FACTS.items()},
+    }
+    assert {
+        (question, answer): files
+        for question, answers in folders.items()
+        for answer, files in answers.items()
+        if files
+    } == {
+        (question, answer): files
+        for question, answers in wanted.items()
+        for answer, files in answers.items()
+        if files
+    }
+
+
+def test_every_fact_with_folders_is_one_of_every_render(bake: Bake) -> None:
+    for deploy in CHOICES["deploy"]:
+        answers = bake(deploy=deploy).answers
+        assert {fact: answers[fact] for fact in FACTS} == {
+            "__container": "none" if deploy == "none" else "docker",
+            "__kubernetes": answers["database"] if deploy == "kubernetes" else "none",
         }
 
 

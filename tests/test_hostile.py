@@ -13,6 +13,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from tests.baking import ROOT, TREE
+from tests.image import read
 
 HOOK = (ROOT / "hooks" / "pre_gen_project.py").read_text(encoding="utf-8")
 TEXTS = ("project_name", "description", "author_name")
@@ -46,6 +47,8 @@ def templates() -> dict[str, str]:
         *(TREE / name for name in ("pyproject.toml", "README.md", ".env.example", "justfile")),
         *(TREE / ".options").glob("license/*/LICENSE"),
         *(TREE / ".options").glob("ci/**/*.yml"),
+        *(TREE / ".options").glob("__container/*/*"),
+        *(TREE / ".options").glob("*/*/deploy/**/*.yaml"),
     ]
     return {file.relative_to(TREE).as_posix(): file.read_text(encoding="utf-8") for file in files}
 
@@ -106,7 +109,11 @@ def test_texts_are_refused_or_stand_as_typed(answers: dict[str, str]) -> None:
     for name, text in files.items():
         if name.endswith("LICENSE") and "Apache" not in name:
             assert answers["author_name"] in text
-        if name.endswith(".yml"):
+        if name.endswith("Dockerfile"):
+            labels = read(text)[-1].labels
+            assert labels["org.opencontainers.image.title"] == answers["project_name"]
+            assert labels["org.opencontainers.image.description"] == answers["description"]
+        if name.endswith((".yml", ".yaml")):
             assert yaml.safe_load(text) == yaml.safe_load(plain()[name])
 
 

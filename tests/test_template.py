@@ -36,7 +36,7 @@ def test_the_questions_are_these_and_each_has_a_prompt() -> None:
 
     assert list(asked) == [
         *("project_name", "project_slug", "description", "author_name", "author_email"),
-        *("database", "auth", "ci", "license"),
+        *("database", "auth", "ci", "deploy", "license"),
     ]
     assert {question: asked[question] for question in CHOICES} == CHOICES
     assert list(prompts) == list(asked)

