@@ -246,4 +246,5 @@ async def test_a_rolling_update_loses_no_request(
     assert versions == ["0.1.0", "0.2.0"]
     assert set(crowd.served) == set(SERVERS)
     assert lost == 0
+    assert redispatched == "0"  # nobody was refused: the proxy knew before
     assert "Traceback" not in log
