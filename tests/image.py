@@ -75,13 +75,13 @@ def read(text: str) -> list[Stage]:
 def words(text: str, variables: Mapping[str, str]) -> Iterator[str]:
     r"""Split as BuildKit does: `$x`, `${x}`; in quotes, only `\"`, `\$` and `\\` escape."""
     word, quoted = "", False
-    token = re.compile(r"\\(.)|\$(?:\{(\w+)\}|(\w+))|(.)")
+    token = re.compile(r"\\(.)|\$(?:\{(\w*)\}?|(\w+))|(.)")
     for match in token.finditer(text + " "):
         escaped, braced, plain, other = match.groups()
         if escaped:
             word += escaped if escaped in '"$\\' or not quoted else f"\\{escaped}"
         elif braced or plain:
-            word += variables.get(braced or plain, "")
+            word += variables[braced or plain]  # one that nobody has set is a mistake
         elif other == '"':
             quoted = not quoted
         elif other == " " and not quoted:

@@ -13,6 +13,7 @@ from cookiecutter.main import cookiecutter
 
 from tests.baking import CHOICES, ROOT, Project
 from tests.conftest import Bake, CommandLine
+from tests.image import read
 from tests.test_render import contents, parse
 
 EMPTY = "is empty: write at least one visible character."
@@ -115,6 +116,9 @@ def shows(project: Project, text: str) -> None:
     assert pyproject["tool"]["app"]["title"] == text
     assert project.text("README.md").startswith(f"# {text}\n")
     assert f"Copyright (c) {text}\n" in project.text("LICENSE")
+    labels = read(project.text("Dockerfile"))[-1].labels
+    assert labels["org.opencontainers.image.title"] == text
+    assert labels["org.opencontainers.image.description"] == text
     parse(project)
     assert not list(project.path.parent.rglob("*pwned*"))
 

@@ -32,7 +32,7 @@ from tests.baking import (
 )
 from tests.conftest import Bake
 from tests.figures import Measured
-from tests.image import IS_ROOT, SANDBOXED, Image, read
+from tests.image import SANDBOXED, Image, read
 from tests.reliability.postgres import Postgres
 from tests.reliability.serving import listens, until
 from tests.reliability.test_pooler import PGBOUNCER
@@ -440,7 +440,7 @@ def test_an_image_migrates_serves_and_ends(
             assert container.outer.poll() is None, container.log()
             assert time.monotonic() < deadline, check.stderr
         processes = container.processes()
-        if IS_ROOT:
+        if SANDBOXED:
             assert {process.uids().effective for process in processes} == {image.user[0]}
         assert len(processes) >= workers
         with httpx2.Client(base_url=f"http://127.0.0.1:{settings['PORT']}") as client:
