@@ -118,7 +118,8 @@ def _opened(url: str, begin: str) -> Any:
 def _engine(url: str, begin: str) -> Engine:
     parsed = make_url(url)
     if parsed.get_backend_name() != "sqlite":
-        return create_engine(driver.parse_url(url), poolclass=NullPool, hide_parameters=True)
+        settings = Settings(database_url=driver.parse_url(url))
+        return driver.migration_engine(settings).sync_engine
     if not parsed.database or not Path(parsed.database).is_file():
         raise ValueError("There is no such file.")
     # By Python's own driver: a service on another database has no other.
