@@ -11,7 +11,7 @@ import subprocess
 import sys
 import tempfile
 import tomllib
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from itertools import product
 from pathlib import Path
 from typing import Final
@@ -96,7 +96,10 @@ def _locked(folder: Path) -> dict[str, str]:
     command = ["uv", "lock", "--quiet"]
     subprocess.run(command, cwd=folder, env=clean_environment(), check=True)
     lock = tomllib.loads((folder / "uv.lock").read_text(encoding="utf-8"))
-    return {package["name"]: package["version"] for package in lock["package"]}
+    versions: dict[str, str] = {}
+    for package in lock["package"]:  # of several, for other systems or Pythons, the lowest is first
+        versions.setdefault(package["name"], package["version"])
+    return versions
 
 
 def _bounded(text: str, versions: dict[str, str]) -> str:
@@ -117,14 +120,18 @@ def main() -> None:
     parser.add_argument("day", nargs="?", default=today, help="YYYY-MM-DD; today by default")
     day: str = parser.parse_args().day
     try:
-        datetime.fromisoformat(day)
-        new = refreshed(ROOT, day)
+        date.fromisoformat(day)
     except ValueError:
-        parser.error(f"{day} is no day such as {today}")
+        day = ""
+    if len(day) != len(today):
+        parser.error(f"A day is written as {today}")
+    try:
+        new = refreshed(ROOT, day)
     except subprocess.CalledProcessError as error:
         sys.exit(f"Nothing was changed: {error}")
     for file, text in new.items():
         json.loads(text) if file.suffix == ".json" else tomllib.loads(text)
+    for file, text in new.items():
         file.write_text(text, encoding="utf-8")
     print(f"exclude-newer is {day}; the lower bounds are what is newest then.")
 

@@ -23,7 +23,12 @@ from tests.baking import succeeded
 
 IS_ROOT: Final = sys.platform != "win32" and os.geteuid() == 0
 # Whoever may may also shut a process in, as an engine does.
-SANDBOXED: Final = IS_ROOT and sys.platform == "linux" and shutil.which("unshare") is not None
+SANDBOXED: Final = (
+    IS_ROOT
+    and sys.platform == "linux"
+    and shutil.which("unshare") is not None
+    and subprocess.run(["unshare", "--mount", "true"], check=False).returncode == 0
+)
 
 # How packages are found on this machine; nothing else of its environment gets into a build.
 NETWORK: Final = re.compile(

@@ -1,6 +1,7 @@
 """A project that was rendered long ago, and worked on since, is brought up to date by cruft."""
 
 import json
+import os
 import shutil
 import signal
 import subprocess
@@ -21,7 +22,7 @@ pytestmark = [
 ]
 
 HERE: Final = Path(__file__).parent
-PREVIOUS: Final = "d1e44f9"
+PREVIOUS: Final = "d1e44f9f085e1ae4258835eb16cd0cc6726d67a9"
 """What is taken for the release before this one: move it when a version is released."""
 
 OURS: Final = {
@@ -88,7 +89,8 @@ def repository(folder: Path) -> Path:
         check=False,
     )
     if archive.returncode:
-        pytest.fail(f"The history of this clone does not reach back to {PREVIOUS}: git fetch it")
+        stop = pytest.fail if "CI" in os.environ else pytest.skip
+        stop(f"The history of this clone does not reach back to {PREVIOUS}: git fetch it")
     subprocess.run(["tar", "x"], cwd=path, input=archive.stdout, check=True)
     commit(path, "The release before")
     git(path, "tag", "before")

@@ -1,6 +1,7 @@
 """``python -m app``: serve, as in production; ``--reload`` as in development."""
 
 import argparse
+import os
 from copy import deepcopy
 from typing import Any
 
@@ -36,6 +37,7 @@ def main() -> None:
         "server_header": False,
     }
     if reload:
+        os.environ["SHUTDOWN_DELAY"] = "0"  # nobody has to find out: each change would wait for it
         uvicorn.run(APP, reload=True, reload_dirs=["app"], **options)
     elif settings.workers == 1:
         uvicorn.run(APP, **options)

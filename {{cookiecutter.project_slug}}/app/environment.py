@@ -1,6 +1,6 @@
 """How the environment is read, and the settings that every service has."""
 
-from typing import Literal, TypeVar
+from typing import Any, Literal, TypeVar
 
 from pydantic import Field, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -32,15 +32,15 @@ class ServerSettings(BaseSettings):
     """Seconds for which the answer to an ``Idempotency-Key`` is kept."""
 
 
-def read(settings: type[SettingsT]) -> SettingsT:
-    """Read settings from the environment and ``.env``.
+def read(settings: type[SettingsT], **given: Any) -> SettingsT:
+    """Read settings from the environment and ``.env``, but for those that are given.
 
     Raises:
         SystemExit: a variable is missing or unreadable; the message has one line for each and
             never shows a value, for it may hold a password.
     """
     try:
-        return settings()
+        return settings(**given)
     except ValidationError as error:
         raise SystemExit(
             "\n".join(

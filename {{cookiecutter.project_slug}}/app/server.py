@@ -98,7 +98,11 @@ class Supervisor(Multiprocess):
         With the socket still open, clients would wait in its queue, for nobody.
         """
         super().terminate_all()
-        time.sleep(self.delay)
+        until = time.monotonic() + self.delay
+        while time.monotonic() < until and not self.signal_queue:
+            time.sleep(0.1)
+        if self.signal_queue:  # told once more
+            super().terminate_all()
         for each in self.sockets:
             with suppress(OSError):  # not every system can
                 each.shutdown(socket.SHUT_RDWR)  # for all who share it
@@ -113,12 +117,21 @@ def delay_end(seconds: float, begin: Callable[[], None]) -> None:
     ends at once. To be called in the server's loop, when it has its handlers.
     """
     loop = asyncio.get_running_loop()
+    timers: list[asyncio.TimerHandle] = []
     for number in (signal.SIGTERM, signal.SIGINT):
         end = cast("Handler", signal.getsignal(number))
 
         def later(signum: int, _frame: FrameType | None, end: Handler = end) -> None:
+            def at_once(signum: int, frame: FrameType | None) -> None:
+                for timer in timers:
+                    timer.cancel()
+                end(signum, frame)
+
+            def wait() -> None:
+                timers.append(loop.call_later(seconds, end, signum, None))
+
             begin()
-            signal.signal(signum, end)
-            loop.call_soon_threadsafe(loop.call_later, seconds, end, signum, None)
+            signal.signal(signum, at_once)
+            loop.call_soon_threadsafe(wait)
 
         signal.signal(number, later)

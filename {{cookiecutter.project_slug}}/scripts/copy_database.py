@@ -8,6 +8,7 @@ row arrives, or none does.
 import argparse
 import asyncio
 import importlib
+import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
@@ -31,13 +32,15 @@ from sqlalchemy import (
     exists,
     func,
     insert,
+    inspect,
     make_url,
     or_,
     select,
     text,
     update,
 )
-from sqlalchemy.exc import ArgumentError, DBAPIError
+from sqlalchemy import Sequence as DatabaseSequence
+from sqlalchemy.exc import ArgumentError, DBAPIError, SQLAlchemyError
 from sqlalchemy.util import greenlet_spawn
 
 from app import project
@@ -76,10 +79,17 @@ def copy_database(
     Raises:
         Refused: one of them can't be used, or a row can't be copied.
     """
+    try:
+        return _copy_all(source, target, progress, metadata)
+    except (SQLAlchemyError, AppError, ValueError, LookupError, OSError) as error:
+        raise Refused(_reason(error)) from None
+
+
+def _copy_all(source: str, target: str, progress: Progress, metadata: MetaData) -> int:
     with (
         _opened(source, "BEGIN") as reading,
         _opened(target, "BEGIN IMMEDIATE") as writing,
-        reading.begin(),
+        _snapshot(reading).begin(),
         writing.begin(),
     ):
         _check_revision(source, reading)
@@ -97,7 +107,7 @@ def copy_database(
                 progress.advance(shown, rows)
         for table in tables:
             _fill_in(reading, writing, table, postponed[table])
-            _raise_sequence(writing, table)
+            _raise_sequences(writing, table)
             if (arrived := _count(writing, table)) != counts[table]:
                 raise Refused(f"Of {counts[table]} rows of {table.name!r}, {arrived} arrived.")
         _check_references(writing)
@@ -107,18 +117,25 @@ def copy_database(
 def _opened(url: str, begin: str) -> Any:
     try:
         engine = _engine(url, begin)
-    except (ArgumentError, ValueError) as error:
-        raise Refused(f"{_shown(url)}: {error}") from None
-    try:
         return closing(engine.connect())
-    except (AppError, DBAPIError, OSError) as error:
+    except (SQLAlchemyError, AppError, ValueError, OSError) as error:
         raise Refused(f"{_shown(url)}: {_reason(error)}") from None
 
 
+def _snapshot(reading: Connection) -> Connection:
+    """Let all that is read be of one moment; on SQLite, a transaction is that anyway."""
+    if reading.dialect.name == "sqlite":
+        return reading
+    return reading.execution_options(isolation_level="REPEATABLE READ")
+
+
 def _engine(url: str, begin: str) -> Engine:
-    parsed = make_url(url)
+    try:
+        parsed = make_url(url)
+    except (ArgumentError, ValueError):  # its words may hold a part of a password
+        raise ValueError("Not a database URL: sqlite:///app.db is one.") from None
     if parsed.get_backend_name() != "sqlite":
-        settings = Settings(database_url=driver.parse_url(url))
+        settings = read(Settings, database_url=driver.parse_url(url))
         return driver.migration_engine(settings).sync_engine
     if not parsed.database or not Path(parsed.database).is_file():
         raise ValueError("There is no such file.")
@@ -134,11 +151,9 @@ def _engine(url: str, begin: str) -> Engine:
 
 
 def _check_revision(url: str, connection: Connection) -> None:
-    try:
-        with connection.begin_nested():
-            found = set(connection.scalars(text("SELECT version_num FROM alembic_version")))
-    except DBAPIError:  # no such table
-        found = set()
+    found: set[str] = set()
+    if inspect(connection).has_table("alembic_version"):
+        found = set(connection.scalars(text("SELECT version_num FROM alembic_version")))
     if found != schema_history().heads:  # not ahead, either: these models copy what they know
         raise Refused(
             f"{_shown(url)}: The schema is not at head: run `alembic upgrade head` on it."
@@ -205,14 +220,14 @@ def _copy_table(
     for batch in rows.mappings().partitions():
         try:
             writing.execute(statement, [{**row, **nothing} for row in batch])
-        except (AppError, DBAPIError) as error:
+        except (SQLAlchemyError, AppError) as error:
             raise Refused(f"A row of {table.name!r} can't be copied: {_reason(error)}") from None
         yield len(batch)
 
 
 def _bound(column: Column[Any]) -> Any:
     kind = column.type
-    if isinstance(kind, JSON):  # None is no value here, and not the null of JSON
+    if isinstance(kind, JSON):  # None is no value here, as nearly always, and not the null of JSON
         kind = kind.copy()
         kind.none_as_null = True
     return bindparam(column.name, type_=kind)
@@ -252,17 +267,23 @@ def _check_references(writing: Connection) -> None:
             )
 
 
-def _raise_sequence(writing: Connection, table: Table) -> None:
-    """Let PostgreSQL count on from the highest number that was copied."""
-    column = table.autoincrement_column
-    if column is None or writing.dialect.name != "postgresql":
+def _raise_sequences(writing: Connection, table: Table) -> None:
+    """Let PostgreSQL count on from the highest numbers that were copied."""
+    if writing.dialect.name != "postgresql":
         return
     name = writing.dialect.identifier_preparer.format_table(table)
-    writing.execute(
-        select(func.setval(func.pg_get_serial_sequence(name, column.name), func.max(column)))
-        .select_from(table)
-        .having(func.max(column).is_not(None))
-    )
+    for column in table.columns:
+        if column is table.autoincrement_column or column.identity is not None:
+            sequence = func.pg_get_serial_sequence(name, column.name)
+        elif isinstance(column.default, DatabaseSequence):
+            sequence = func.quote_ident(column.default.name)
+        else:
+            continue
+        writing.execute(
+            select(func.setval(sequence, func.max(column)))
+            .select_from(table)
+            .having(func.max(column).is_not(None))
+        )
 
 
 def _count(connection: Connection, table: Table) -> int:
@@ -271,14 +292,16 @@ def _count(connection: Connection, table: Table) -> int:
 
 def _shown(url: str) -> str:
     try:
-        return make_url(url).render_as_string(hide_password=True)
-    except ArgumentError:
+        # Without the query: a password may stand there, too.
+        return make_url(url).set(query={}).render_as_string(hide_password=True)
+    except (ArgumentError, ValueError):
         return "This URL"
 
 
 def _reason(error: BaseException) -> str:
     cause = error.orig if isinstance(error, DBAPIError) else error
-    return str(cause).partition(": ")[2].partition("\n")[0] or str(cause).partition("\n")[0]
+    text = str(cause).partition("\n")[0]
+    return re.sub(r"^<class '[^']*'>: ", "", text)  # so SQLAlchemy puts it before asyncpg's words
 
 
 def main() -> None:

@@ -1,7 +1,6 @@
 """Copying a database: every row arrives, or none does."""
 
 import json
-import os
 import re
 import subprocess
 import sys
@@ -37,6 +36,7 @@ from app.db.models import Base, UTCDateTime, now
 from app.health import schema_history
 from app.idempotency.models import IdempotencyKey
 from scripts.copy_database import BATCH, Refused, copy_database
+from tests.conftest import environment_for
 from tests.database import Databases
 
 family = MetaData()
@@ -231,7 +231,9 @@ async def test_a_circle_without_a_way_in_is_refused(source: str, target: str) ->
     ("url", "message"),
     [
         ("sqlite:////nowhere/at/all.db", "There is no such file"),
-        ("nonsense", "Could not parse"),
+        ("nonsense", "Not a database URL"),
+        ("postgresql://user:p@ss:secret@host/name", "Not a database URL"),
+        ("mysql://host/name?password=secret", "This service runs on"),
         ("mysql://user:secret@host/name", "This service runs on"),
     ],
 )
@@ -244,11 +246,11 @@ async def test_what_is_no_database_is_named(
         assert "secret" not in str(caught.value)
 
 
-def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+def run(url: str, *arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-m", "scripts.copy_database", *arguments],
         cwd=project.ROOT,
-        env={**os.environ, "PYTHONIOENCODING": "utf-8", **environment},
+        env={**environment_for(url), "PYTHONIOENCODING": "utf-8"},
         capture_output=True,
         encoding="utf-8",
         check=False,
@@ -259,10 +261,10 @@ def test_the_command_says_how_it_went(tmp_path: Path, live_url: str) -> None:
     source = file_made(tmp_path / "app.db", Base.metadata)
     key = {"caller": "", "key": str(uuid4()), "fingerprint": b"x", "status": 201}
     filled(source, (IdempotencyKey.__table__, [{**key, "headers": {}, "body": b"{}"}]))
-    done = run(source, DATABASE_URL=live_url)
+    done = run(live_url, source)
     assert (done.returncode, done.stderr) == (0, "")
     assert re.search(r"^1 rows were copied\.$", done.stdout, re.MULTILINE)
-    again = run(source, live_url)
+    again = run(live_url, source, live_url)
     assert again.returncode == 1
     assert again.stderr == (
         "Nothing was copied. The target is not empty: there are rows in 'idempotency_keys'.\n"

@@ -5,7 +5,7 @@ from functools import cache
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Row, Select, bindparam, insert, select, update
+from sqlalchemy import Result, Row, Select, bindparam, insert, select, update
 
 from app import pagination
 from app.db.engine import WriteSession
@@ -74,7 +74,9 @@ class ItemRepository(ItemReader):
 
     async def create_all(self, items: Sequence[ItemCreate]) -> Sequence[Row[Any]]:
         """Write new items, in one statement."""
-        rows = await self.session.execute(INSERT_ALL, [item.model_dump() for item in items])
+        rows: Result[Any] = await self.session.execute(
+            INSERT_ALL, [item.model_dump() for item in items]
+        )
         return rows.all()
 
     async def update(self, item_id: UUID, changes: dict[str, Any]) -> Row[Any]:

@@ -58,9 +58,10 @@ _MIGRATION_LOCK = 0x617070206D696772
 BEFORE_MIGRATIONS: tuple[str, ...] = (
     f"SELECT pg_advisory_xact_lock({_MIGRATION_LOCK})",
     "SET LOCAL lock_timeout = '5s'",
+    "SET LOCAL statement_timeout = 0",
 )
 """What a transaction that migrates begins with: wait until no other runner migrates; then wait for
-no lock longer than 5 s.
+no lock longer than 5 s, but let a statement take its time, whatever limit the role has.
 
 A migration that waits for a lock makes everybody who comes after it wait as well. Both last as long
 as the transaction: behind a pooler, the connection is another's next.
@@ -206,7 +207,13 @@ def _read_engine(settings: DriverSettings, url: URL) -> AsyncEngine:
 
 def migration_engine(settings: DriverSettings) -> AsyncEngine:
     """Give the engine of ``alembic``: one connection, and statements that may take their time."""
-    return _unpooled(settings, f"{settings.database_application_name} alembic")
+    return _unpooled(
+        settings,
+        f"{settings.database_application_name} alembic",
+        # Whatever limits the role has, as behind a pooler.
+        statement_timeout="0",
+        idle_in_transaction_session_timeout="0",
+    )
 
 
 def probe_engine(settings: DriverSettings) -> AsyncEngine:
@@ -335,13 +342,15 @@ def _pooled(
     return engine
 
 
-def _unpooled(settings: DriverSettings, application_name: str) -> AsyncEngine:
+def _unpooled(
+    settings: DriverSettings, application_name: str, **server_settings: str
+) -> AsyncEngine:
     engine = create_async_engine(
         settings.database_url,
         echo=settings.database_echo,
         hide_parameters=True,  # statements are logged, what people wrote is not
         poolclass=NullPool,
-        connect_args=_connect_args(settings, application_name),
+        connect_args=_connect_args(settings, application_name, None, **server_settings),
     )
     _translate_driver_errors(engine)
     return engine
