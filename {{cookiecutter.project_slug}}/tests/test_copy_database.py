@@ -37,7 +37,7 @@ from app.health import schema_history
 from app.idempotency.models import IdempotencyKey
 from scripts.copy_database import BATCH, Refused, copy_database
 from tests.conftest import environment_for
-from tests.database import Databases
+from tests.database import SETTINGS, Databases
 
 family = MetaData()
 people = Table(
@@ -108,6 +108,13 @@ async def found(url: str, table: Table) -> list[Any]:
 
 async def copied(source: str, target: str, metadata: MetaData = family) -> int:
     return await greenlet_spawn(copy_database, source, target, quiet, metadata)
+
+
+@pytest.fixture(autouse=True)
+def environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Be told what the service is told, as whether a pooler stands before the database."""
+    for name, value in SETTINGS.items():
+        monkeypatch.setenv(name.upper(), value)
 
 
 @pytest.fixture
