@@ -11,6 +11,7 @@ import shutil
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
+from datetime import timedelta
 from http import HTTPStatus
 from pathlib import Path
 from tempfile import gettempdir
@@ -27,6 +28,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine, async_sessionmaker
 
 from app import project
 from app.db.engine import Database
+from app.idempotency import session
 from app.main import create_app
 from app.settings import Settings
 from tests import caller, database
@@ -122,6 +124,15 @@ async def template(databases: database.Databases) -> str:
     # In a thread, for migrations run a loop of their own.
     await asyncio.to_thread(command.upgrade, alembic_config(settings_for(url)), "head")
     return url
+
+
+@pytest.fixture(scope="session", autouse=True)
+def unswept() -> None:
+    """Let no app look for old answers meanwhile, however long the tests take.
+
+    Apps that roll back have one connection, and a test is on it.
+    """
+    session.FIRST_SWEEP = timedelta(days=1).total_seconds()
 
 
 @pytest.fixture(scope="session")
