@@ -36,6 +36,8 @@ def run(program: str, *arguments: str) -> str:
 
 def commands(project: Project) -> list[str]:
     """Give the commands that the CI of a project runs to check it, one by one."""
+    if project.answers["ci"] == "none":
+        return CHECKED
     if project.answers["ci"] == "github":
         jobs = yaml.safe_load(project.text(CI["github"]))["jobs"]
         lines = [
