@@ -218,7 +218,7 @@ def brought_by_options() -> dict[str, dict[str, set[str]]]:
             for answer in question.iterdir()
         }
         for question in (TREE / ".options").iterdir()
-        if question.is_dir()
+        if question.is_dir() and not question.name.startswith(".")  # what a tool has left behind
     }
 
 
