@@ -120,7 +120,7 @@ async def measure(stage: Stage, processes: int, *, part: bool) -> Run:
 
         started, before = time.monotonic(), taken()
         answered = sum(len(load.answers) for load in loads)
-        await asyncio.sleep(SECONDS)
+        await asyncio.sleep(SECONDS)  # no event to wait for: this is the time that is measured
         answers = sum(len(load.answers) for load in loads) - answered
         seconds = time.monotonic() - started
         parties = [after - first for after, first in zip(taken(), before, strict=True)]
