@@ -32,6 +32,7 @@ FOREIGN_VARIABLES: Final = (
     "COVERAGE_",
     "DATABASE_",
     "PYTEST_",
+    "PYTHONDONTWRITEBYTECODE",  # each start would compile all that is installed
     "TEST_DATABASE_",
     "UV_RUN_RECURSION_DEPTH",
     "VIRTUAL_ENV",

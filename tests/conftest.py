@@ -1,5 +1,6 @@
 """Fixtures: a clean copy of the template, and the two ways to render it."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -31,6 +32,12 @@ class CommandLine(Protocol):
         umask: int = 0o022,
         **environment: str,
     ) -> subprocess.CompletedProcess[str]: ...
+
+
+@pytest.fixture(scope="session", autouse=True)
+def types_known(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Let mypy keep what it finds out about the libraries: they are the same in each render."""
+    os.environ["MYPY_CACHE_DIR"] = str(tmp_path_factory.mktemp("mypy"))
 
 
 @pytest.fixture(scope="session")

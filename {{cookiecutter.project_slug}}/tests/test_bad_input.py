@@ -398,11 +398,11 @@ async def test_what_only_a_socket_can_carry(live_url: str, shared_app: FastAPI) 
         ("a broken chunk", {400, 405}, [head(*post, "transfer-encoding: chunked"), b"zz\r\n"]),
     ]
     found = []
-    async with serving(live_url) as url:
+    async with serving(live_url) as service:
         for name, statuses, parts in cases:
             async with asyncio.timeout(10):
                 try:
-                    answer = await exchange(url, parts)
+                    answer = await exchange(service.url, parts)
                 except (OSError, EOFError) as error:
                     found.append(f"{name}: {error!r} instead of an answer")
                     continue

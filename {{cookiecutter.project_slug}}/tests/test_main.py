@@ -2,42 +2,50 @@
 
 import asyncio
 import gc
-import re
 import signal
 import sys
 
 import pytest
 from httpx2 import AsyncClient
 
-from app import project
 from app.main import create_process_app
 from tests.conftest import environment_for
+from tests.serving import serving
+
+# Ended by a signal on Windows, no process has a last word.
+needs_signals = pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGTERM")
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGTERM to catch")
+@needs_signals
 async def test_the_service_serves_and_ends(live_url: str) -> None:
-    process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "app"),
-        cwd=project.ROOT,
-        env=environment_for(live_url, port="0"),
-        stderr=asyncio.subprocess.PIPE,
-    )
-    assert process.stderr is not None
-    async with asyncio.timeout(60):
-        async for line in process.stderr:
-            if running := re.search(r"running on (http://\S+)", line.decode()):
-                break
-        else:
-            pytest.fail("it ended before it served")
-        async with AsyncClient(base_url=running[1]) as client:
+    async with serving(live_url) as service:
+        async with AsyncClient(base_url=service.url) as client:
             response = await client.get("/health/ready")
             assert response.status_code == 200
             assert "server" not in response.headers
-        process.send_signal(signal.SIGTERM)
-        log = (await process.stderr.read()).decode()
-        assert await process.wait() == -signal.SIGTERM  # uvicorn ends by what it was told
+        service.terminate()
+        log = await service.ended()
+    assert service.process.returncode == -signal.SIGTERM  # uvicorn ends by what it was told
     assert "Application shutdown complete" in log
     assert "GET /health" not in log  # the access log is for development
+
+
+@needs_signals
+@pytest.mark.parametrize("workers", [1, 2])
+async def test_an_end_may_be_announced_and_hastened(live_url: str, workers: int) -> None:
+    async with (
+        asyncio.timeout(40),
+        serving(live_url, workers=str(workers), shutdown_delay="50") as service,
+        AsyncClient(base_url=service.url) as client,
+    ):
+        assert (await client.get("/health/ready")).status_code == 200
+        service.terminate()
+        while (await client.get("/health/ready")).status_code == 200:
+            pass  # several are told one after the other
+        assert (await client.get("/openapi.json")).status_code == 200
+        service.terminate()
+        log = await service.ended()
+    assert log.count("Application shutdown complete") == workers
 
 
 def test_a_process_of_its_own_looks_for_garbage_less_often(
