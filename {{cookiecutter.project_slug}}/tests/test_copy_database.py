@@ -12,7 +12,7 @@ from uuid import uuid4
 
 import pytest
 from rich.console import Console
-from rich.progress import Progress
+from rich.progress import Progress, TaskID
 from sqlalchemy import (
     JSON,
     Column,
@@ -20,6 +20,7 @@ from sqlalchemy import (
     ForeignKey,
     Integer,
     MetaData,
+    Sequence,
     String,
     Table,
     create_engine,
@@ -28,15 +29,16 @@ from sqlalchemy import (
     text,
 )
 from sqlalchemy.ext.asyncio import create_async_engine
-from sqlalchemy.util import greenlet_spawn
+from sqlalchemy.util import await_only, greenlet_spawn
 
 from app import project
 from app.db import driver
+from app.db.engine import Database
 from app.db.models import Base, UTCDateTime, now
 from app.health import schema_history
 from app.idempotency.models import IdempotencyKey
 from scripts.copy_database import BATCH, Refused, copy_database
-from tests.conftest import environment_for
+from tests.conftest import environment_for, settings_for
 from tests.database import SETTINGS, Databases
 
 family = MetaData()
@@ -45,6 +47,7 @@ people = Table(
     family,
     Column("id", Integer, primary_key=True),
     Column("name", String(20)),
+    Column("number", Integer, Sequence("people_number")),  # counted by PostgreSQL alone
     Column("twice", Integer, Computed("id + id")),
     Column("more", JSON),
     Column("mother_id", ForeignKey("people.id")),
@@ -129,6 +132,7 @@ def source(tmp_path: Path) -> str:
                 {
                     "id": number,
                     "name": f"Näme {number}",
+                    "number": 2 * number,
                     "more": {"n": [number]} if number % 2 else None,
                     "mother_id": number + 1 if number < COUNT else None,
                     "house_id": 1 if number % 3 else None,
@@ -170,13 +174,13 @@ async def test_numbers_go_on_and_nothing_is_no_json(source: str, target: str) ->
     engine = create_async_engine(driver.parse_url(target))
     async with engine.begin() as connection:
         await connection.execute(insert(people), {"name": "new"})
-        (latest,) = (
-            await connection.scalars(select(people.c.id).where(people.c.name == "new"))
-        ).all()
+        numbers = select(people.c.id, people.c.number).where(people.c.name == "new")
+        latest = (await connection.execute(numbers)).one()
         nothing = text("SELECT count(*) FROM people WHERE more IS NULL")
         assert await connection.scalar(nothing) == COUNT // 2 + 1
     await engine.dispose()
-    assert latest == COUNT + 1
+    counts = engine.dialect.supports_sequences
+    assert tuple(latest) == (COUNT + 1, 2 * COUNT + 1 if counts else None)
 
 
 async def test_from_a_database_of_its_own_kind(
@@ -187,6 +191,40 @@ async def test_from_a_database_of_its_own_kind(
     await made(other, family)
     assert await copied(target, other) == COUNT + 1
     assert await found(other, people) == await found(target, people)
+    await databases.drop(other)
+
+
+class Busy(Progress):
+    """Lets somebody write to the source as soon as the copying begins."""
+
+    def __init__(self, database: Database) -> None:
+        super().__init__(console=Console(quiet=True))
+        self._database = database
+        self._written = False
+
+    def add_task(self, *arguments: Any, **options: Any) -> TaskID:
+        if not self._written:
+            self._written = True
+            await_only(self._write())
+        return super().add_task(*arguments, **options)
+
+    async def _write(self) -> None:
+        async with self._database.transaction() as session:
+            await session.execute(insert(people), {"id": COUNT + 1, "name": "late"})
+
+
+async def test_what_is_copied_is_of_one_moment(
+    source: str, target: str, databases: Databases
+) -> None:
+    await copied(source, target)
+    other = await databases.create()
+    await made(other, family)
+    database = Database(settings_for(target))
+    await database.open()
+    await greenlet_spawn(copy_database, target, other, Busy(database), family)
+    await database.close()
+    assert len(await found(target, people)) == COUNT + 1
+    assert len(await found(other, people)) == COUNT
     await databases.drop(other)
 
 

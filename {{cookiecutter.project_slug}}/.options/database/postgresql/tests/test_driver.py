@@ -132,11 +132,17 @@ async def select_one(database: Database) -> None:
         assert await session.scalar(text("SELECT 1")) == 1
 
 
-async def test_a_migration_waits_for_no_lock_for_long(live_url: str) -> None:
-    engine = driver.migration_engine(settings_for(live_url))
+@pytest.mark.parametrize("pooler", [None, "pgbouncer"])
+async def test_a_migration_waits_for_no_lock_for_long_but_takes_its_time(
+    live_url: str, databases: seam.Databases, pooler: str | None
+) -> None:
+    name = make_url(live_url).database
+    await databases.run(f'ALTER DATABASE "{name}" SET statement_timeout = 50')
+    engine = driver.migration_engine(settings_for(live_url, database_pooler=pooler))
     async with engine.connect() as connection:
         await connection.run_sync(driver.before_migrations)
         assert (await connection.execute(text("SHOW lock_timeout"))).scalar_one() == "5s"
+        await connection.execute(text("SELECT pg_sleep(0.1)"))
     await engine.dispose()
 
 
