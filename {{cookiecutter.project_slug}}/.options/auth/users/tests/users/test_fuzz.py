@@ -32,8 +32,8 @@ async def test_fuzz_as_superuser(
     await database.close()
     config = (project.ROOT / "schemathesis.toml").read_text(encoding="utf-8")
     (own := tmp_path / "schemathesis.toml").write_text(config + OTHER.format(other.id))
-    async with serving(live_url) as url:
+    async with serving(live_url) as service:
         admin = ("--include-name", f"GET {USERS}", "--include-name", f"PATCH {USERS}/{{user_id}}")
-        report = await fuzz(url, headers, tmp_path / "report.json", *admin, config=own)
+        report = await fuzz(service.url, headers, tmp_path / "report.json", *admin, config=own)
     assert report["exit_code"] == 0
     assert report["operations"]["tested"] == 2
