@@ -264,7 +264,7 @@ def starts(options: Options, report: Report, folder: Path, template: Path) -> di
         report.versions[database] = harness.versions(project)
         harness.import_seconds(project)  # compiles
         report.seconds[f"import of app.main ({database})"] = [
-            harness.import_seconds(project) for _ in range(STARTS)
+            harness.import_seconds(project) for _ in range(1 if options.quick else STARTS)
         ]
         harness.with_items(project)
         projects[database] = project
@@ -338,7 +338,7 @@ def parsed(arguments: list[str] | None = None) -> tuple[Options, Path | None, bo
         quick=given.quick,
         only=only,
         rounds=given.rounds or (1 if given.quick else None),
-        duration=given.duration or (0.5 if given.quick else DURATION),
+        duration=given.duration or (0.2 if given.quick else DURATION),
         rows=Rows(given.rows or (2_000 if given.quick else 100_000)),
         settings=dict(text.split("=", 1) for text in given.set),
         wrk=shutil.which("wrk"),
