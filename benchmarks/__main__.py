@@ -132,7 +132,8 @@ def compare(
     runs: dict[str, list[Run]] = {name: [] for name in both}
     costs: dict[str, list[float]] = {name: [] for name in both}
     for name, server in both.items():
-        warm_up(server, requests[name])
+        if not options.quick:  # that tells whether all works, not how fast it is
+            warm_up(server, requests[name])
     for number in range(rounds):
         for name in list(both)[:: -1 if number % 2 else 1]:
             server = both[name]

@@ -2,15 +2,20 @@
 
 import asyncio
 import gc
-from collections.abc import AsyncIterator
+import signal
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from types import FrameType
+from typing import cast
 
 from fastapi import FastAPI
 
-from app import api, errors, health, project, server
+from app import api, errors, health, project
 from app.db.engine import Database
 from app.idempotency import session as idempotency
 from app.settings import Settings, load_settings
+
+Handler = Callable[[int, FrameType | None], object]
 
 LAST_ANSWERS = 1.0
 """Seconds that cancelled requests have to say so."""
@@ -59,10 +64,38 @@ def create_process_app() -> FastAPI:
     app = create_app()
     settings: Settings = app.state.settings
     if settings.shutdown_delay:
-        server.delay_end(settings.shutdown_delay, lambda: setattr(app.state, "ending", True))
+        _delay_end(app, settings.shutdown_delay)
     # What is loaded by now stays: looked through for garbage again and again, it would cost a tenth
     # of the time of each request.
     gc.collect()
     gc.freeze()
     gc.set_threshold(5_000, 20, 20)
     return app
+
+
+def _delay_end(app: FastAPI, seconds: float) -> None:
+    """Let the server go on for a while when it is told to end, as one that is not ready.
+
+    Who gives it requests has that long to find out that it will be gone: a request that comes on a
+    new connection in the moment in which the server stops listening is lost. Told once more, it
+    ends at once. To be called in the server's loop, when it has its handlers.
+    """
+    loop = asyncio.get_running_loop()
+    timers: list[asyncio.TimerHandle] = []
+    for number in (signal.SIGTERM, signal.SIGINT):
+        end = cast("Handler", signal.getsignal(number))
+
+        def later(signum: int, _frame: FrameType | None, end: Handler = end) -> None:
+            def at_once(signum: int, frame: FrameType | None) -> None:
+                for timer in timers:
+                    timer.cancel()
+                end(signum, frame)
+
+            def wait() -> None:
+                timers.append(loop.call_later(seconds, end, signum, None))
+
+            app.state.ending = True
+            signal.signal(signum, at_once)
+            loop.call_soon_threadsafe(wait)
+
+        signal.signal(number, later)

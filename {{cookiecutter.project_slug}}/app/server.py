@@ -1,21 +1,14 @@
 """How uvicorn serves: what a connection takes, and how it ends."""
 
-import asyncio
-import signal
 import socket
 import time
-from collections.abc import Callable
 from contextlib import suppress
 from http import HTTPStatus
-from types import FrameType
-from typing import cast
 
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 from uvicorn.supervisors import Multiprocess
 
 from app.errors import MEDIA_TYPE, Problem
-
-Handler = Callable[[int, FrameType | None], object]
 
 MAX_HEAD = 64 * 1024
 """Bytes that may come before a body, or behind it: the server would keep any number of them."""
@@ -107,31 +100,3 @@ class Supervisor(Multiprocess):
             with suppress(OSError):  # not every system can
                 each.shutdown(socket.SHUT_RDWR)  # for all who share it
             each.close()
-
-
-def delay_end(seconds: float, begin: Callable[[], None]) -> None:
-    """Let the server go on for a while when it is told to end, after ``begin`` has been called.
-
-    Who gives it requests has that long to find out that it will be gone: a request that comes on a
-    new connection in the moment in which the server stops listening is lost. Told once more, it
-    ends at once. To be called in the server's loop, when it has its handlers.
-    """
-    loop = asyncio.get_running_loop()
-    timers: list[asyncio.TimerHandle] = []
-    for number in (signal.SIGTERM, signal.SIGINT):
-        end = cast("Handler", signal.getsignal(number))
-
-        def later(signum: int, _frame: FrameType | None, end: Handler = end) -> None:
-            def at_once(signum: int, frame: FrameType | None) -> None:
-                for timer in timers:
-                    timer.cancel()
-                end(signum, frame)
-
-            def wait() -> None:
-                timers.append(loop.call_later(seconds, end, signum, None))
-
-            begin()
-            signal.signal(signum, at_once)
-            loop.call_soon_threadsafe(wait)
-
-        signal.signal(number, later)

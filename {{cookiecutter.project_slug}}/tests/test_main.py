@@ -8,6 +8,7 @@ import sys
 import pytest
 from httpx2 import AsyncClient
 
+from app import project
 from app.main import create_process_app
 from tests.conftest import environment_for
 from tests.serving import serving
@@ -60,3 +61,13 @@ def test_a_process_of_its_own_looks_for_garbage_less_often(
     finally:
         gc.unfreeze()
         gc.set_threshold(*thresholds)
+
+
+async def test_the_app_does_without_what_serves_and_migrates_it() -> None:
+    # They would be half as much again to import.
+    asked = "import sys, app.main; print(*{'alembic', 'uvicorn'} & set(sys.modules))"
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-c", asked), cwd=project.ROOT, stdout=asyncio.subprocess.PIPE
+    )
+    printed, _ = await process.communicate()
+    assert (process.returncode, printed.split()) == (0, [])

@@ -132,7 +132,7 @@ async def select_one(database: Database) -> None:
         assert await session.scalar(text("SELECT 1")) == 1
 
 
-@pytest.mark.parametrize("pooler", [None, "pgbouncer"])
+@pytest.mark.parametrize("pooler", [pytest.param(None, marks=direct), "pgbouncer"])
 async def test_a_migration_waits_for_no_lock_for_long_but_takes_its_time(
     live_url: str, databases: seam.Databases, pooler: str | None
 ) -> None:
