@@ -77,8 +77,8 @@ def _delay_end(app: FastAPI, seconds: float) -> None:
     """Let the server go on for a while when it is told to end, as one that is not ready.
 
     Who gives it requests has that long to find out that it will be gone: a request that comes on a
-    new connection in the moment in which the server stops listening is lost. Told once more, it
-    ends at once. To be called in the server's loop, when it has its handlers.
+    new connection in the moment in which the server stops listening is lost. Told once more, by the
+    same signal, it ends at once. To be called in the server's loop, when it has its handlers.
     """
     loop = asyncio.get_running_loop()
     timers: list[asyncio.TimerHandle] = []

@@ -41,17 +41,17 @@ async def serving(url: str, **settings: str) -> AsyncIterator[Service]:
         stderr=asyncio.subprocess.PIPE,
     )
     assert process.stderr is not None
-    url, starting = "", int(settings.get("workers", "1"))
+    address, starting = "", int(settings.get("workers", "1"))
     try:
         async with asyncio.timeout(60):
-            while not url or starting:  # several are said to run before they do
+            while not address or starting:  # several are said to run before they do
                 line = (await process.stderr.readline()).decode()
                 assert line, "it ended before it served"
                 starting -= "startup complete" in line
                 if running := re.search(r"running on (http://\S+)", line):
-                    url = running[1]
+                    address = running[1]
         log = asyncio.create_task(process.stderr.read())  # else it would wait for a reader one day
-        service = Service(url, process, log)
+        service = Service(address, process, log)
         yield service
         if not service.told:
             assert process.returncode is None, await service.ended()

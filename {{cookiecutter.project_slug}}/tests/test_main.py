@@ -64,7 +64,7 @@ def test_a_process_of_its_own_looks_for_garbage_less_often(
 
 
 async def test_the_app_does_without_what_serves_and_migrates_it() -> None:
-    # They would be half as much again to import.
+    # Whoever imports the app alone, as a script does, need not pay for them.
     asked = "import sys, app.main; print(*{'alembic', 'uvicorn'} & set(sys.modules))"
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-c", asked), cwd=project.ROOT, stdout=asyncio.subprocess.PIPE
