@@ -43,10 +43,15 @@ fix:
     uv run ruff check --fix .
     uv run ruff format .
 
-# Move exclude-newer to today (or DAY), raise the lower bounds to match, and prove everything
-refresh day="":
-    uv run python -m scripts.refresh {{ day }}
+# Move exclude-newer to a week ago (or DAY) and run every check; `--package NAME` raises a lower bound
+refresh *arguments:
+    uv run python -m scripts.refresh {{ arguments }}
     uv run just check
+
+# Install a service with the oldest direct dependencies that its lower bounds allow, and test it
+[env("UV_RESOLUTION", "lowest-direct")]
+lowest database="sqlite": (render database)
+    uv run --directory .rendered/{{ database }}/my-service just test
 
 # Render a service into .rendered/<database>/, with answers such as license=Apache-2.0
 render database="sqlite" *answers:
