@@ -53,6 +53,10 @@ refresh *arguments:
 lowest database="sqlite": (render database)
     uv run --directory .rendered/{{ database }}/my-service just test
 
+# Commit and tag a release locally: `just release 1.2.3`
+release version:
+    uv run python -m scripts.release {{ version }}
+
 # Render a service into .rendered/<database>/, with answers such as license=Apache-2.0
 render database="sqlite" *answers:
     uv run cookiecutter . --no-input --default-config --overwrite-if-exists --output-dir .rendered/{{ database }} database={{ database }} {{ answers }}

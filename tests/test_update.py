@@ -13,6 +13,7 @@ from typing import Final
 
 import pytest
 
+from scripts.release import previous_release
 from tests.baking import ROOT, TREE, Project, clean_environment, copy_template, succeeded
 from tests.test_service import check, let_in, served
 
@@ -22,8 +23,8 @@ pytestmark = [
 ]
 
 HERE: Final = Path(__file__).parent
-PREVIOUS: Final = "d1e44f9f085e1ae4258835eb16cd0cc6726d67a9"
-"""What is taken for the release before this one: move it when a version is released."""
+PREVIOUS: Final = previous_release(ROOT) or "d1e44f9f085e1ae4258835eb16cd0cc6726d67a9"
+"""The release before this one; before the first release, a commit that stands for it."""
 
 OURS: Final = {
     "README.md": "\n## Ours\n\nWhat this team has written down.\n",
