@@ -151,7 +151,11 @@ BROUGHT_BY: dict[str, dict[str, list[str]]] = {
     """.split(),
     },
     "ci": {
-        "github": [".github/workflows/ci.yml"],
+        "github": """
+        .github/SECURITY.md
+        .github/dependabot.yml
+        .github/workflows/ci.yml
+    """.split(),
         "gitlab": [".gitlab-ci.yml"],
         "none": [],
     },
