@@ -59,26 +59,26 @@ def add_change(repository: Path) -> None:
 def test_a_release_is_a_commit_and_a_tag(
     repository: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    release(repository, "9.0.0", DAY, [PASSES])
+    release(repository, "9.2.0", DAY, [PASSES])
 
-    assert "git push origin HEAD v9.0.0" in capsys.readouterr().out
-    assert git(repository, "describe", "HEAD") == "v9.0.0\n"
-    assert git(repository, "log", "-1", "--format=%s") == "Release 9.0.0\n"
+    assert "git push origin HEAD v9.2.0" in capsys.readouterr().out
+    assert git(repository, "describe", "HEAD") == "v9.2.0\n"
+    assert git(repository, "log", "-1", "--format=%s") == "Release 9.2.0\n"
     assert git(repository, "status", "--porcelain") == ""
     questions = json.loads((repository / "cookiecutter.json").read_text(encoding="utf-8"))
-    assert questions["_template_version"] == "9.0.0"
+    assert questions["_template_version"] == "9.2.0"
     changes = (repository / "CHANGELOG.md").read_text(encoding="utf-8")
     assert changes.endswith(
-        "\n## [Unreleased]\n\n## [9.0.0] - 2026-01-02\n\n### Added\n\n- Something.\n"
+        "\n## [Unreleased]\n\n## [9.2.0] - 2026-01-02\n\n### Added\n\n- Something.\n"
     )
 
     add_change(repository)
-    with pytest.raises(SystemExit, match=r"8\.9\.9 is not newer than 9\.0\.0"):
+    with pytest.raises(SystemExit, match=r"8\.9\.9 is not newer than 9\.2\.0"):
         release(repository, "8.9.9", DAY, [PASSES])
     release(repository, "9.10.0", DAY, [PASSES])  # newer by its number, not by its text
     release_notes = (repository / "CHANGELOG.md").read_text(encoding="utf-8")
     assert re.findall(r"^## \[(.*)\]", release_notes, re.MULTILINE) == [
-        *("Unreleased", "9.10.0", "9.0.0")
+        *("Unreleased", "9.10.0", "9.2.0")
     ]
     with pytest.raises(SystemExit, match="no unreleased changes"):
         release(repository, "9.11.0", DAY, [PASSES])
