@@ -37,7 +37,9 @@ def refreshed(root: Path, day: str) -> dict[Path, str]:
     moment = f"{day}T00:00:00Z"
     questions, own = root / "cookiecutter.json", root / "pyproject.toml"
     rendered = root / TREE.name / "pyproject.toml"
+    hook = root / "hooks" / "pre_gen_project.py"
     new = {
+        hook: _dated(hook, r'("_exclude_newer": )"[^"]*"', moment),
         questions: _dated(questions, r'("_exclude_newer": )"[^"]*"', moment),
         own: _dated(own, r'(exclude-newer = )"[^"]*"', moment),
     }
@@ -50,7 +52,8 @@ def refreshed(root: Path, day: str) -> dict[Path, str]:
         (folder / "own" / own.name).write_text(new[own], encoding="utf-8")
         new[own] = _bounded(new[own], _locked(folder / "own"))
         template = copy_template(folder / "template", root)
-        (template / questions.name).write_text(new[questions], encoding="utf-8")
+        for file in (questions, hook):
+            (template / file.relative_to(root)).write_text(new[file], encoding="utf-8")
         versions: dict[str, str] = {}
         for answers in product(*(CHOICES[question] for question in DEPENDENT)):
             path = cookiecutter(
@@ -130,7 +133,10 @@ def main() -> None:
     except subprocess.CalledProcessError as error:
         sys.exit(f"Nothing was changed: {error}")
     for file, text in new.items():
-        json.loads(text) if file.suffix == ".json" else tomllib.loads(text)
+        if file.suffix == ".json":
+            json.loads(text)
+        elif file.suffix == ".toml":
+            tomllib.loads(text)
     for file, text in new.items():
         file.write_text(text, encoding="utf-8")
     print(f"exclude-newer is {day}; the lower bounds are what is newest then.")

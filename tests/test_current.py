@@ -40,6 +40,7 @@ def test_one_day_and_one_version_are_named_everywhere(bake: Bake) -> None:
 def test_refresh_moves_the_day_and_raises_the_lower_bounds(tmp_path: Path) -> None:
     old = copy_template(tmp_path / "old")
     files = [old / "cookiecutter.json", old / "pyproject.toml", old / TREE.name / "pyproject.toml"]
+    files.append(old / "hooks" / "pre_gen_project.py")
     (old / "pyproject.toml").write_bytes((ROOT / "pyproject.toml").read_bytes())
     now = {file: file.read_text(encoding="utf-8") for file in files}
     day = QUESTIONS["_exclude_newer"].partition("T")[0]

@@ -2,15 +2,19 @@
 
 import json
 import re
+import subprocess
+import sys
 import tomllib
 from collections.abc import Callable
+from importlib.metadata import version
 from pathlib import Path
+from typing import Protocol
 
 import pytest
 import yaml
 from pytest_cookies.plugin import Cookies
 
-from tests.baking import CHOICES, TREE, Project, copy_template
+from tests.baking import CHOICES, ROOT, TREE, Project, clean_environment, copy_template, succeeded
 from tests.conftest import Bake, CommandLine
 
 # A render may say where it comes from.
@@ -112,6 +116,77 @@ def test_the_same_answers_give_the_same_bytes_anywhere(
     assert first == contents(bake(database="postgresql").path)
 
 
+def supported_cookiecutters() -> list[str]:
+    """Return the oldest and the newest supported version, as README.md states them."""
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    ((oldest, newest),) = re.findall(r"Cookiecutter (\d+\.\d+) to (\d+\.\d+)", readme)
+    return [oldest, newest]
+
+
+class OtherCookiecutter(Protocol):
+    """Run the template with another version of Cookiecutter."""
+
+    def __call__(self, requirement: str, *answers: str) -> subprocess.CompletedProcess[str]: ...
+
+
+@pytest.fixture
+def other_cookiecutter(template: Path, tmp_path: Path) -> OtherCookiecutter:
+    """Return a function that installs and runs a version, and renders into `tmp_path`."""
+    config = tmp_path / "config.yaml"
+    config.write_text(f"replay_dir: {json.dumps(str(tmp_path / 'replay'))}\n", encoding="utf-8")
+    day = json.loads((ROOT / "cookiecutter.json").read_text(encoding="utf-8"))["_exclude_newer"]
+
+    def run(requirement: str, *answers: str) -> subprocess.CompletedProcess[str]:
+        uvx = ("uv", "tool", "run", "--python", sys.executable, "--exclude-newer", day)
+        folders = ("--config-file", str(config), "--output-dir", str(tmp_path / "output"))
+        command = (*uvx, "--from", requirement, "cookiecutter", str(template), "--no-input")
+        return subprocess.run(
+            [*command, *folders, *answers],
+            env=clean_environment(),
+            capture_output=True,
+            encoding="utf-8",
+            check=False,
+        )
+
+    return run
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("release", supported_cookiecutters())
+def test_the_oldest_and_newest_cookiecutter_give_the_same_bytes(
+    bake: Bake, other_cookiecutter: OtherCookiecutter, tmp_path: Path, release: str
+) -> None:
+    answers = {
+        "project_name": 'Say "hi" to $HOME \\ caf\u00e9',
+        "database": "postgresql",
+        "deploy": "kubernetes",
+    }
+
+    done = other_cookiecutter(
+        f"cookiecutter=={release}.*", *(f"{name}={answer}" for name, answer in answers.items())
+    )
+
+    succeeded(done)
+    project = bake(**answers)
+    assert contents(tmp_path / "output" / project.path.name) == contents(project.path)
+
+
+@pytest.mark.slow
+def test_a_cookiecutter_that_is_too_old_is_refused(
+    other_cookiecutter: OtherCookiecutter, tmp_path: Path
+) -> None:
+    done = other_cookiecutter("cookiecutter<2.1")
+
+    assert done.returncode == 1
+    assert "This template requires Cookiecutter 2.1 or later" in done.stderr
+    assert not list((tmp_path / "output").iterdir())
+
+
+def test_the_newest_supported_cookiecutter_is_the_installed_one() -> None:
+    installed = version("cookiecutter").split(".")
+    assert supported_cookiecutters()[1].split(".") == installed[:2]
+
+
 def test_the_next_steps_are_the_verbs_of_the_service(
     bake: Bake, command_line: CommandLine, tmp_path: Path
 ) -> None:
@@ -133,5 +208,5 @@ def test_the_prompts_are_human_and_enter_takes_the_defaults(
 
     assert done.returncode == 0, done.stdout + done.stderr
     assert contents(tmp_path / "my-service") == contents(bake().path)
-    assert "What is the service called?" in done.stdout
+    assert "Project name" in done.stdout
     assert not re.search(r"project_name|project_slug|author_|Select ", done.stdout)
