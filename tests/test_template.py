@@ -32,9 +32,9 @@ JINJA = Environment(
     **CONTEXT["_jinja2_env_vars"],
 )
 
-# Free text is not escaped in prose, and stands nowhere else.
-PROSE = {"project_name": "README.md", "description": "README.md", "author_name": "LICENSE"}
-# What is escaped for the double quotes of one file, or can't contain what would end them.
+# Free text: allowed as it is in prose only, that is in Markdown and in licenses.
+FREE = {"project_name", "description", "author_name", "author_email"}
+# Escaped for the double quotes of one file, or refused if it contains what would end them.
 QUOTED = {
     "author_email": "pyproject.toml",
     **{fact: "pyproject.toml" for fact in CONTEXT if fact.startswith("__toml_")},
@@ -108,13 +108,14 @@ def in_place(file: Path, output: nodes.Output) -> Iterator[str]:
         if isinstance(node, nodes.Getattr):
             before, after = "".join(texts[:index]), "".join(texts[index + 1 :])
             quoted = before.endswith('"') and after.startswith('"')
-            if PROSE.get(node.attr) == file.name or (QUOTED.get(node.attr) == file.name and quoted):
+            prose = node.attr in FREE and (file.suffix == ".md" or file.name == "LICENSE")
+            if prose or (QUOTED.get(node.attr) == file.name and quoted):
                 yield node.attr
 
 
 def test_free_text_stands_in_prose_or_escaped_between_quotes(template: Path) -> None:
     for file, tree in templated(template).items():
-        used = sorted(name for name in names(tree) if name in PROSE or name in QUOTED)
+        used = sorted(name for name in names(tree) if name in FREE or name in QUOTED)
         outputs = tree.find_all(nodes.Output)
         assert used == sorted(name for output in outputs for name in in_place(file, output)), file
 
