@@ -98,6 +98,20 @@ def test_python_and_mako_are_copied_as_they_are(cookies_session: Cookies, tmp_pa
         assert Project(result.project_path, {}).text(name) == text
 
 
+def test_a_cache_among_the_options_is_ignored(
+    cookies_session: Cookies, bake: Bake, tmp_path: Path
+) -> None:
+    template = copy_template(tmp_path / "clone")
+    cache = template / TREE.name / ".options" / ".ruff_cache"
+    cache.mkdir()
+    (cache / "CACHEDIR.TAG").touch()
+
+    result = cookies_session.bake(template=str(template))
+
+    assert result.exception is None
+    assert contents(result.project_path) == contents(bake().path)
+
+
 def test_the_same_answers_give_the_same_bytes_anywhere(
     bake: Bake, command_line: CommandLine, tmp_path: Path
 ) -> None:
