@@ -112,13 +112,15 @@ def refreshed(root: Path, day: date, package: str | None = None) -> dict[Path, s
     new[own] = _replaced(new[own], r'(exclude-newer = )"[^"]*"', f'"{moment}"')
     uv = _newest("uv", moment)
     new[questions] = _replaced(new[questions], r'("_uv_version": )"[^"]*"', f'"{uv}"')
+    new[hook] = _replaced(new[hook], r'("_exclude_newer": )"[^"]*"', f'"{moment}"')
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         (folder / "own").mkdir()
         (folder / "own" / own.name).write_text(new[own], encoding="utf-8")
         tools = _locked(folder / "own")
         template = copy_template(folder / "template", root)
-        (template / questions.name).write_text(new[questions], encoding="utf-8")
+        for file in (questions, hook):
+            (template / file.relative_to(root)).write_text(new[file], encoding="utf-8")
         versions: dict[str, str] = {}
         for answers in product(*(CHOICES[question] for question in DEPENDENT)):
             path = cookiecutter(

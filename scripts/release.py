@@ -1,6 +1,6 @@
 """Release the template: ``just release VERSION``.
 
-Writes the version into ``cookiecutter.json``, moves the unreleased changes of ``CHANGELOG.md``
+Writes the version into ``cookiecutter.json`` and the hook, moves the unreleased changes of ``CHANGELOG.md``
 below it, runs the quick checks, commits and tags. Nothing is pushed.
 """
 
@@ -36,16 +36,18 @@ def release(root: Path, version: str, day: date, checks: Sequence[Sequence[str]]
         if _numbers(version) <= _numbers(last):
             sys.exit(f"{version} is not newer than {last}, the last release.")
     changelog, questions = root / "CHANGELOG.md", root / "cookiecutter.json"
+    hook = root / "hooks" / "pre_gen_project.py"
     head, title, changes = changelog.read_text(encoding="utf-8").partition("## [Unreleased]\n")
     if not title or not changes.partition("\n## [")[0].strip():
         sys.exit("CHANGELOG.md has no unreleased changes.")
     changelog.write_text(f"{head}{title}\n## [{version}] - {day}\n{changes}", encoding="utf-8")
-    text = questions.read_text(encoding="utf-8")
-    text = re.sub(r'("_template_version": )"[^"]*"', rf'\1"{version}"', text)
-    questions.write_text(text, encoding="utf-8")
+    for file in (questions, hook):
+        text = file.read_text(encoding="utf-8")
+        text = re.sub(r'("_template_version": )"[^"]*"', rf'\1"{version}"', text)
+        file.write_text(text, encoding="utf-8")
     for check in checks:
         if subprocess.run(check, cwd=root, check=False).returncode:
-            _git(root, "restore", changelog.name, questions.name)
+            _git(root, "restore", changelog.name, questions.name, f"hooks/{hook.name}")
             sys.exit(f"Nothing was released: {' '.join(check)} failed.")
     _git(root, "commit", "--quiet", "--all", "--message", f"Release {version}")
     _git(root, "tag", "--annotate", f"v{version}", "--message", f"Release {version}")
