@@ -32,7 +32,6 @@ from app.idempotency import session
 from app.main import create_app
 from app.settings import Settings
 from tests import caller, database
-from tests.things import add_things
 
 # The developer's own configuration has no say here.
 for variable in Settings.model_fields:
@@ -177,22 +176,6 @@ async def app(shared_app: FastAPI) -> AsyncIterator[FastAPI]:
     """Give the app, its sessions rolled back after the test."""
     async with rolled_back(shared_app):
         yield shared_app
-
-
-@pytest.fixture(scope="session")
-async def things_app(databases: database.Databases, template: str) -> AsyncIterator[FastAPI]:
-    """Run one more app, that has the things of ``tests.things``, for the tests that roll back."""
-    app = create_app(settings_for(await databases.copy(template)))
-    async with app.router.lifespan_context(app):
-        await add_things(app)
-        yield app
-
-
-@pytest.fixture
-async def things(things_app: FastAPI) -> AsyncIterator[AsyncClient]:
-    """Give a client of the app that has things; what it writes is rolled back."""
-    async with rolled_back(things_app), calling(things_app) as client:
-        yield client
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ from app.db.engine import Database
 from app.errors import Unavailable
 from app.main import create_app
 from tests.conftest import running, settings_for
-from tests.things import add_things, things
+from tests.kit.things import add_things, things
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from httpx2 import AsyncClient
 from app import project
 from app.main import create_process_app
 from tests.conftest import environment_for
-from tests.serving import serving
+from tests.kit.serving import serving
 
 # Ended by a signal on Windows, no process has a last word.
 needs_signals = pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGTERM")

@@ -16,7 +16,7 @@ from app.idempotency.models import IdempotencyKey
 from app.idempotency.repository import SWEPT_AT_ONCE, KeptAnswers, sweep
 from app.main import create_app
 from tests.conftest import calling, problem, running, settings_for
-from tests.things import add_things
+from tests.kit.things import add_things
 
 ONCE = "/things/once"
 

@@ -16,7 +16,7 @@ from app.errors import AppError, Conflict, Unavailable, Unprocessable
 from app.main import create_app
 from tests import database as seam
 from tests.conftest import running, settings_for
-from tests.things import add_things, things
+from tests.kit.things import add_things, things
 
 direct = pytest.mark.skipif(
     seam.POOLER is not None, reason="a pooler hands connections on: they are nobody's own"

@@ -16,7 +16,7 @@ from app.errors import AppError, Contended, Unavailable
 from app.main import create_app
 from tests.conftest import checked_out, pool_size, problem, running, settings_for
 from tests.database import RUNAWAY
-from tests.things import add_things, things
+from tests.kit.things import add_things, things
 
 
 @pytest.mark.parametrize("kind", ["transaction", "reading"])
