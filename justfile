@@ -25,6 +25,17 @@ test *arguments:
 soak rounds="500":
     uv run pytest tests/reliability --timeout 0 --rounds {{ rounds }}
 
+# Run the service's tests 50 times on both databases at once: `just flaky 20 -k "crowd or driver"`
+[unix]
+[positional-arguments]
+flaky *arguments:
+    uv run python -m scripts.flaky "$@"
+
+# Run the service's tests 50 times on both databases at once: `just flaky 20 -k crowd`
+[windows]
+flaky *arguments:
+    uv run python -m scripts.flaky {{ arguments }}
+
 # Measure the service beside raw drivers, with arguments such as `--quick` or `--only service=flat`
 bench *arguments:
     uv run python -m benchmarks {{ arguments }}

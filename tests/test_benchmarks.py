@@ -51,7 +51,7 @@ def test_the_flat_resource_is_one_as_the_template_wants_it(bake: Bake, database:
         harness.with_items(project)
 
         succeeded(project.run("uv", "run", "just", "lint"))
-        drift = ("tests/test_migrations.py", "-k", "head or drifted")
+        drift = ("tests/kit/test_migrations.py", "-k", "head or drifted")
         own = {"TMPDIR": str(project.path.parent)}
         succeeded(project.run("uv", "run", "just", "test", *drift, **own))
 

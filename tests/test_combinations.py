@@ -73,7 +73,7 @@ def test_any_two_answers_meet_in_a_project_that_is_installed(
 
     def start(render: Project) -> None:
         with installed(render) as project:
-            test = ("tests/test_main.py", "-k", "serves_and_ends or garbage")
+            test = ("tests/kit/test_main.py", "-k", "serves_and_ends or garbage")
             succeeded(project.run("uv", "run", "pytest", "-q", *test))
 
     with ThreadPoolExecutor(os.cpu_count()) as pool:

@@ -274,7 +274,7 @@ def test_the_readme_adds_a_resource(service: Project, answers: dict[str, str]) -
     succeeded(service.run("uv", "run", "just", "lint"))
     succeeded(
         service.run(
-            "uv", "run", "just", "test", "tests/test_migrations.py", "-k", "head or drifted"
+            "uv", "run", "just", "test", "tests/kit/test_migrations.py", "-k", "head or drifted"
         )
     )
     with served(service, signal.SIGINT, "uv", "run", "just", "dev") as client:

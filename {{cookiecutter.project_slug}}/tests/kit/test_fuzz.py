@@ -17,7 +17,7 @@ from app.db.engine import Database
 from app.settings import Settings
 from tests import caller
 from tests.conftest import settings_for
-from tests.serving import serving
+from tests.kit.serving import serving
 
 EXAMPLES = int(os.environ.get("FUZZ_EXAMPLES", "5"))
 """How many requests of each kind are made up for an operation, at most."""

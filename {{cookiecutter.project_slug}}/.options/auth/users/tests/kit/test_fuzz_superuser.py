@@ -1,4 +1,4 @@
-"""What superusers may do, tried by Schemathesis (see tests/test_fuzz.py)."""
+"""What superusers may do, tried by Schemathesis (see tests/kit/test_fuzz.py)."""
 
 from pathlib import Path
 
@@ -8,8 +8,8 @@ from app import project
 from app.db.engine import Database
 from tests import caller
 from tests.conftest import settings_for
-from tests.serving import serving
-from tests.test_fuzz import LIMITS, fuzz
+from tests.kit.serving import serving
+from tests.kit.test_fuzz import LIMITS, fuzz
 from tests.users.helpers import ADA, BOB, USERS, add_user
 
 # Never oneself, who is needed until the end.

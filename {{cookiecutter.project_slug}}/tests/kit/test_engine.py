@@ -14,7 +14,7 @@ from app.db.engine import Database
 from app.errors import Unavailable
 from app.health import REVISIONS
 from app.main import create_app
-from tests.conftest import calling, checked_out, pool_size, running, settings_for
+from tests.conftest import PATIENCE, calling, checked_out, pool_size, running, settings_for
 from tests.database import Databases
 
 
@@ -53,7 +53,7 @@ async def test_a_full_pool_is_503_and_soon_over(live_url: str) -> None:
             await database.read_engine.connect() for _ in range(pool_size(database.read_engine))
         ]
         with pytest.raises(Unavailable, match="in use"):
-            async with asyncio.timeout(5), database.reading() as session:
+            async with asyncio.timeout(PATIENCE), database.reading() as session:
                 await session.execute(text("SELECT 1"))
         assert (await client.get("/health/live")).status_code == 200
         for connection in held:

@@ -2,8 +2,9 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import pytest
@@ -12,6 +13,7 @@ from fastapi import FastAPI, Request
 
 from app import errors, server
 from app.server import MAX_HEAD, Protocol
+from tests.conftest import PATIENCE
 
 GET = b"GET /%s HTTP/1.1\r\nhost: test\r\n\r\n"
 
@@ -35,8 +37,11 @@ class Connection:
     reader: asyncio.StreamReader
     writer: asyncio.StreamWriter
 
+    sent: int = 0
+
     async def send(self, data: bytes) -> None:
         self.writer.write(data)
+        self.sent += len(data)
         await self.writer.drain()
 
     async def answer(self) -> Answer:
@@ -50,12 +55,24 @@ class Connection:
         return await self.reader.read() == b""
 
 
+class Counting(Protocol):
+    """Counts the bytes that have arrived, of all connections."""
+
+    arrived = 0
+
+    def data_received(self, data: bytes) -> None:
+        Counting.arrived += len(data)
+        super().data_received(data)
+
+
 @dataclass
 class Served:
     """A running server, and what its requests wait for."""
 
     server: uvicorn.Server
     task: asyncio.Task[None]
+    lingering: list[tuple[asyncio.TimerHandle, Callable[[], object]]]
+    """What the server does after ``LINGER`` seconds."""
     arrived: asyncio.Event = field(default_factory=asyncio.Event)
     go_on: asyncio.Event = field(default_factory=asyncio.Event)
     connections: list[Connection] = field(default_factory=list)
@@ -76,17 +93,49 @@ class Served:
         while self.server.servers[0].is_serving():  # noqa: ASYNC110 - uvicorn has no event for it
             await asyncio.sleep(0.01)
 
+    async def pass_linger(self) -> None:
+        """Let the time of ``LINGER`` be over, once all that was sent has arrived."""
+        sent = sum(connection.sent for connection in self.connections)
+        while Counting.arrived < sent:  # noqa: ASYNC110 - each turn of the loop reads more
+            await asyncio.sleep(0)
+        assert self.lingering
+        for timer, close in self.lingering:
+            timer.cancel()
+            close()
+
 
 @pytest.fixture
-async def served() -> AsyncIterator[Served]:
-    """Run a server with a route that answers and one that waits."""
+async def served(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Served]:
+    """Run a server with a route that answers and one that waits.
+
+    It lingers until the test says that the time is over: a slow machine loses no connection.
+    """
+    monkeypatch.setattr(server, "LINGER", 3600.0)
+    monkeypatch.setattr(Counting, "arrived", 0)
+    lingering: list[tuple[asyncio.TimerHandle, Callable[[], object]]] = []
+    loop = asyncio.get_running_loop()
+    call_later = loop.call_later
+
+    def later(delay: float, callback: Callable[..., object], *arguments: Any) -> Any:
+        timer = call_later(delay, callback, *arguments)
+        if delay == server.LINGER:
+            lingering.append((timer, partial(callback, *arguments)))
+        return timer
+
+    monkeypatch.setattr(loop, "call_later", later)
     app = FastAPI()
     errors.install(app, max_body_size=2**20)
     config = uvicorn.Config(
-        app, port=0, http=Protocol, timeout_graceful_shutdown=1, log_config=None, access_log=False
+        app,
+        port=0,
+        http=Counting,
+        timeout_keep_alive=int(PATIENCE),
+        timeout_graceful_shutdown=int(PATIENCE),
+        log_config=None,
+        access_log=False,
     )
     running = uvicorn.Server(config)
-    served = Served(running, asyncio.create_task(running.serve()))
+    served = Served(running, asyncio.create_task(running.serve()), lingering)
 
     @app.get("/quick")
     async def quick() -> str:
@@ -102,7 +151,7 @@ async def served() -> AsyncIterator[Served]:
         await served.go_on.wait()
         return "slow"
 
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(PATIENCE):
         while not running.started:  # noqa: ASYNC110 - nor for this
             await asyncio.sleep(0.01)
         yield served
@@ -111,6 +160,8 @@ async def served() -> AsyncIterator[Served]:
         for connection in served.connections:
             connection.writer.close()
         await served.task
+    for timer, _ in lingering:
+        timer.cancel()
 
 
 @pytest.mark.parametrize("head", [b"GET / HTTP/1.1\r\nx: ", b"GET /"], ids=["header", "URL"])
@@ -122,6 +173,7 @@ async def test_a_head_without_end_is_refused(served: Served, head: bytes) -> Non
     assert set(answer.json()) == {"type", "title", "status", "detail", "instance"}
     assert answer.headers["content-type"] == "application/problem+json"
     assert answer.headers["connection"] == "close"
+    await served.pass_linger()
     assert await connection.closed()
 
 
@@ -149,6 +201,7 @@ async def test_what_comes_behind_a_body_has_a_bound_too(served: Served) -> None:
     head = b"POST /echo HTTP/1.1\r\nhost: test\r\ntransfer-encoding: chunked\r\n\r\n"
     await connection.send(head + b"3\r\nabc\r\n0\r\nx: " + b"x" * 10 * MAX_HEAD)
     assert (await connection.answer()).status == 431
+    await served.pass_linger()
     assert await connection.closed()
 
 
@@ -157,6 +210,7 @@ async def test_what_is_no_http_is_refused(served: Served) -> None:
     await connection.send(b"\x16\x03\x01 hello\r\n\r\n")
     answer = await connection.answer()
     assert (answer.status, answer.json()["title"]) == (400, "Bad Request")
+    await served.pass_linger()
     assert await connection.closed()
 
 
@@ -196,12 +250,10 @@ async def test_no_new_connection_is_taken(served: Served) -> None:
     served.go_on.set()
 
 
-async def test_an_idle_connection_is_closed_soon(
-    served: Served, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(server, "LINGER", 0.01)
+async def test_an_idle_connection_is_closed_soon(served: Served) -> None:
     connection = await served.connect()
     await served.end()
+    await served.pass_linger()
     assert await connection.closed()
 
 
@@ -209,6 +261,7 @@ async def test_a_request_that_is_stuck_is_told_so(served: Served) -> None:
     connection = await served.connect()
     await connection.send(GET % b"slow")
     await served.arrived.wait()
+    served.server.config.timeout_graceful_shutdown = 0
     served.server.should_exit = True
     answer = await connection.answer()
     assert (answer.status, answer.json()["detail"]) == (503, "The service was stopped meanwhile.")

@@ -15,8 +15,8 @@ from app.idempotency import session as idempotency
 from app.idempotency.models import IdempotencyKey
 from app.idempotency.repository import SWEPT_AT_ONCE, KeptAnswers, sweep
 from app.main import create_app
-from tests.conftest import calling, problem, running, settings_for
-from tests.things import add_things
+from tests.conftest import PATIENCE, calling, problem, running, settings_for
+from tests.kit.things import add_things
 
 ONCE = "/things/once"
 
@@ -175,5 +175,5 @@ async def test_the_service_sweeps_by_itself(
     monkeypatch.setattr(idempotency, "SWEEP_INTERVAL", 0)
     monkeypatch.setattr(idempotency, "sweep", fail_then_sweep)
     async with running(create_app(settings_for(live_url, idempotency_lifetime=60))):
-        await asyncio.wait_for(swept.wait(), 10)
+        await asyncio.wait_for(swept.wait(), PATIENCE)
     assert "The database is away." in caplog.text

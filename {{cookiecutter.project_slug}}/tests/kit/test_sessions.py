@@ -28,7 +28,7 @@ from app.db.repository import Repository
 from app.db.session import SessionDep
 from app.errors import Conflict, Unavailable
 from tests.conftest import checked_out, pool_size, problem
-from tests.things import add_things, things
+from tests.kit.things import add_things, things
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ from fastapi import FastAPI
 from httpx2 import AsyncClient, Response
 
 from app.db.engine import Database
-from tests.things import Entry
+from tests.kit.things import Entry
 
 Rename = Callable[..., Awaitable[Response]]
 

@@ -20,8 +20,8 @@ from app.db.engine import Database
 from app.errors import MEDIA_TYPE
 from tests import caller
 from tests.conftest import calling, problem, rolled_back
-from tests.openapi import JSON, Operation, Schema, operations, with_ids
-from tests.serving import serving
+from tests.kit.openapi import JSON, Operation, Schema, operations, with_ids
+from tests.kit.serving import serving
 
 Bad = Callable[[AsyncClient, Operation], Iterator[tuple[str, Request]]]
 """Gives requests that must be refused, each with what is bad about it."""

@@ -15,8 +15,9 @@ from app.db import driver
 from app.db.engine import Database
 from app.errors import Unavailable
 from app.main import create_app
-from tests.conftest import running, settings_for
-from tests.things import add_things, things
+from tests.conftest import PATIENCE, running, settings_for
+from tests.database import PATIENT
+from tests.kit.things import add_things, things
 
 
 @pytest.mark.parametrize(
@@ -56,7 +57,7 @@ def test_other_urls_are_refused(given: str, complaint: str) -> None:
         ("synchronous", 2, 2),  # FULL: an answered write is on the disk
         ("foreign_keys", 1, 0),
         ("query_only", 0, 1),
-        ("busy_timeout", 100, 5000),
+        ("busy_timeout", 100, 1000 * int(PATIENT["database_busy_timeout"])),
     ],
 )
 async def test_connections_are_set_up(
@@ -173,5 +174,5 @@ async def test_a_read_does_not_wait_for_a_writer(live_app: FastAPI, live: AsyncC
     database: Database = live_app.state.database
     async with database.transaction() as writer:
         await writer.execute(insert(things).values(id=1))
-        async with asyncio.timeout(5), database.reading() as reader:
+        async with asyncio.timeout(PATIENCE), database.reading() as reader:
             assert (await reader.scalars(select(things.c.id))).all() == []

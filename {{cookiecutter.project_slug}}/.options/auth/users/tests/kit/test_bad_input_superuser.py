@@ -5,7 +5,7 @@ from fastapi import FastAPI
 
 from app.db.engine import Database
 from tests import caller
-from tests.test_bad_input import Bad, bad_bodies, bad_fields, bad_parameters, see_refused
+from tests.kit.test_bad_input import Bad, bad_bodies, bad_fields, bad_parameters, see_refused
 from tests.users.helpers import ADA, USERS, add_user
 
 

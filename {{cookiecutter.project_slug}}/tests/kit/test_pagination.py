@@ -12,7 +12,7 @@ from sqlalchemy import delete
 
 from app import pagination
 from app.db.engine import Database
-from tests.things import ORDERS, Entry
+from tests.kit.things import ORDERS, Entry
 
 ENTRIES = "/things/entries"
 SORTS = ["name", "-name", "at", "-at"]
