@@ -108,11 +108,11 @@ def refreshed(root: Path, day: date, package: str | None = None) -> dict[Path, s
     bounds = {bound["name"] for file in (own, rendered) for bound in BOUND.finditer(new[file])}
     if package and package not in bounds:
         sys.exit(f"Nothing was changed: {package} has no lower bound.")
-    new[questions] = _replaced(new[questions], r'("_exclude_newer": )"[^"]*"', f'"{moment}"')
+    for file in (questions, hook):
+        new[file] = _replaced(new[file], r'("_exclude_newer": )"[^"]*"', f'"{moment}"')
     new[own] = _replaced(new[own], r'(exclude-newer = )"[^"]*"', f'"{moment}"')
     uv = _newest("uv", moment)
     new[questions] = _replaced(new[questions], r'("_uv_version": )"[^"]*"', f'"{uv}"')
-    new[hook] = _replaced(new[hook], r'("_exclude_newer": )"[^"]*"', f'"{moment}"')
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         (folder / "own").mkdir()

@@ -1,6 +1,6 @@
 """Release the template: ``just release VERSION``.
 
-Writes the version into ``cookiecutter.json`` and the hook, moves the unreleased changes of ``CHANGELOG.md``
+Writes the version into ``cookiecutter.json``, moves the unreleased changes of ``CHANGELOG.md``
 below it, runs the quick checks, commits and tags. Nothing is pushed.
 """
 
@@ -47,7 +47,7 @@ def release(root: Path, version: str, day: date, checks: Sequence[Sequence[str]]
         file.write_text(text, encoding="utf-8")
     for check in checks:
         if subprocess.run(check, cwd=root, check=False).returncode:
-            _git(root, "restore", changelog.name, questions.name, f"hooks/{hook.name}")
+            _git(root, "restore", str(changelog), str(questions), str(hook))
             sys.exit(f"Nothing was released: {' '.join(check)} failed.")
     _git(root, "commit", "--quiet", "--all", "--message", f"Release {version}")
     _git(root, "tag", "--annotate", f"v{version}", "--message", f"Release {version}")

@@ -34,6 +34,7 @@ def repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for scope in ("GLOBAL", "SYSTEM"):
         monkeypatch.setenv(f"GIT_CONFIG_{scope}", os.devnull)
     shutil.copy(ROOT / "cookiecutter.json", tmp_path)
+    shutil.copytree(ROOT / "hooks", tmp_path / "hooks", ignore=shutil.ignore_patterns("__*__"))
     head = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8").partition("## [Unreleased]")[0]
     text = f"{head}## [Unreleased]\n\n### Added\n\n- Something.\n"
     (tmp_path / "CHANGELOG.md").write_text(text, encoding="utf-8")
@@ -67,6 +68,8 @@ def test_a_release_is_a_commit_and_a_tag(
     assert git(repository, "status", "--porcelain") == ""
     questions = json.loads((repository / "cookiecutter.json").read_text(encoding="utf-8"))
     assert questions["_template_version"] == "9.2.0"
+    hook = (repository / "hooks" / "pre_gen_project.py").read_text(encoding="utf-8")
+    assert '"_template_version": "9.2.0"' in hook
     changes = (repository / "CHANGELOG.md").read_text(encoding="utf-8")
     assert changes.endswith(
         "\n## [Unreleased]\n\n## [9.2.0] - 2026-01-02\n\n### Added\n\n- Something.\n"
@@ -94,8 +97,7 @@ def test_the_previous_release_is_the_last_with_another_template(repository: Path
     add_change(repository)
     release(repository, "9.10.0", DAY, [PASSES])
     assert previous_release(repository) == "v9.0.0"
-    (repository / "hooks").mkdir()
-    (repository / "hooks" / "pre_gen_project.py").touch()
+    (repository / "hooks" / "another.py").touch()
     commit(repository)
     assert previous_release(repository) == "v9.10.0"
 
