@@ -50,7 +50,11 @@ COMMON = """
     scripts/copy_database.py
     tests/__init__.py
     tests/conftest.py
+    tests/examples.py
     tests/fuzzing.py
+    tests/kit/__init__.py
+    tests/kit/realworld.py
+    tests/kit/test_openapi.py
     tests/openapi.py
     tests/serving.py
     tests/tasks/__init__.py
@@ -129,7 +133,6 @@ BROUGHT_BY: dict[str, dict[str, list[str]]] = {
         tests/users/test_access.py
         tests/users/test_admin.py
         tests/users/test_api_keys.py
-        tests/users/test_bad_input.py
         tests/users/test_crowd.py
         tests/users/test_idempotency.py
         tests/users/test_fuzz.py
