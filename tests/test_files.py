@@ -50,10 +50,12 @@ COMMON = """
     scripts/copy_database.py
     tests/__init__.py
     tests/conftest.py
+    tests/examples.py
     tests/kit/__init__.py
     tests/kit/conftest.py
     tests/kit/fuzzing.py
     tests/kit/openapi.py
+    tests/kit/realworld.py
     tests/kit/serving.py
     tests/kit/test_bad_input.py
     tests/kit/test_copy_database.py
@@ -68,6 +70,7 @@ COMMON = """
     tests/kit/test_main.py
     tests/kit/test_migrations.py
     tests/kit/test_models.py
+    tests/kit/test_openapi.py
     tests/kit/test_pagination.py
     tests/kit/test_server.py
     tests/kit/test_sessions.py
@@ -125,7 +128,6 @@ BROUGHT_BY: dict[str, dict[str, list[str]]] = {
         app/users/superuser.py
         migrations/versions/2026_11_20_0002_b7c9e02d4f16_users.py
         tests/caller.py
-        tests/kit/test_bad_input_superuser.py
         tests/kit/test_fuzz_superuser.py
         tests/users/__init__.py
         tests/users/conftest.py
