@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from scripts.refresh import refreshed
-from tests.baking import ROOT, TREE, copy_template
+from testing.baking import ROOT, TREE, copy_template
 from tests.conftest import Bake
 
 OLDEST = timedelta(days=120)

@@ -10,7 +10,7 @@ import pytest
 import yaml
 from pytest_cookies.plugin import Cookies
 
-from tests.baking import CHOICES, TREE, Project, copy_template
+from testing.baking import CHOICES, TREE, Project, copy_template
 from tests.conftest import Bake, CommandLine
 
 # A render may say where it comes from.

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.baking import CHOICES, ROOT, TREE
+from testing.baking import CHOICES, ROOT, TREE
 
 HOOKS = sorted((ROOT / "hooks").glob("*.py"))
 each_hook = pytest.mark.parametrize("hook", HOOKS, ids=[hook.stem for hook in HOOKS])
