@@ -6,15 +6,18 @@
   times, or put a load on all cores.
 """
 
+import json
 import os
 import shutil
 import tempfile
 from collections.abc import Generator
+from functools import cached_property
 from pathlib import Path
 from typing import Final
 
 import pytest
 from filelock import ReadWriteLock
+from xdist.scheduler import LoadScopeScheduling
 
 from testing.baking import ENVIRONMENTS
 
@@ -99,6 +102,41 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     slow = [item for item in others if item.get_closest_marker("slow")]
     quick = [item for item in others if not item.get_closest_marker("slow")]
     items[:] = [*alone, *quick[:FIRST_OTHERS], *slow, *quick[FIRST_OTHERS:]]
+    if is_worker():
+        by_test = {
+            item.nodeid: mark.args[0]
+            for item in items
+            if (mark := item.get_closest_marker("xdist_group"))
+        }
+        written = groups_file().with_suffix(f".{os.environ['PYTEST_XDIST_WORKER']}")
+        written.write_text(json.dumps(by_test), encoding="utf-8")
+        written.replace(groups_file())
+
+
+def groups_file() -> Path:
+    """Return the file that tells the scheduler which tests belong together."""
+    return Path(os.environ[ENVIRONMENTS], "groups.json")
+
+
+class ByGroup(LoadScopeScheduling):  # type: ignore[misc]
+    """Runs the tests of an `xdist_group` in one process.
+
+    xdist 3.8 passes the groups as a suffix of the tests' names, which pytest 9.2 ignores
+    (pytest-dev/pytest-xdist#1386).
+    """
+
+    @cached_property
+    def by_test(self) -> dict[str, str]:
+        """The group of each test that has one."""
+        return dict(json.loads(groups_file().read_text(encoding="utf-8")))
+
+    def _split_scope(self, nodeid: str) -> str:
+        return self.by_test.get(nodeid, nodeid)
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> ByGroup | None:
+    """Take the groups as the workers have written them."""
+    return ByGroup(config, log) if config.getvalue("dist") == "loadgroup" else None
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)  # before the time limit of a test begins
