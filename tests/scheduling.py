@@ -22,7 +22,7 @@ from xdist.scheduler import LoadScopeScheduling
 from testing.baking import ENVIRONMENTS
 
 ALONE: Final = "alone"
-FIRST_OTHERS: Final = 8
+FIRST_OTHERS: Final = 4
 """Quick tests for the other processes, which then wait until the tests that run alone are over."""
 
 
@@ -101,6 +101,9 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     others = [item for item in chosen if not is_alone(item)]
     slow = [item for item in others if item.get_closest_marker("slow")]
     quick = [item for item in others if not item.get_closest_marker("slow")]
+    for item in quick:
+        if "bake" in getattr(item, "fixturenames", ()):  # each process renders for itself
+            item.add_marker(pytest.mark.xdist_group("quick"))
     items[:] = [*alone, *quick[:FIRST_OTHERS], *slow, *quick[FIRST_OTHERS:]]
     if is_worker():
         by_test = {

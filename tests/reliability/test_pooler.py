@@ -20,6 +20,7 @@ from tests.figures import Measured
 
 pytestmark = [
     pytest.mark.slow,
+    pytest.mark.xdist_group("pooler"),
     pytest.mark.skipif(sys.platform == "win32", reason="processes are stopped by POSIX signals"),
 ]
 

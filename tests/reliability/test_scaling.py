@@ -24,6 +24,7 @@ from tests.figures import Measured
 
 pytestmark = [
     pytest.mark.slow,
+    pytest.mark.alone,
     pytest.mark.skipif(sys.platform != "linux", reason="a part of a core is given by Linux"),
 ]
 
