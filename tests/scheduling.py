@@ -105,15 +105,13 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         if "bake" in getattr(item, "fixturenames", ()):  # each process renders for itself
             item.add_marker(pytest.mark.xdist_group("quick"))
     items[:] = [*alone, *quick[:FIRST_OTHERS], *slow, *quick[FIRST_OTHERS:]]
-    if is_worker():
+    if os.environ.get("PYTEST_XDIST_WORKER") == "gw0":  # they are the same in each process
         by_test = {
             item.nodeid: mark.args[0]
             for item in items
             if (mark := item.get_closest_marker("xdist_group"))
         }
-        written = groups_file().with_suffix(f".{os.environ['PYTEST_XDIST_WORKER']}")
-        written.write_text(json.dumps(by_test), encoding="utf-8")
-        written.replace(groups_file())
+        groups_file().write_text(json.dumps(by_test), encoding="utf-8")
 
 
 def groups_file() -> Path:

@@ -40,10 +40,17 @@ def workflows(bake: Bake) -> list[Path]:
 def test_the_workflow_of_the_template_runs_what_proves_it() -> None:
     file = ROOT / ".github" / "workflows" / "ci.yml"
     tool("check-jsonschema", "--builtin-schema", SCHEMAS["github"], str(file))
-    job = yaml.safe_load(file.read_text(encoding="utf-8"))["jobs"]["check"]
-    lines = [step["run"] for step in job["steps"] if "run" in step]
+    jobs = yaml.safe_load(file.read_text(encoding="utf-8"))["jobs"]
+    runs = {
+        name: [step["run"] for step in job["steps"] if "run" in step] for name, job in jobs.items()
+    }
     script = (ROOT / ".ci" / "run").read_text(encoding="utf-8").splitlines()
-    assert lines[1:] == [line for line in script if line.startswith("uv run")]
+    commands = [line for line in script if line.startswith("uv run")]
+    assert commands == ["uv run just lint", "uv run pytest"]
+    assert ".ci/run" in runs["check"][-1]  # on Linux, with every tool
+    assert runs["elsewhere"][1:] == commands
+    assert "pytest -m docker" in runs["docker"][-1]
+    assert "uv run just prove" in runs["prove"][-1]
 
 
 def test_workflows_give_nothing_away(bake: Bake) -> None:
