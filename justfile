@@ -21,6 +21,10 @@ dev database="sqlite": (render database)
 test *arguments:
     uv run pytest {{ arguments }}
 
+# Run the nightly tests, too, and everything with its full number of repetitions
+prove: lint
+    uv run pytest --full
+
 # The faults of tests/reliability, many more times each: hours, not minutes
 soak rounds="500":
     uv run pytest tests/reliability --timeout 0 --rounds {{ rounds }}
@@ -40,7 +44,7 @@ flaky *arguments:
 bench *arguments:
     uv run python -m benchmarks {{ arguments }}
 
-# Everything that CI checks
+# Everything that CI checks for each commit
 check: lint test
 
 # Format check, lint and types: the quick half of `check`

@@ -20,8 +20,8 @@ from benchmarks.data import ENDPOINTS, SERVICES, Rows
 from benchmarks.harness import Cores, Server
 from benchmarks.load import Run
 from benchmarks.report import BUSY, EVERYTHING, Compared, Fairness, Memory, Report, Side
-from tests.baking import Project
-from tests.reliability.postgres import Postgres
+from testing.baking import Project
+from testing.postgres import Postgres
 
 CHOICES: Final[dict[str, tuple[str, ...]]] = {
     "database": ("postgresql", "sqlite"),

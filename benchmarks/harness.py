@@ -20,8 +20,8 @@ import asyncpg
 import psutil
 
 from benchmarks.data import ENDPOINTS, SERVICES, Rows, asked
-from tests.baking import ROOT, Project, clean_environment, copy_template, free_port
-from tests.reliability.postgres import Postgres
+from testing.baking import ROOT, Project, clean_environment, copy_template, free_port
+from testing.postgres import Postgres
 
 HERE: Final = Path(__file__).parent
 PATIENCE: Final = 30

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Final
 from xml.sax.saxutils import escape
 
-from tests.baking import ROOT
+from testing.baking import ROOT
 
 DOCS: Final = ROOT / "docs"
 DOCUMENT: Final = DOCS / "performance.md"

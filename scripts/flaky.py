@@ -22,7 +22,7 @@ from xml.etree import ElementTree as ET
 
 from cookiecutter.main import cookiecutter
 
-from tests.baking import CHOICES, ROOT, Project, clean_environment, copy_template, installed
+from testing.baking import CHOICES, ROOT, Project, clean_environment, copy_template, installed
 
 KEPT: Final = ROOT / ".rendered" / "flaky"
 

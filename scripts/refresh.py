@@ -22,7 +22,7 @@ from typing import Final
 
 from cookiecutter.main import cookiecutter
 
-from tests.baking import CHOICES, ROOT, TREE, clean_environment, copy_template
+from testing.baking import CHOICES, ROOT, TREE, clean_environment, copy_template
 
 DEPENDENT: Final = ("database", "auth")
 """The questions whose answers change the dependencies."""

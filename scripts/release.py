@@ -13,7 +13,7 @@ from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Final
 
-from tests.baking import ROOT, TREE
+from testing.baking import ROOT, TREE
 
 CHECKS: Final = (("just", "lint"), ("pytest", "-m", "not slow"))
 """What has to pass before the commit, besides what CI said of the commit before."""

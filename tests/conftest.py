@@ -9,9 +9,9 @@ from typing import Protocol
 import pytest
 from pytest_cookies.plugin import Cookies
 
-from tests.baking import Project, clean_environment, copy_template
+from testing.baking import Project, clean_environment, copy_template
 
-pytest_plugins = ["tests.figures"]
+pytest_plugins = ["tests.figures", "tests.scheduling"]
 collect_ignore = ["feature", "squawk"]  # what is added to a render
 
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import pytest
 
-from tests.baking import ROOT
+from testing.baking import ROOT
 
 DOCUMENT = ROOT / "docs" / "reliability.md"
 MARKERS = ("<!-- figures -->", "<!-- /figures -->")
@@ -17,23 +17,12 @@ Measured = Callable[..., None]
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Add what a longer run needs."""
-    group = parser.getgroup("reliability")
-    group.addoption(
-        "--rounds", type=int, default=20, help="how often the database and the service are killed"
-    )
-    group.addoption(
+    """Add `--write-figures`."""
+    parser.getgroup("template").addoption(
         "--write-figures",
         action="store_true",
         help=f"write the figures of this run into docs/{DOCUMENT.name}, in place of those there",
     )
-
-
-@pytest.fixture(scope="session")
-def rounds(request: pytest.FixtureRequest) -> int:
-    """Give the number of times that something is killed."""
-    given: int = request.config.getoption("--rounds")
-    return given
 
 
 @pytest.fixture

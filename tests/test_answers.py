@@ -11,9 +11,9 @@ import pytest
 from cookiecutter.exceptions import FailedHookException
 from cookiecutter.main import cookiecutter
 
-from tests.baking import CHOICES, ROOT, Project
+from testing.baking import CHOICES, ROOT, Project
+from testing.image import read
 from tests.conftest import Bake, CommandLine
-from tests.image import read
 from tests.test_render import contents, parse
 
 EMPTY = "is empty: enter at least one visible character."

@@ -13,7 +13,7 @@ import pytest
 from benchmarks import harness, report
 from benchmarks.__main__ import CHOICES, parsed
 from benchmarks.report import Compared, Fairness, Memory, Report, Side
-from tests.baking import ROOT, Project, clean_environment, installed, succeeded
+from testing.baking import ROOT, Project, clean_environment, installed, succeeded
 from tests.conftest import Bake
 
 

@@ -6,24 +6,22 @@ import json
 import os
 import subprocess
 import sys
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
-from tests.baking import Project, combinations, installed, pairwise, proven, succeeded
+from testing.baking import Project, combinations, installed, pairwise, succeeded
+from testing.groups import group_of, groups, proven
 from tests.conftest import Bake
 from tests.figures import Measured
 from tests.test_files import expected
 from tests.test_render import LEFTOVER, LEFTOVER_BUT_BRACES, parse
 
-pytestmark = pytest.mark.slow
-
-RUFF = str(Path(sys.executable).with_name("ruff"))
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("combinations")]
 
 
 def dead_settings(project: Project) -> set[str]:
-    """Find settings that nothing reads."""
+    """Return the settings that nothing reads."""
     modules = [ast.parse(file.read_text("utf-8")) for file in project.path.glob("app/**/*.py")]
     nodes = [node for module in modules for node in ast.walk(module)]
     settings = {
@@ -39,50 +37,62 @@ def dead_settings(project: Project) -> set[str]:
     return settings - read - named
 
 
-def test_every_combination_is_whole(bake: Bake, measured: Measured) -> None:
-    projects = []
-    for answers in combinations():
-        projects.append(project := bake(**answers))
+@pytest.fixture(scope="module")
+def renders(bake: Bake) -> list[Project]:
+    """Return a render of every combination of answers."""
+    return [bake(**answers) for answers in combinations()]
+
+
+def test_every_combination_is_whole(renders: list[Project], measured: Measured) -> None:
+    for project, answers in zip(renders, combinations(), strict=True):
         assert project.files() == expected(answers), answers
         for file in project.files():
             braces = file.endswith((".py", "justfile"))
             pattern = LEFTOVER_BUT_BRACES if braces else LEFTOVER
             assert not pattern.search(project.text(file)), (file, answers)
         parse(project)
-        assert dead_settings(project) == set(), answers
-    # Each file by the rules of the project that it is in; sorted imports are among them.
-    for command in (("check",), ("format", "--check")):
-        arguments = [RUFF, *command, "--no-cache", "--quiet", *(each.path for each in projects)]
-        done = subprocess.run(arguments, capture_output=True, encoding="utf-8", check=False)
-        succeeded(done)
-    count = len(projects)
+    count = len(renders)
     measured("Combinations of answers", "both", rendered=count, checked=count)
 
 
-def test_those_that_prove_themselves_are_all_that_differ_in_python() -> None:
-    asked = ("database", "auth")
-    proved = [{name: answers[name] for name in asked} for answers in proven()]
-    assert sorted(map(str, proved)) == sorted(map(str, combinations(*asked)))
-
-
-def test_any_two_answers_meet_in_a_project_that_is_installed(
-    bake: Bake, measured: Measured
+def test_each_group_of_renders_with_equal_python_is_proved(
+    renders: list[Project], bake: Bake, measured: Measured
 ) -> None:
-    # Their Python is that of those that prove themselves: it is typed and tested there.
-    rendered = [bake(**answers) for answers in pairwise() if answers not in proven()]
+    proved = [group_of(bake(**answers)) for answers in proven()]
+    found: dict[str, list[dict[str, str]]] = {}
+    for project, answers in zip(renders, combinations(), strict=True):
+        found.setdefault(group_of(project), []).append(answers)
 
-    def start(render: Project) -> None:
-        with installed(render) as project:
-            test = ("tests/kit/test_main.py", "-k", "serves_and_ends or garbage")
-            succeeded(project.run("uv", "run", "pytest", "-q", *test))
+    assert found == groups()  # what is known without a render
+    assert sorted(proved) == sorted(found)
+    # In a group, all that is linted, typed and tested is equal, and so is what they are told.
+    measured("Groups of renders with equal Python", "both", groups=len(found), proved=len(proved))
 
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        list(pool.map(start, rendered))  # raises what has failed
-    measured("Pairs of answers, installed and started", "both", renders=len(rendered))
+
+def test_renders_of_a_group_have_the_same_verbs(bake: Bake) -> None:
+    of_group = {group_of(project): project for project in (bake(**each) for each in proven())}
+    for answers in pairwise():
+        project = bake(**answers)
+        proved = of_group[group_of(project)]
+        for verb in ("check", "migrate", "dev"):
+            assert commands_of(project, verb) == commands_of(proved, verb), (verb, answers)
+
+
+def commands_of(project: Project, verb: str) -> str:
+    """Return the commands that a verb runs."""
+    just = str(Path(sys.executable).with_name("just"))
+    done = project.run(just, "--dry-run", verb)
+    succeeded(done)
+    return done.stderr
+
+
+def test_no_setting_is_dead(bake: Bake) -> None:
+    for answers in proven():
+        assert dead_settings(bake(**answers)) == set(), answers
 
 
 def other_interpreters() -> dict[str, str]:
-    """Find each newer or older Python on this machine that the service is for."""
+    """Return each other Python on this machine that the service is for."""
     listed = subprocess.run(
         ["uv", "python", "list", "--only-installed", "--output-format", "json"],
         capture_output=True,
@@ -101,6 +111,7 @@ def other_interpreters() -> dict[str, str]:
     }
 
 
+@pytest.mark.nightly  # and in CI, where each Python runs everything
 def test_a_render_proves_itself_on_every_python_there_is(bake: Bake, measured: Measured) -> None:
     found = other_interpreters()
     measured("Other interpreters", "both", found=", ".join(found) or "none")

@@ -22,7 +22,7 @@ from typing import Any, Final
 import pytest
 
 from scripts.refresh import BOUND, OLDEST, SETTLED, Request, check, parsed, refreshed
-from tests.baking import ROOT, TREE, copy_template
+from testing.baking import ROOT, TREE, copy_template
 from tests.conftest import Bake
 
 PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))

@@ -21,27 +21,27 @@ import kubernetes_validate
 import pytest
 import yaml
 
-from tests.baking import (
+from testing.baking import (
     CHOICES,
     Project,
     clean_environment,
     combinations,
     free_port,
-    proven,
+    installed,
     succeeded,
+    tool,
 )
+from testing.groups import each_answer_once, label
+from testing.image import SANDBOXED, Image, read
+from testing.postgres import Postgres
+from testing.requirements import require
+from testing.serving import listens, until
+from testing.usage import let_in
 from tests.conftest import Bake
 from tests.figures import Measured
-from tests.image import SANDBOXED, Image, read
-from tests.reliability.postgres import Postgres
-from tests.reliability.serving import listens, until
-from tests.reliability.test_pooler import PGBOUNCER
 from tests.test_current import QUESTIONS
 from tests.test_files import CONTAINER
-from tests.test_service import let_in
-from tests.test_workflows import run
 
-SCRIPTS = Path(sys.executable).parent
 KUBERNETES = Path("deploy", "kubernetes")
 OLDEST = QUESTIONS["_kubernetes"]
 NEWEST = kubernetes_validate.latest_version().rpartition(".")[0]
@@ -81,7 +81,7 @@ def by_kind(project: Project) -> dict[str, Any]:
 
 @pytest.mark.parametrize("database", CHOICES["database"])
 def test_a_linter_finds_nothing_in_the_dockerfile(bake: Bake, database: str) -> None:
-    run(str(SCRIPTS / "hadolint"), str(bake(database=database).path / "Dockerfile"))
+    tool("hadolint", str(bake(database=database).path / "Dockerfile"))
 
 
 def test_both_stages_begin_with_one_python(bake: Bake) -> None:
@@ -92,7 +92,7 @@ def test_both_stages_begin_with_one_python(bake: Bake) -> None:
 @each_service
 def test_compose_is_compose_by_its_schema(bake: Bake, answers: dict[str, str]) -> None:
     file = str(bake(**answers).path / "compose.yaml")
-    run(str(SCRIPTS / "check-jsonschema"), "--builtin-schema", "vendor.compose-spec", file)
+    tool("check-jsonschema", "--builtin-schema", "vendor.compose-spec", file)
 
 
 @each_service
@@ -310,12 +310,12 @@ def test_on_sqlite_one_pod_owns_the_file(bake: Bake, auth: str) -> None:
 
 
 @each_service
-@pytest.mark.skipif(shutil.which("kubectl") is None, reason="kustomize comes with kubectl")
 def test_kustomize_makes_one_whole(bake: Bake, answers: dict[str, str], tmp_path: Path) -> None:
+    kubectl = require("kubectl")
     project = bake(**answers, deploy="kubernetes", project_slug="my_service")
     # Without a configuration: it renders here, and talks to nobody.
     done = subprocess.run(
-        ["kubectl", "kustomize", str(project.path / KUBERNETES / "production")],
+        [kubectl, "kustomize", str(project.path / KUBERNETES / "production")],
         env=clean_environment(KUBECONFIG=str(tmp_path / "none"), HOME=str(tmp_path)),
         capture_output=True,
         encoding="utf-8",
@@ -338,11 +338,14 @@ def test_kustomize_makes_one_whole(bake: Bake, answers: dict[str, str], tmp_path
 
 @pytest.fixture(
     scope="module",
-    params=proven(),
-    ids=lambda answers: f"{answers['database']}-{answers['auth']}",
+    params=[
+        pytest.param(answers, marks=pytest.mark.xdist_group(f"image-{label(answers)}"))
+        for answers in each_answer_once()
+    ],
+    ids=[label(answers) for answers in each_answer_once()],
 )
 def image(request: pytest.FixtureRequest, bake: Bake) -> Iterator[Image]:
-    """Give the image of a render: with a lock file on PostgreSQL, without one on SQLite."""
+    """Return the image of a render: with a lock file on PostgreSQL, without one on SQLite."""
     if sys.platform == "win32":
         pytest.skip("its steps are those of a POSIX shell")
     answers: dict[str, str] = request.param | {"deploy": "docker"}
@@ -411,8 +414,8 @@ def test_what_an_image_imports_is_compiled(image: Image) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(not SANDBOXED, reason="only root can be somebody else")
 def test_the_user_of_an_image_can_write_to_its_volumes_alone(image: Image) -> None:
+    require("root, with unshare", found=SANDBOXED)
     found = succeeded(
         image.run("find", str(image.root), "-writable", "-not", "-type", "l", read_only=False)
     )
@@ -474,23 +477,25 @@ def test_an_image_migrates_serves_and_ends(
 @pytest.mark.slow
 @pytest.mark.parametrize("platform", PLATFORMS)
 @pytest.mark.parametrize(
-    "answers", proven(), ids=lambda answers: f"{answers['database']}-{answers['auth']}"
+    "answers",
+    each_answer_once(),
+    ids=label,  # each package comes with an answer, or with all
 )
 def test_nothing_has_to_be_compiled_in_the_image(
     bake: Bake, answers: dict[str, str], platform: str, tmp_path: Path
 ) -> None:
-    project = Project(shutil.copytree(bake(**answers).path, tmp_path / "project"), answers)
     (version,) = {stage.base for stage in read(bake(deploy="docker").text("Dockerfile"))}
     python = re.findall(r"python:([\d.]+)-slim", version)[0]
-    lock = succeeded(project.run("uv", "export", "--no-dev", "--no-hashes", "--quiet"))
-    (project.path / "requirements.txt").write_text(lock)
-    succeeded(
-        project.run(
-            *("uv", "pip", "install", "--dry-run", "--target", str(tmp_path / "none")),
-            *("--python-version", python, "--python-platform", platform),
-            *("--only-binary", ":all:", "--requirements", "requirements.txt"),
+    with installed(bake(**answers)) as project:
+        lock = succeeded(project.run("uv", "export", "--no-dev", "--no-hashes", "--quiet"))
+        (project.path / "requirements.txt").write_text(lock)
+        succeeded(
+            project.run(
+                *("uv", "pip", "install", "--dry-run", "--target", str(tmp_path / "none")),
+                *("--python-version", python, "--python-platform", platform),
+                *("--only-binary", ":all:", "--requirements", "requirements.txt"),
+            )
         )
-    )
 
 
 async def asked(url: str, *statements: str) -> list[str]:
@@ -500,6 +505,9 @@ async def asked(url: str, *statements: str) -> list[str]:
         return [str(await connection.fetchval(statement)) for statement in statements]
     finally:
         await connection.close()
+
+
+in_turn = pytest.mark.xdist_group("compose")  # they share a server
 
 
 @pytest.fixture(scope="module")
@@ -532,13 +540,13 @@ def url(port: int, password: str = PASSWORD) -> str:
     return f"postgresql://app:{password}@127.0.0.1:{port}/app"
 
 
+@in_turn
 @pytest.mark.slow
-@pytest.mark.skipif(PGBOUNCER is None, reason="PgBouncer is not installed")
 async def test_the_pooler_of_compose_asks_for_the_password_and_sets_limits(
     primary: tuple[Any, Postgres],
 ) -> None:
+    pgbouncer = require("pgbouncer")
     document, server = primary
-    assert PGBOUNCER
     folder, port = server.data.parent, free_port()
     ini = document["configs"]["pgbouncer"]["content"]
     for written, meant in (
@@ -552,7 +560,7 @@ async def test_the_pooler_of_compose_asks_for_the_password_and_sets_limits(
     users = document["configs"]["pgbouncer_users"]["content"]
     (folder / "users.txt").write_text(users.replace("${POSTGRES_PASSWORD}", PASSWORD))
     with subprocess.Popen(  # noqa: ASYNC220 - it starts at once, and is awaited below
-        [PGBOUNCER, str(folder / "pgbouncer.ini")], cwd="/", user=server.user
+        [pgbouncer, str(folder / "pgbouncer.ini")], cwd="/", user=server.user
     ) as process:
         try:
             await until(lambda: listens(port), "PgBouncer")
@@ -564,6 +572,7 @@ async def test_the_pooler_of_compose_asks_for_the_password_and_sets_limits(
             process.kill()
 
 
+@in_turn
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="it runs in a shell")
 async def test_the_replica_of_compose_copies_once_and_follows(

@@ -3,7 +3,7 @@
 import itertools
 from collections.abc import Mapping
 
-from tests.baking import CHOICES, DEFAULTS, TREE
+from testing.baking import CHOICES, DEFAULTS, TREE
 from tests.conftest import Bake
 from tests.test_render import each_answer
 

@@ -8,7 +8,7 @@ import pytest
 
 from scripts import flaky
 from scripts.flaky import NO_REPORT, Runner, Tally, table
-from tests.baking import ROOT, succeeded
+from testing.baking import ROOT, succeeded
 
 SUITE = """
 import pathlib

@@ -1,16 +1,13 @@
 """The files in .github, here and in a render, by their own checkers."""
 
-import sys
 from pathlib import Path
 
 import pytest
 import yaml
 
-from tests.baking import CHOICES, ROOT
+from testing.baking import CHOICES, ROOT, tool
 from tests.conftest import Bake
-from tests.test_workflows import run
 
-SCRIPTS = Path(sys.executable).parent
 OWN = ROOT / ".github"
 
 SCHEMAS = {
@@ -28,11 +25,11 @@ def ecosystems(folder: Path) -> list[str]:
 
 
 def is_valid(file: Path, schema: str) -> None:
-    run(str(SCRIPTS / "check-jsonschema"), "--builtin-schema", schema, str(file))
+    tool("check-jsonschema", "--builtin-schema", schema, str(file))
 
 
 def is_secure(folder: Path) -> None:
-    run(str(SCRIPTS / "zizmor"), "--offline", "--persona", "pedantic", "--quiet", str(folder))
+    tool("zizmor", "--offline", "--persona", "pedantic", "--quiet", str(folder))
 
 
 def test_every_file_of_the_template_is_valid_and_secure() -> None:

@@ -12,8 +12,8 @@ from cookiecutter.utils import create_env_with_context
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from tests.baking import CHOICES, ROOT, TREE
-from tests.image import read
+from testing.baking import CHOICES, ROOT, TREE
+from testing.image import read
 
 HOOK = (ROOT / "hooks" / "pre_gen_project.py").read_text(encoding="utf-8")
 TEXTS = ("project_name", "description", "author_name")

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from scripts.release import previous_release, release
-from tests.baking import ROOT
+from testing.baking import ROOT
 
 DAY = date(2026, 1, 2)
 PASSES, FAILS = [[sys.executable, "-c", f"raise SystemExit({code})"] for code in (0, 1)]

@@ -14,7 +14,7 @@ import pytest
 import yaml
 from pytest_cookies.plugin import Cookies
 
-from tests.baking import CHOICES, ROOT, TREE, Project, clean_environment, copy_template, succeeded
+from testing.baking import CHOICES, ROOT, TREE, Project, clean_environment, copy_template, succeeded
 from tests.conftest import Bake, CommandLine
 
 # A render may say where it comes from.

@@ -3,41 +3,25 @@
 Slow, for it installs the service; `uv run pytest -m "not slow"` leaves it out.
 """
 
-import os
 import re
 import shlex
 import shutil
 import signal
-import subprocess
 import sys
 import textwrap
 import tomllib
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
-from uuid import uuid4
+from typing import Any
 
-import httpx2
-import psutil
 import pytest
 
-from tests.baking import (
-    ROOT,
-    Project,
-    clean_environment,
-    free_port,
-    installed,
-    proven,
-    succeeded,
-)
+from testing.baking import ROOT, Project, installed, succeeded
+from testing.groups import each_answer_once, label, proven
+from testing.usage import ci_commands, just, let_in, served
 from tests.conftest import Bake
 from tests.figures import Measured
-from tests.test_workflows import commands
 
 pytestmark = pytest.mark.slow
-
-FUZZ_CASES = "400"
-"""Requests of a kind, at most: some 10,000 in all."""
 
 LABELS = {"sqlite": "SQLite", "postgresql": "PostgreSQL"}
 
@@ -47,61 +31,68 @@ URLS = {
 }
 
 
-@pytest.fixture(
-    scope="module",
-    params=proven(),
-    ids=lambda answers: f"{answers['database']}-{answers['auth']}",
-)
+def each(chosen: list[dict[str, str]]) -> list[Any]:
+    """Return parameters for these combinations; the tests of one run in one process."""
+    return [
+        pytest.param(answers, id=label(answers), marks=pytest.mark.xdist_group(label(answers)))
+        for answers in chosen
+    ]
+
+
+@pytest.fixture(scope="module", params=each(proven()))
 def answers(request: pytest.FixtureRequest) -> dict[str, str]:
-    """Give each combination of answers that changes the Python, in turn."""
+    """Return a combination of answers of each group in turn."""
     chosen: dict[str, str] = request.param
     return chosen
 
 
 @pytest.fixture(scope="module")
 def database(answers: dict[str, str]) -> str:
-    """Give the database of the render."""
+    """Return the database of the render."""
     return answers["database"]
 
 
 @pytest.fixture(scope="module")
 def service(bake: Bake, answers: dict[str, str]) -> Iterator[Project]:
-    """Give an installed render of this module's own."""
+    """Return an installed render of this module's own."""
     with installed(bake(**answers)) as project:
         yield project
 
 
-def check(project: Project) -> None:
-    """Run what the service proves itself by."""
-    # Temporary files in a folder of its own: a pytest elsewhere must not close it, see `installed`.
-    succeeded(project.run("uv", "run", "just", "check", TMPDIR=str(project.path.parent)))
+CHECK = "uv run just check"
+WITHOUT_COVERAGE = ["uv run just lint", "uv run just test"]
+"""What `check` does, without coverage: that is measured once for each answer."""
 
 
 def test_what_its_ci_runs_passes(
     service: Project, answers: dict[str, str], measured: Measured
 ) -> None:
-    for command in commands(service):
-        succeeded(service.run(*shlex.split(command), TMPDIR=str(service.path.parent)))
-    label = LABELS[answers["database"]]
-    measured("A render that passes its own CI", label, answers=", ".join(answers.values()))
+    covered = answers in each_answer_once()
+    for command in ci_commands(service):
+        for each_command in [command] if covered or command != CHECK else WITHOUT_COVERAGE:
+            just(service, *shlex.split(each_command.removeprefix("uv run just ")))
+    measured(
+        "A render that passes its own CI",
+        LABELS[answers["database"]],
+        answers=", ".join(answers.values()),
+    )
 
 
-def test_made_up_requests_find_nothing(bake: Bake, measured: Measured) -> None:
-    # With users there is all that there is without, and more.
-    rendered = [bake(**answers) for answers in proven() if answers["auth"] == "users"]
+FUZZED = [answers for answers in proven() if answers["auth"] == "users"]
+"""With users there is all that there is without, and more."""
 
-    def fuzz(render: Project) -> str:
-        with installed(render) as service:
-            own = {"TMPDIR": str(service.path.parent)}
-            return succeeded(service.run("uv", "run", "just", "fuzz", FUZZ_CASES, **own))
 
-    with ThreadPoolExecutor() as pool:  # side by side: each waits for its service half of the time
-        printed = list(pool.map(fuzz, rendered))
-    for render, done in zip(rendered, printed, strict=True):
-        cases = sum(int(count) for count in re.findall(r"(\d+) generated", done))
-        label = LABELS[render.answers["database"]]
-        measured("Requests made up from the OpenAPI document", label, cases=cases)
-        assert cases >= 10_000
+@pytest.mark.parametrize("chosen", FUZZED, ids=label)
+def test_made_up_requests_find_nothing(
+    bake: Bake, chosen: dict[str, str], *, full: bool, measured: Measured
+) -> None:
+    most = 400 if full else 100  # of a kind
+    with installed(bake(**chosen)) as service:
+        printed = just(service, "fuzz", str(most))
+
+    cases = sum(int(count) for count in re.findall(r"(\d+) generated", printed))
+    measured("Requests made up from the OpenAPI document", LABELS[chosen["database"]], cases=cases)
+    assert cases >= 25 * most
 
 
 def test_no_slug_can_be_the_name_of_what_is_installed(service: Project) -> None:
@@ -146,56 +137,6 @@ def test_a_migration_is_a_revision_with_a_timestamp(service: Project) -> None:
     (revision,) = set(versions.glob("*.py")) - before
     assert re.fullmatch(r"\d{4}_\d\d_\d\d_\d{4}_[0-9a-f]+_add_a_thing\.py", revision.name)
     succeeded(service.run("uv", "run", "just", "migrate"))
-
-
-def started_by(marker: str) -> list[psutil.Process]:
-    """Find every process that inherited a variable, whoever its parent is by now."""
-    found = []
-    for process in psutil.process_iter():
-        try:
-            if marker in process.environ():
-                found.append(process)
-        except psutil.Error:
-            continue
-    return found
-
-
-@contextmanager
-def served(service: Project, stop: signal.Signals, *command: str) -> Iterator[httpx2.Client]:
-    """Start a server, stop it by a signal, and check that it leaves no process behind."""
-    port = str(free_port())
-    marker = f"RENDER_TEST_{port}"
-    with subprocess.Popen(
-        command,
-        cwd=service.path,
-        # While it is developed, an end is announced to nobody: each change would wait for it.
-        env=clean_environment(PORT=port, SHUTDOWN_DELAY="60", **{marker: "1"}),
-        stdin=subprocess.DEVNULL,
-        start_new_session=True,
-    ) as process:
-        try:
-            with httpx2.Client(
-                base_url=f"http://127.0.0.1:{port}", transport=httpx2.HTTPTransport(retries=7)
-            ) as client:
-                yield client
-        finally:
-            family = started_by(marker)
-            os.killpg(process.pid, stop)
-            _, alive = psutil.wait_procs(family, timeout=30)
-            for straggler in alive:
-                straggler.kill()
-            assert not alive
-
-
-def let_in(client: httpx2.Client, answers: dict[str, str]) -> None:
-    """Let the client in: register, and send the API key from then on."""
-    if answers["auth"] == "none":
-        return
-    assert client.get("/v1/tasks").status_code == 401
-    account = {"email": f"{uuid4()}@example.com", "password": "correct horse", "name": "Me"}
-    registered = client.post("/v1/users?with_api_key=true", json=account)
-    assert registered.status_code == 201, registered.text
-    client.headers["X-API-Key"] = registered.json()["api_key"]["key"]
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="signals go to a POSIX process group")
@@ -251,6 +192,7 @@ IMPORTS = {
 }
 
 
+@pytest.mark.parametrize("answers", each(each_answer_once()), indirect=True)
 def test_the_readme_adds_a_resource(service: Project, answers: dict[str, str]) -> None:
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     (shown,) = re.findall(r"```python\n(.*?)```", readme, re.DOTALL)
@@ -269,14 +211,10 @@ def test_the_readme_adds_a_resource(service: Project, answers: dict[str, str]) -
     imported = "from app.projects.router import router as projects\nfrom app.tasks"
     api.write_text(mounted.replace("from app.tasks", imported, 1))
 
-    succeeded(service.run("uv", "run", "just", "migration", "add projects"))
-    succeeded(service.run("uv", "run", "just", "fix"))
-    succeeded(service.run("uv", "run", "just", "lint"))
-    succeeded(
-        service.run(
-            "uv", "run", "just", "test", "tests/kit/test_migrations.py", "-k", "head or drifted"
-        )
-    )
+    just(service, "migration", "add projects")
+    just(service, "fix")
+    just(service, "lint")
+    just(service, "test", "tests/kit/test_migrations.py", "-k", "head or drifted")
     with served(service, signal.SIGINT, "uv", "run", "just", "dev") as client:
         let_in(client, answers)
         assert client.post("/v1/projects", json={"name": "x"}).status_code == 201
@@ -288,8 +226,10 @@ def test_the_readme_adds_a_resource(service: Project, answers: dict[str, str]) -
 
 @pytest.mark.parametrize(
     "chosen",
-    [{"database": "sqlite", "auth": "none"}, {"database": "postgresql", "auth": "users"}],
-    ids=lambda chosen: "-".join(chosen.values()),
+    [
+        pytest.param(answers, id=label(answers), marks=[pytest.mark.nightly] * bool(number))
+        for number, answers in enumerate(each_answer_once())
+    ],
 )
 def test_the_example_can_be_deleted(bake: Bake, chosen: dict[str, str]) -> None:
     with installed(bake(**chosen)) as service:
@@ -309,4 +249,5 @@ def test_the_example_can_be_deleted(bake: Bake, chosen: dict[str, str]) -> None:
         for other in versions.glob("*.py"):
             other.write_text(other.read_text().replace(f"= {key[1]}", f"= {below[1]}"))
 
-        check(service)
+        just(service, "lint")
+        just(service, "test")

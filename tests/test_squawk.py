@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.baking import installed, succeeded
+from testing.baking import installed, succeeded
 from tests.conftest import Bake
 
 RULES = Path(__file__).parent / "squawk" / "test_rules.py"

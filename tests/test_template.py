@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from jinja2 import Environment, StrictUndefined, meta, nodes
 
-from tests.baking import CHOICES, ROOT, TREE
+from testing.baking import CHOICES, ROOT, TREE
 from tests.test_hostile import hook as rendered_hook
 from tests.test_hostile import typed
 

@@ -14,17 +14,27 @@ from typing import Final
 import pytest
 
 from scripts.release import previous_release
-from tests.baking import ROOT, TREE, Project, clean_environment, copy_template, succeeded
-from tests.test_service import check, let_in, served
+from testing.baking import ROOT, TREE, Project, clean_environment, copy_template, install, succeeded
+from testing.usage import just, let_in, served
+from tests.conftest import Bake
 
 pytestmark = [
     pytest.mark.slow,
+    pytest.mark.xdist_group("update"),
     pytest.mark.skipif(sys.platform == "win32", reason="the services are stopped by signals"),
 ]
 
 HERE: Final = Path(__file__).parent
 PREVIOUS: Final = previous_release(ROOT) or "1dbb0c583c8e66610800357dd64473394f783c89"
 """The release before this one; before the first release, a commit that stands for it."""
+
+ANSWERS: Final = {
+    "project_name": "Notes",
+    "project_slug": "our-notes",
+    "database": "sqlite",
+    "auth": "none",
+    "license": "BSD-3-Clause",
+}
 
 OURS: Final = {
     "README.md": "\n## Ours\n\nWhat this team has written down.\n",
@@ -107,11 +117,10 @@ def repository(folder: Path) -> Path:
 @pytest.fixture(scope="module")
 def grown(folder: Path, repository: Path) -> Path:
     """Give a project of the release before, with what its owner has added and changed since."""
-    answers = {"project_name": "Notes", "project_slug": "our-notes", "database": "sqlite"}
     cruft(
         folder,
         *("create", str(repository), "--checkout", "before", "--no-input"),
-        *("--extra-context", json.dumps({**answers, "auth": "none", "license": "BSD-3-Clause"})),
+        *("--extra-context", json.dumps(ANSWERS)),
     )
     path = folder / "our-notes"
     git(path, "init", "--quiet", "--initial-branch=main")
@@ -124,11 +133,8 @@ def grown(folder: Path, repository: Path) -> Path:
     )
     for package in ("app/notes", "tests/notes"):
         shutil.copy2(HERE / "feature" / package / "__init__.py", path / package)
-    change(
-        path / "app" / "api.py",
-        ("from app.tasks", "from app.notes.router import router as notes\nfrom app.tasks"),
-        ("(tasks,)", "(tasks, notes)"),
-    )
+    api = path / "app" / "api.py"
+    api.write_text(with_notes(api.read_text(encoding="utf-8")), encoding="utf-8")
     for name, text in OURS.items():
         file = path / name
         file.write_text(file.read_text(encoding="utf-8") + text, encoding="utf-8")
@@ -136,17 +142,20 @@ def grown(folder: Path, repository: Path) -> Path:
     return path
 
 
-def change(file: Path, *changes: tuple[str, str]) -> None:
-    text = file.read_text(encoding="utf-8")
-    for before, after in changes:
-        assert text.count(before) == 1, f"{before} in {file}"
-        text = text.replace(before, after)
-    file.write_text(text, encoding="utf-8")
+def with_notes(api: str) -> str:
+    """Mount the notes in the text of ``app/api.py``."""
+    for before, after in (
+        ("from app.tasks", "from app.notes.router import router as notes\nfrom app.tasks"),
+        ("(tasks,", "(tasks, notes,"),
+    ):
+        assert api.count(before) == 1, f"{before} in app/api.py"
+        api = api.replace(before, after)
+    return api.replace("notes,)", "notes)")
 
 
 def updated(path: Path, target: Path, **answers: str) -> Project:
     """Update a copy of a project, as its owner would."""
-    shutil.copytree(path, target, ignore=shutil.ignore_patterns(".venv", ".postgres"))
+    shutil.copytree(path, target, ignore=shutil.ignore_patterns(".venv", "uv.lock", ".postgres"))
     more = ("--variables-to-update", json.dumps(answers)) if answers else ()
     cruft(target, "update", "--skip-apply-ask", "--checkout", "main", *more)
     state = json.loads((target / ".cruft.json").read_text(encoding="utf-8"))
@@ -162,20 +171,42 @@ def conflicts(project: Project) -> set[str]:
     return {*listed, *rejected}
 
 
-def keeps_what_is_ours(project: Project) -> None:
-    for name, text in OURS.items():
-        assert project.text(name).endswith(text)
-    assert "notes" in project.text("app/api.py")
+def is_a_fresh_render_with_what_is_ours(project: Project, bake: Bake, **answers: str) -> None:
+    """Compare a project with a render of today: only what its owner wrote is different."""
+    fresh = bake(**ANSWERS | answers)
+    feature = Project(HERE / "feature", {})
+    added = {file for file in feature.files() if file.startswith(("app/", "tests/", "migrations/"))}
+    wanted = {file: (fresh.path / file).read_bytes() for file in fresh.files()}
+    wanted |= {
+        file: (feature.path / file).read_bytes() for file in added if "__pycache__" not in file
+    }
+    wanted["app/api.py"] = with_notes(fresh.text("app/api.py")).encode()
+    for file, text in OURS.items():
+        wanted[file] += text.encode()
+    listed = git(project.path, "ls-files", "--cached", "--others", "--exclude-standard")
+    found = {
+        file: (project.path / file).read_bytes()
+        for file in listed.splitlines()
+        if file != ".cruft.json"
+    }
+    assert sorted(found) == sorted(wanted)
+    assert {file for file in wanted if found[file] != wanted[file]} == set()
+
+
+def passes(project: Project) -> None:
+    """Run what an update touches: the rest is that of a fresh render, byte by byte."""
+    just(project, "lint")
+    just(project, "test", "tests/notes", "tests/test_migrations.py", "tests/test_main.py")
 
 
 @pytest.fixture(scope="module")
-def current(grown: Path, folder: Path) -> Project:
-    """Give the project, brought up to date."""
+def current(grown: Path, folder: Path, bake: Bake) -> Project:
+    """Return the project, brought up to date."""
     project = updated(grown, folder / "current" / grown.name)
     assert conflicts(project) == set()
-    keeps_what_is_ours(project)
-    succeeded(project.run("uv", "sync"))
+    is_a_fresh_render_with_what_is_ours(project, bake)
     commit(project.path, "Update")
+    install(project)
     return project
 
 
@@ -193,10 +224,12 @@ def test_cruft_tells_that_there_is_something_new(grown: Path) -> None:
 
 def test_an_old_project_with_work_on_top_is_updated(current: Project) -> None:
     cruft(current.path, "check", "--checkout", "main")
-    check(current)
+    passes(current)
 
 
-def test_it_grows_from_sqlite_to_postgresql_with_its_rows(current: Project, folder: Path) -> None:
+def test_it_grows_from_sqlite_to_postgresql_with_its_rows(
+    current: Project, folder: Path, bake: Bake
+) -> None:
     with served(current, signal.SIGINT, "uv", "run", "just", "dev") as client:
         for number in range(30):
             note = client.post("/v1/notes", json={"body": f"Nöte {number}"})
@@ -209,42 +242,34 @@ def test_it_grows_from_sqlite_to_postgresql_with_its_rows(current: Project, fold
         current.path, folder / "postgresql" / current.path.name, database="postgresql"
     )
     assert conflicts(project) == set()
-    keeps_what_is_ours(project)
-    succeeded(project.run("uv", "sync"))
-    check(project)
+    is_a_fresh_render_with_what_is_ours(project, bake, database="postgresql")
+    install(project)
+    passes(project)
 
-    succeeded(project.run("uv", "run", "just", "migrate"))
-    done = succeeded(project.run("uv", "run", "just", "copy-database", "sqlite:///app.db"))
-    assert "rows were copied." in done
+    just(project, "migrate")
+    assert "rows were copied." in just(project, "copy-database", "sqlite:///app.db")
     with served(project, signal.SIGINT, "uv", "run", "just", "dev") as client:
         after = [client.get(f"/v1/{name}?limit=100").json() for name in ("notes", "tasks", "tags")]
         assert client.post("/v1/notes", json={"body": "and on"}).status_code == 201
     assert after == before
 
 
-def test_it_takes_users_in(current: Project, folder: Path) -> None:
+def test_it_takes_users_in(current: Project, folder: Path, bake: Bake) -> None:
     project = updated(current.path, folder / "users" / current.path.name, auth="users")
     # The one module that both sides have changed: who may pass.
     assert conflicts(project) <= {"app/api.py"}
     if conflicts(project):
         git(project.path, "checkout", "--theirs", "app/api.py")
-    (project.path / "app" / "api.py").write_text(users_api(folder), encoding="utf-8")
+    api = with_notes(bake(**ANSWERS | {"auth": "users"}).text("app/api.py"))
+    (project.path / "app" / "api.py").write_text(api, encoding="utf-8")
     for file in project.path.rglob("*.rej"):
         file.unlink()
-    keeps_what_is_ours(project)
-    succeeded(project.run("uv", "sync"))
+    is_a_fresh_render_with_what_is_ours(project, bake, auth="users")
+    install(project)
     # Two revisions build on the same one: the owner's and that of users.
     succeeded(project.run("uv", "run", "alembic", "merge", "heads", "--message", "users"))
-    succeeded(project.run("uv", "run", "just", "fix"))
-    check(project)
+    just(project, "fix")
+    passes(project)
     with served(project, signal.SIGINT, "uv", "run", "just", "dev") as client:
         let_in(client, {"auth": "users"})
         assert client.post("/v1/notes", json={"body": "mine"}).status_code == 201
-
-
-def users_api(folder: Path) -> str:
-    """Give ``app/api.py`` of a project with users, with the notes mounted."""
-    file = folder / "now" / TREE.name / ".options" / "auth" / "users" / "app" / "api.py"
-    text = file.read_text(encoding="utf-8").replace("(tasks,", "(tasks, notes,", 1)
-    imported = "from app.notes.router import router as notes\nfrom app.tasks"
-    return text.replace("from app.tasks", imported, 1)

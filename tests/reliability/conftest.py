@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.baking import CHOICES, Project, installed
+from testing.baking import CHOICES, Project, installed
+from testing.postgres import Postgres
+from testing.serving import Databases, Stage
 from tests.conftest import Bake
-from tests.reliability.postgres import Postgres
-from tests.reliability.serving import Databases, Stage
 
 Renders = Callable[[str, str], Project]
 

@@ -6,13 +6,14 @@ import time
 
 import pytest
 
-from tests.baking import free_port
+from testing.baking import free_port
+from testing.serving import PostgreSQL, SQLite, Stage, until
+from testing.writers import Writers, rows, spread, writing
 from tests.figures import Measured
-from tests.reliability.serving import PostgreSQL, SQLite, Stage, until
-from tests.reliability.writers import Writers, rows, spread, writing
 
 pytestmark = [
     pytest.mark.slow,
+    pytest.mark.alone,
     pytest.mark.skipif(sys.platform == "win32", reason="processes are stopped by POSIX signals"),
 ]
 

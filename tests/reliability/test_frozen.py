@@ -9,16 +9,17 @@ from uuid import uuid4
 
 import pytest
 
+from testing.client import Answer
+from testing.load import read_or_write, slowest
+from testing.routes import Route, routes
+from testing.serving import Databases, PostgreSQL, Service, Stage, until
+from testing.writers import writing
 from tests.figures import Measured
-from tests.reliability.client import Answer
 from tests.reliability.conftest import Renders
-from tests.reliability.load import read_or_write, slowest
-from tests.reliability.routes import Route, routes
-from tests.reliability.serving import Databases, PostgreSQL, Service, Stage, until
-from tests.reliability.writers import writing
 
 pytestmark = [
     pytest.mark.slow,
+    pytest.mark.alone,
     pytest.mark.skipif(sys.platform == "win32", reason="processes are stopped by POSIX signals"),
 ]
 

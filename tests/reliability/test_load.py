@@ -7,13 +7,14 @@ from collections import Counter
 
 import pytest
 
+from testing.client import Answer, Client, written
+from testing.load import loaded, read_or_write, slowest, speed, write
+from testing.serving import PostgreSQL, Service, Stage, until
 from tests.figures import Measured
-from tests.reliability.client import Answer, Client, written
-from tests.reliability.load import loaded, read_or_write, slowest, speed, write
-from tests.reliability.serving import PostgreSQL, Service, Stage, until
 
 pytestmark = [
     pytest.mark.slow,
+    pytest.mark.alone,
     pytest.mark.skipif(sys.platform == "win32", reason="processes are stopped by POSIX signals"),
 ]
 

@@ -1,8 +1,6 @@
 """Between the service and its database: a pooler, a replica."""
 
 import asyncio
-import os
-import shutil
 import subprocess
 import sys
 from collections.abc import AsyncIterator
@@ -12,29 +10,28 @@ from uuid import uuid4
 
 import pytest
 
-from tests.baking import free_port
+from testing.baking import free_port
+from testing.client import Answer, Client
+from testing.load import loaded, slowest
+from testing.postgres import Postgres
+from testing.requirements import require
+from testing.serving import PostgreSQL, Stage, listens, scripts, until
 from tests.figures import Measured
-from tests.reliability.client import Answer, Client
-from tests.reliability.load import loaded, slowest
-from tests.reliability.postgres import Postgres
-from tests.reliability.serving import PostgreSQL, Stage, listens, scripts, until
 
 pytestmark = [
     pytest.mark.slow,
+    pytest.mark.xdist_group("pooler"),
     pytest.mark.skipif(sys.platform == "win32", reason="processes are stopped by POSIX signals"),
 ]
 
 POOL = 5
 """Connections for reads, by default: as many reads can be under way when the replica dies."""
 
-# Debian keeps it where only root looks.
-PGBOUNCER = shutil.which("pgbouncer", path=f"{os.environ['PATH']}{os.pathsep}/usr/sbin")
-
 
 @asynccontextmanager
 async def pgbouncer(server: Postgres, folder: Path) -> AsyncIterator[int]:
     """Run PgBouncer before a server, and give its port: a transaction has a connection, no more."""
-    assert PGBOUNCER
+    program = require("pgbouncer")
     port = free_port()
     settings, log = folder / "pgbouncer.ini", folder / "pgbouncer.log"
     settings.write_text(
@@ -44,12 +41,12 @@ async def pgbouncer(server: Postgres, folder: Path) -> AsyncIterator[int]:
         f"listen_addr = 127.0.0.1\nlisten_port = {port}\nunix_socket_dir =\n"
         "auth_type = any\npool_mode = transaction\nmax_client_conn = 1000\n"
         # Without its help for prepared statements; before 1.21 it had none to give.
-        f"{'max_prepared_statements = 0' if pgbouncer_version() >= (1, 21) else ''}\n"
+        f"{'max_prepared_statements = 0' if pgbouncer_version(program) >= (1, 21) else ''}\n"
     )
     with (
         log.open("wb") as output,
         subprocess.Popen(  # noqa: ASYNC220 - it starts at once, and is awaited below
-            [PGBOUNCER, str(settings)], cwd="/", user=server.user, stdout=output, stderr=output
+            [program, str(settings)], cwd="/", user=server.user, stdout=output, stderr=output
         ) as process,
     ):
 
@@ -64,10 +61,9 @@ async def pgbouncer(server: Postgres, folder: Path) -> AsyncIterator[int]:
             process.kill()
 
 
-def pgbouncer_version() -> tuple[int, ...]:
-    """Give the version of PgBouncer: the first two numbers."""
-    assert PGBOUNCER
-    told = subprocess.run([PGBOUNCER, "--version"], capture_output=True, text=True, check=True)
+def pgbouncer_version(program: str) -> tuple[int, ...]:
+    """Return the first two numbers of the version of PgBouncer."""
+    told = subprocess.run([program, "--version"], capture_output=True, text=True, check=True)
     return tuple(int(part) for part in told.stdout.split()[1].split(".")[:2])
 
 
@@ -86,10 +82,10 @@ async def without_the_disk(database: PostgreSQL) -> AsyncIterator[None]:
         await database.fetch("SELECT pg_reload_conf()")
 
 
-@pytest.mark.skipif(PGBOUNCER is None, reason="PgBouncer is not installed")
 async def test_the_services_own_tests_pass_through_pgbouncer(
     on_postgresql: Stage, folder: Path, measured: Measured
 ) -> None:
+    require("pgbouncer")
     assert isinstance(on_postgresql.database, PostgreSQL)
     server = on_postgresql.database.server
     project = on_postgresql.project

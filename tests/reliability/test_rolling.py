@@ -1,9 +1,7 @@
 """A new version takes over from the old one, and nobody notices."""
 
 import asyncio
-import os
 import re
-import shutil
 import subprocess
 import sys
 from collections import Counter
@@ -14,21 +12,21 @@ from uuid import uuid4
 
 import pytest
 
-from tests.baking import Project, free_port, installed
+from testing.baking import Project, free_port, installed
+from testing.client import Answer, CutError
+from testing.load import slowest
+from testing.requirements import require
+from testing.serving import PostgreSQL, Service, Stage, listens, migrated, until
+from testing.writers import rows
 from tests.conftest import Bake
 from tests.figures import Measured
-from tests.reliability.client import Answer, CutError
-from tests.reliability.load import slowest
-from tests.reliability.serving import PostgreSQL, Service, Stage, listens, migrated, until
-from tests.reliability.writers import rows
 
 pytestmark = [
     pytest.mark.slow,
+    pytest.mark.xdist_group("rolling"),
     pytest.mark.skipif(sys.platform == "win32", reason="processes are stopped by POSIX signals"),
 ]
 
-# Debian keeps it where only root looks.
-HAPROXY = shutil.which("haproxy", path=f"{os.environ['PATH']}{os.pathsep}/usr/sbin")
 CONFIGURATION = Path(__file__).parent / "haproxy.cfg"
 
 CLIENTS = 16
@@ -88,7 +86,7 @@ def next_version(bake: Bake) -> Iterator[Project]:
 @asynccontextmanager
 async def haproxy(folder: Path, ports: dict[str, int]) -> AsyncIterator[Service]:
     """Run HAProxy before the instances, as ``haproxy.cfg`` has it."""
-    assert HAPROXY
+    program = require("haproxy")
     front = free_port()
     text = CONFIGURATION.read_text().replace("0.0.0.0:80", f"127.0.0.1:{front}")
     text = text.replace("/run/haproxy/admin.sock", str(folder / "admin.sock"))
@@ -100,7 +98,7 @@ async def haproxy(folder: Path, ports: dict[str, int]) -> AsyncIterator[Service]
     with (
         log.open("wb") as output,
         subprocess.Popen(  # noqa: ASYNC220 - it starts at once, and is awaited below
-            [HAPROXY, "-db", "-f", str(settings)], stdout=output, stderr=output
+            [program, "-db", "-f", str(settings)], stdout=output, stderr=output
         ) as process,
     ):
 
@@ -180,10 +178,10 @@ async def version(service: Service) -> str:
         return str((await client.get("/openapi.json")).json()["info"]["version"])
 
 
-@pytest.mark.skipif(HAPROXY is None, reason="HAProxy is not installed")
 async def test_a_rolling_update_loses_no_request(
     on_postgresql: Stage, next_version: Project, tmp_path: Path, measured: Measured
 ) -> None:
+    require("haproxy")
     database = on_postgresql.database
     assert isinstance(database, PostgreSQL)
     new_stage = Stage(next_version, database)

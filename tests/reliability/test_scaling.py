@@ -16,13 +16,15 @@ from uuid import uuid4
 import psutil
 import pytest
 
-from tests.baking import free_port
+from testing.baking import free_port
+from testing.load import loaded, read_or_write
+from testing.requirements import require
+from testing.serving import PostgreSQL, Service, Stage, until
 from tests.figures import Measured
-from tests.reliability.load import loaded, read_or_write
-from tests.reliability.serving import PostgreSQL, Service, Stage, until
 
 pytestmark = [
     pytest.mark.slow,
+    pytest.mark.alone,
     pytest.mark.skipif(sys.platform != "linux", reason="a part of a core is given by Linux"),
 ]
 
@@ -132,8 +134,8 @@ async def measure(stage: Stage, processes: int, *, part: bool) -> Run:
 async def test_two_processes_serve_more_than_one(
     on_postgresql: Stage, measured: Measured, *, part: bool
 ) -> None:
-    if part and group() is None:
-        pytest.skip("no part of a core can be given: the control groups are not ours")
+    if part:
+        require("a control group for processors", found=group() is not None)
     one = await measure(on_postgresql, 1, part=part)
     two = await measure(on_postgresql, 2, part=part)
 

@@ -8,12 +8,13 @@ from collections import Counter
 
 import pytest
 
+from testing.client import Client, CutError, written
+from testing.serving import PostgreSQL, Service, Stage, listens, until
 from tests.figures import Measured
-from tests.reliability.client import Client, CutError, written
-from tests.reliability.serving import PostgreSQL, Service, Stage, listens, until
 
 pytestmark = [
     pytest.mark.slow,
+    pytest.mark.alone,
     pytest.mark.skipif(sys.platform == "win32", reason="processes are stopped by POSIX signals"),
 ]
 

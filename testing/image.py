@@ -19,7 +19,7 @@ from typing import Final
 
 import psutil
 
-from tests.baking import succeeded
+from testing.baking import succeeded
 
 IS_ROOT: Final = sys.platform != "win32" and os.geteuid() == 0
 # Whoever may may also shut a process in, as an engine does.

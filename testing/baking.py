@@ -1,5 +1,6 @@
-"""What the tests render from, and what they get to hold."""
+"""The template, its answers, its renders, and how a render is installed."""
 
+import hashlib
 import itertools
 import json
 import os
@@ -8,11 +9,14 @@ import socket
 import subprocess
 import sys
 import tempfile
+import tomllib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
+
+from filelock import FileLock
 
 ROOT: Final = Path(__file__).resolve().parent.parent
 TREE: Final = ROOT / "{{cookiecutter.project_slug}}"
@@ -34,9 +38,14 @@ FOREIGN_VARIABLES: Final = (
     "PYTEST_",
     "PYTHONDONTWRITEBYTECODE",  # each start would compile all that is installed
     "TEST_DATABASE_",
+    "TEMPLATE_TESTS_",
     "UV_RUN_RECURSION_DEPTH",
     "VIRTUAL_ENV",
 )
+
+
+ENVIRONMENTS: Final = "TEMPLATE_TESTS_ENVIRONMENTS"
+"""The variable that names the folder of the shared virtual environments."""
 
 
 def combinations(*questions: str) -> list[dict[str, str]]:
@@ -61,16 +70,8 @@ def pairwise() -> list[dict[str, str]]:
     return chosen
 
 
-def proven() -> list[dict[str, str]]:
-    """Give one combination for each that changes the Python: these prove themselves."""
-    by_python: dict[tuple[str, str], dict[str, str]] = {}
-    for answers in pairwise():
-        by_python.setdefault((answers["database"], answers["auth"]), answers)
-    return list(by_python.values())
-
-
 def clean_environment(**changes: str) -> dict[str, str]:
-    """Give the environment of a user who has uv and nothing else of ours."""
+    """Return the environment of a user who has uv and nothing else of the tests."""
     own_scripts = Path(sys.prefix).resolve()
     search_path = [
         folder
@@ -94,6 +95,14 @@ def copy_template(target: Path, root: Path = ROOT) -> Path:
     return target
 
 
+def dependencies(pyproject: str) -> str:
+    """Return the parts of a `pyproject.toml` that decide which packages are installed, as JSON."""
+    document = tomllib.loads(pyproject)
+    project = document["project"]
+    parts = [project["dependencies"], document["dependency-groups"], project["requires-python"]]
+    return json.dumps([*parts, document["tool"]["uv"]], sort_keys=True)
+
+
 @dataclass(frozen=True)
 class Project:
     """A rendered service."""
@@ -109,8 +118,12 @@ class Project:
             if not file.is_dir()
         }
 
+    def python(self) -> set[str]:
+        """Every module."""
+        return {file for file in self.files() if file.endswith(".py")}
+
     def text(self, file: str) -> str:
-        """Give the text of a file."""
+        """Return the text of a file."""
         return (self.path / file).read_text(encoding="utf-8")
 
     def run(self, *command: str, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -127,9 +140,57 @@ class Project:
 
 
 def succeeded(done: subprocess.CompletedProcess[str]) -> str:
-    """Give the output of a command that must not fail."""
+    """Return the output of a command that must not fail."""
     assert done.returncode == 0, f"{done.args}\n{done.stdout}\n{done.stderr}"
     return done.stdout
+
+
+def tool(name: str, *arguments: str) -> str:
+    """Run a program of the tests' own environment and return its output."""
+    program = shutil.which(name, path=str(Path(sys.executable).parent))
+    assert program, f"{name} is not installed: uv sync"
+    return succeeded(
+        subprocess.run(
+            [program, *arguments],
+            env=clean_environment(),
+            capture_output=True,
+            encoding="utf-8",
+            check=False,
+        )
+    )
+
+
+def install(project: Project, *arguments: str) -> None:
+    """Give a project its virtual environment.
+
+    While tests run, projects that declare the same dependencies share one: it is made for the first
+    of them, by `uv sync`, and the others get a link to it and a copy of the lock file.
+
+    Args:
+        project: where it is installed.
+        *arguments: for `uv sync`, where nothing is shared.
+
+    """
+    shared = os.environ.get(ENVIRONMENTS)
+    if shared is None or sys.platform == "win32":  # where links take a privilege
+        succeeded(project.run("uv", "sync", *arguments))
+        return
+    pyproject = project.text("pyproject.toml")
+    folder = Path(shared, hashlib.sha256(dependencies(pyproject).encode()).hexdigest()[:16])
+    with FileLock(f"{folder}.lock"):
+        if not (folder / "done").exists():
+            folder.mkdir(exist_ok=True)
+            for file in ("pyproject.toml", "README.md"):
+                shutil.copy2(project.path / file, folder)
+            succeeded(Project(folder, project.answers).run("uv", "sync"))
+            (folder / "done").touch()
+    lock = (folder / "uv.lock").read_text(encoding="utf-8")
+    first, name = (
+        tomllib.loads(text)["project"]["name"]
+        for text in ((folder / "pyproject.toml").read_text(encoding="utf-8"), pyproject)
+    )
+    (project.path / "uv.lock").write_text(lock.replace(f'name = "{first}"', f'name = "{name}"'))
+    (project.path / ".venv").symlink_to(folder / ".venv")
 
 
 @contextmanager
@@ -138,11 +199,20 @@ def installed(rendered: Project, **environment: str) -> Iterator[Project]:
 
     It lies outside pytest's folder, which every start of pytest closes to other users: as root, the
     embedded PostgreSQL runs as another user.
+
+    Args:
+        rendered: the render.
+        **environment: variables for uv, such as another Python; the copy then has a virtual
+            environment of its own.
+
     """
     with tempfile.TemporaryDirectory(prefix=f"{rendered.answers['database']}-") as folder:
         path = shutil.copytree(rendered.path, Path(folder, rendered.path.name))
         project = Project(path, rendered.answers)
-        succeeded(project.run("uv", "sync", **environment))
+        if environment:
+            succeeded(project.run("uv", "sync", **environment))
+        else:
+            install(project)
         yield project
 
 

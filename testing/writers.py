@@ -9,8 +9,8 @@ from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from uuid import uuid4
 
-from tests.reliability.client import Answer, Client, CutError
-from tests.reliability.serving import Database, until
+from testing.client import Answer, Client, CutError
+from testing.serving import Database, until
 
 WRITERS = 16
 BACK_OFF = 0.05

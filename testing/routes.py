@@ -7,7 +7,7 @@ from typing import Any
 from urllib.parse import urlencode
 from uuid import uuid4
 
-from tests.reliability.client import Answer, Client
+from testing.client import Answer, Client
 
 JSON = "application/json"
 FORM = "application/x-www-form-urlencoded"
@@ -65,7 +65,7 @@ def _route(method: str, path: str, operation: dict[str, Any], document: dict[str
     return Route(method, path, text.encode(), content_type)
 
 
-def _example(schema: dict[str, Any], document: dict[str, Any]) -> Any:  # noqa: ANN401 - as JSON is
+def _example(schema: dict[str, Any], document: dict[str, Any]) -> Any:
     example: Any
     match schema:
         case {"$ref": str(reference)}:

@@ -9,7 +9,7 @@ from typing import Self
 
 import psutil
 
-from tests.baking import free_port
+from testing.baking import free_port
 
 with warnings.catch_warnings():  # it looks for a folder that it does not need
     warnings.simplefilter("ignore")

@@ -7,8 +7,8 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
-from tests.reliability.client import Answer, Client
-from tests.reliability.serving import Service
+from testing.client import Answer, Client
+from testing.serving import Service
 
 Request = Callable[[Client, int], Awaitable[Answer]]
 """What a client, by its number, asks for."""

@@ -24,7 +24,7 @@ class Answer:
     body: bytes
     seconds: float
 
-    def json(self) -> Any:  # noqa: ANN401 - as JSON is
+    def json(self) -> Any:
         """Read the body."""
         return json.loads(self.body)
 

@@ -16,9 +16,9 @@ from typing import Any, Protocol
 import asyncpg
 import psutil
 
-from tests.baking import Project, clean_environment, free_port, succeeded
-from tests.reliability.client import Client, CutError
-from tests.reliability.postgres import Postgres
+from testing.baking import Project, clean_environment, free_port, succeeded
+from testing.client import Client, CutError
+from testing.postgres import Postgres
 
 POLL = 0.02
 """Seconds between two looks at what can't be awaited: another process."""

@@ -1,0 +1,1 @@
+"""The library that tests, benchmarks and scripts share: renders, servers, clients and faults."""

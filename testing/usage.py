@@ -1,0 +1,94 @@
+"""What a user does with a rendered service: check it, serve it, sign in."""
+
+import os
+import signal
+import subprocess
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Final
+from uuid import uuid4
+
+import httpx2
+import psutil
+import yaml
+
+from testing.baking import Project, clean_environment, free_port, succeeded
+
+CI: Final = {"github": ".github/workflows/ci.yml", "gitlab": ".gitlab-ci.yml"}
+
+CI_COMMANDS: Final = [
+    "uv run just check",
+    *(f"uv run just {verb}" for verb in ("migrate", "downgrade base", "migrate")),
+]
+"""The commands by which every CI checks a project."""
+
+
+def ci_commands(project: Project) -> list[str]:
+    """Return the commands by which the CI of a project checks it, one by one."""
+    if project.answers["ci"] == "none":
+        return CI_COMMANDS
+    if project.answers["ci"] == "github":
+        jobs = yaml.safe_load(project.text(CI["github"]))["jobs"]
+        lines = [
+            line for step in jobs["check"]["steps"] for line in step.get("run", "").splitlines()
+        ]
+    else:
+        lines = yaml.safe_load(project.text(CI["gitlab"]))["check"]["script"]
+    return [line for line in lines if line != "pipx install uv"]
+
+
+def just(project: Project, *arguments: str) -> str:
+    """Run a verb of a project and return its output."""
+    # Temporary files in a folder of its own: a pytest elsewhere must not close it, see `installed`.
+    own = {"TMPDIR": str(project.path.parent)}
+    return succeeded(project.run("uv", "run", "just", *arguments, **own))
+
+
+def started_by(marker: str) -> list[psutil.Process]:
+    """Return every process that inherited a variable, whatever its parent is by now."""
+    found = []
+    for process in psutil.process_iter():
+        try:
+            if marker in process.environ():
+                found.append(process)
+        except psutil.Error:
+            continue
+    return found
+
+
+@contextmanager
+def served(service: Project, stop: signal.Signals, *command: str) -> Iterator[httpx2.Client]:
+    """Start a server, stop it by a signal, and check that it leaves no process behind."""
+    port = str(free_port())
+    marker = f"RENDER_TEST_{port}"
+    with subprocess.Popen(
+        command,
+        cwd=service.path,
+        # While it is developed, an end is announced to nobody: each change would wait for it.
+        env=clean_environment(PORT=port, SHUTDOWN_DELAY="60", **{marker: "1"}),
+        stdin=subprocess.DEVNULL,
+        start_new_session=True,
+    ) as process:
+        try:
+            with httpx2.Client(
+                base_url=f"http://127.0.0.1:{port}", transport=httpx2.HTTPTransport(retries=7)
+            ) as client:
+                yield client
+        finally:
+            family = started_by(marker)
+            os.killpg(process.pid, stop)
+            _, alive = psutil.wait_procs(family, timeout=30)
+            for straggler in alive:
+                straggler.kill()
+            assert not alive
+
+
+def let_in(client: httpx2.Client, answers: Mapping[str, str]) -> None:
+    """Register where users exist, and send the API key from then on."""
+    if answers["auth"] == "none":
+        return
+    assert client.get("/v1/tasks").status_code == 401
+    account = {"email": f"{uuid4()}@example.com", "password": "correct horse", "name": "Me"}
+    registered = client.post("/v1/users?with_api_key=true", json=account)
+    assert registered.status_code == 201, registered.text
+    client.headers["X-API-Key"] = registered.json()["api_key"]["key"]
