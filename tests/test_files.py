@@ -14,26 +14,26 @@ COMMON = """
     README.md
     app/__init__.py
     app/__main__.py
-    app/db/__init__.py
-    app/db/engine.py
-    app/db/metrics.py
-    app/db/models.py
-    app/db/repository.py
-    app/db/session.py
-    app/environment.py
-    app/errors.py
-    app/etag.py
-    app/health.py
-    app/idempotency/__init__.py
-    app/idempotency/models.py
-    app/idempotency/repository.py
-    app/idempotency/session.py
+    app/kit/db/__init__.py
+    app/kit/db/engine.py
+    app/kit/db/metrics.py
+    app/kit/db/models.py
+    app/kit/db/repository.py
+    app/kit/db/session.py
+    app/kit/config.py
+    app/kit/errors.py
+    app/kit/etag.py
+    app/kit/health.py
+    app/kit/idempotency/__init__.py
+    app/kit/idempotency/models.py
+    app/kit/idempotency/repository.py
+    app/kit/idempotency/session.py
     app/main.py
-    app/pagination.py
-    app/project.py
-    app/routing.py
-    app/schemas.py
-    app/server.py
+    app/kit/pagination.py
+    app/kit/project.py
+    app/kit/routing.py
+    app/kit/schemas.py
+    app/kit/server.py
     app/tasks/__init__.py
     app/tasks/models.py
     app/tasks/repository.py
@@ -98,13 +98,13 @@ CONTAINER = [".dockerignore", "Dockerfile", "compose.yaml"]
 BROUGHT_BY: dict[str, dict[str, list[str]]] = {
     "database": {
         "sqlite": """
-        app/db/driver.py
+        app/kit/db/driver.py
         tests/database.py
         tests/kit/test_driver.py
     """.split(),
         "postgresql": """
         .squawk.toml
-        app/db/driver.py
+        app/kit/db/driver.py
         scripts/embedded_postgres.py
         tests/database.py
         tests/kit/test_driver.py

@@ -157,37 +157,37 @@ IMPORTS = {
     "models": """
         from sqlalchemy import Index, String
         from sqlalchemy.orm import Mapped, mapped_column
-        from app.db.models import Base, Identified, Timestamped
+        from app.kit.db.models import Base, UUIDPrimaryKey, TimestampMixin
     """,
     "schemas": """
         from datetime import datetime
         from typing import Annotated
         from uuid import UUID
         from pydantic import Field
-        from app.schemas import Body, Public, Text
+        from app.kit.schemas import Body, Public, Text
     """,
     "repository": """
         from functools import cache
         from typing import Any
         from sqlalchemy import Row, Select, insert, select
-        from app import pagination
-        from app.db.engine import WriteSession
-        from app.db.repository import RowRepository
-        from app.pagination import Order, Slice, Start
+        from app.kit import pagination
+        from app.kit.db.engine import WriteSession
+        from app.kit.db.repository import RowRepository
+        from app.kit.pagination import Order, Slice, Start
         from app.projects.models import Project
         from app.projects.schemas import ProjectCreate
-        from app.schemas import PageQuery
+        from app.kit.schemas import PageQuery
     """,
     "router": """
         from typing import Annotated
         from fastapi import Depends, Query
-        from app.db.session import ReadsDep, SessionDep
-        from app.errors import problems
-        from app.pagination import Page
+        from app.kit.db.session import ReadsDep, SessionDep
+        from app.kit.errors import problems
+        from app.kit.pagination import Page
         from app.projects.repository import ProjectReader, ProjectRepository
         from app.projects.schemas import ProjectCreate, ProjectPublic
-        from app.routing import Router
-        from app.schemas import PageQuery
+        from app.kit.routing import Router
+        from app.kit.schemas import PageQuery
     """,
 }
 

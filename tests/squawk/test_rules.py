@@ -12,7 +12,7 @@ from alembic import command
 from alembic.config import Config
 from alembic.script import ScriptDirectory
 
-from app import project
+from app.kit import project
 from tests.conftest import settings_for
 
 from .test_squawk import complaints, offline_config

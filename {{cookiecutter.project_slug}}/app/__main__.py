@@ -8,7 +8,7 @@ from typing import Any
 import uvicorn
 from uvicorn.config import LOGGING_CONFIG
 
-from app.server import Protocol, Supervisor
+from app.kit.server import Protocol, Supervisor
 from app.settings import load_settings
 
 APP = "app.main:create_process_app"

@@ -11,9 +11,10 @@ from typing import cast
 
 from fastapi import FastAPI
 
-from app import api, errors, health, project
-from app.db.engine import Database
-from app.idempotency import session as idempotency
+from app import api
+from app.kit import errors, health, project
+from app.kit.db.engine import Database
+from app.kit.idempotency import session as idempotency
 from app.settings import Settings, load_settings
 
 logger = logging.getLogger(__name__)

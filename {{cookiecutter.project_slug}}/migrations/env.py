@@ -9,11 +9,11 @@ from alembic import context
 from alembic.autogenerate.api import AutogenContext
 from sqlalchemy import Connection
 
-from app import project
-from app.db import driver
-from app.db.driver import DriverSettings
-from app.db.models import Base, UTCDateTime
-from app.environment import CONFIG, read
+from app.kit import project
+from app.kit.config import CONFIG, read
+from app.kit.db import driver
+from app.kit.db.driver import DriverSettings
+from app.kit.db.models import Base, UTCDateTime
 
 # Every model of every feature: a table that nobody imported would look like one to drop.
 for path in sorted(project.ROOT.glob("app/**/models.py")):

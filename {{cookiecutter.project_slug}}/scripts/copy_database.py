@@ -43,13 +43,13 @@ from sqlalchemy import Sequence as DatabaseSequence
 from sqlalchemy.exc import ArgumentError, DBAPIError, SQLAlchemyError
 from sqlalchemy.util import greenlet_spawn
 
-from app import project
-from app.db import driver
-from app.db.driver import DriverSettings
-from app.db.models import Base
-from app.environment import CONFIG, read
-from app.errors import AppError
-from app.health import schema_history
+from app.kit import project
+from app.kit.config import CONFIG, read
+from app.kit.db import driver
+from app.kit.db.driver import DriverSettings
+from app.kit.db.models import Base
+from app.kit.errors import AppError
+from app.kit.health import schema_history
 
 BATCH: Final = 1000
 """Rows that are held in memory."""

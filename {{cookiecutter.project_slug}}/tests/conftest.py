@@ -26,10 +26,10 @@ from httpx2 import ASGITransport, AsyncClient, Response
 from sqlalchemy import URL, Connection, QueuePool, event
 from sqlalchemy.ext.asyncio import AsyncEngine, async_sessionmaker
 
-from app import health, project
-from app.db import engine
-from app.db.engine import Database
-from app.idempotency import session
+from app.kit import health, project
+from app.kit.db import engine
+from app.kit.db.engine import Database
+from app.kit.idempotency import session
 from app.main import create_app
 from app.settings import Settings
 from tests import caller, database

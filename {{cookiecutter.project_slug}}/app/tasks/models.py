@@ -7,7 +7,14 @@ from uuid import UUID
 from sqlalchemy import Column, Enum, ForeignKey, Index, String, Table, Text
 from sqlalchemy.orm import Mapped, mapped_column, relationship
 
-from app.db.models import Base, Identified, SoftDeleted, Timestamped, Versioned, now
+from app.kit.db.models import (
+    Base,
+    SoftDeleteMixin,
+    TimestampMixin,
+    UUIDPrimaryKey,
+    VersionMixin,
+    now,
+)
 
 
 class TaskStatus(StrEnum):
@@ -26,7 +33,7 @@ task_tags = Table(
 )
 
 
-class Tag(Identified, Base):
+class Tag(UUIDPrimaryKey, Base):
     """A word that tasks can be found by."""
 
     __tablename__ = "tags"
@@ -34,7 +41,7 @@ class Tag(Identified, Base):
     name: Mapped[str] = mapped_column(String(50), unique=True)
 
 
-class Comment(Identified, Base):
+class Comment(UUIDPrimaryKey, Base):
     """What somebody said of a task."""
 
     __tablename__ = "comments"
@@ -48,7 +55,7 @@ class Comment(Identified, Base):
     task: Mapped["Task"] = relationship(back_populates="comments", lazy="raise")
 
 
-class Task(Identified, Timestamped, Versioned, SoftDeleted, Base):
+class Task(UUIDPrimaryKey, TimestampMixin, VersionMixin, SoftDeleteMixin, Base):
     """Something to do."""
 
     __tablename__ = "tasks"

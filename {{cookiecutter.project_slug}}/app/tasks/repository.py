@@ -22,14 +22,14 @@ from sqlalchemy.orm import contains_eager, selectinload
 from sqlalchemy.orm.attributes import set_committed_value
 from sqlalchemy.sql.dml import ReturningUpdate
 
-from app import pagination
-from app.db import driver
-from app.db.engine import WriteSession
-from app.db.models import now
-from app.db.repository import Repository, T
-from app.errors import PreconditionFailed
-from app.pagination import Order, Slice, Start
-from app.schemas import PageQuery
+from app.kit import pagination
+from app.kit.db import driver
+from app.kit.db.engine import WriteSession
+from app.kit.db.models import now
+from app.kit.db.repository import Repository, T
+from app.kit.errors import PreconditionFailed
+from app.kit.pagination import Order, Slice, Start
+from app.kit.schemas import PageQuery
 from app.tasks.models import Comment, Tag, Task, task_tags
 from app.tasks.schemas import CommentCreate, TaskCreate, TaskQuery
 
@@ -204,9 +204,9 @@ class TaskRepository(TaskReader):
             statement = update(Task).values(**columns, version=Task.version + 1).returning(Task)
         if "tags" not in changes:
             statement = statement.options(selectinload(Task.tags))
-        task = await self._written(statement, task_id, versions)
+        task = await self._update_if_match(statement, task_id, versions)
         if "tags" in changes:
-            await self._retag(task, set(changes["tags"]))
+            await self._replace_tags(task, set(changes["tags"]))
         return task
 
     async def delete(self, task_id: UUID, versions: Collection[int] | None = None) -> None:
@@ -217,7 +217,7 @@ class TaskRepository(TaskReader):
             PreconditionFailed: it is at another version.
         """
         statement = update(Task).values(deleted_at=now(), version=Task.version + 1)
-        await self._written(statement.returning(Task.id), task_id, versions)
+        await self._update_if_match(statement.returning(Task.id), task_id, versions)
 
     async def comment(self, task_id: UUID, comment: CommentCreate) -> Comment:
         """Write a comment on a task.
@@ -232,7 +232,7 @@ class TaskRepository(TaskReader):
         statement = insert(Comment).from_select(["task_id", "author", "body"], values)
         return await self.one(statement.returning(Comment))
 
-    async def _written(
+    async def _update_if_match(
         self,
         statement: ReturningUpdate[T] | Select[T],
         task_id: UUID,
@@ -248,7 +248,7 @@ class TaskRepository(TaskReader):
             raise PreconditionFailed("The task has changed: read it again.")
         return row
 
-    async def _retag(self, task: Task, names: set[str]) -> None:
+    async def _replace_tags(self, task: Task, names: set[str]) -> None:
         tags = await self._tags(names)
         kept = [tag.id for tag in tags.values()]
         await self.session.execute(

@@ -5,13 +5,13 @@ from uuid import UUID
 
 from fastapi import Depends, Query, Request, Response
 
-from app.db.session import ReadSessionDep, SessionDep
-from app.errors import problems
-from app.etag import IfMatch, etag
-from app.idempotency.session import IdempotentSessionDep
-from app.pagination import Page
-from app.routing import Router
-from app.schemas import PageQuery
+from app.kit.db.session import ReadSessionDep, SessionDep
+from app.kit.errors import problems
+from app.kit.etag import IfMatch, etag
+from app.kit.idempotency.session import IdempotentSessionDep
+from app.kit.pagination import Page
+from app.kit.routing import Router
+from app.kit.schemas import PageQuery
 from app.tasks.models import Comment, Task
 from app.tasks.repository import TaskReader, TaskRepository
 from app.tasks.schemas import (

@@ -6,7 +6,7 @@ from uuid import UUID
 
 from pydantic import MISSING, BeforeValidator, Field
 
-from app.schemas import Body, PageQuery, Public, Text, UTCTime
+from app.kit.schemas import Body, PageQuery, Public, Text, UTCTime
 from app.tasks.models import Tag, TaskStatus
 
 Title = Annotated[Text, Field(min_length=1, max_length=200)]

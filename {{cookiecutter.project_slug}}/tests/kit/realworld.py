@@ -16,9 +16,9 @@ from fastapi import Cookie, FastAPI, Header, Path, Query, Request, Response, Sec
 from fastapi.security import APIKeyHeader
 from pydantic import Field
 
-from app.errors import AppError, Conflict, NotFound, problems
-from app.routing import Router
-from app.schemas import Body, Text
+from app.kit.errors import AppError, Conflict, NotFound, problems
+from app.kit.routing import Router
+from app.kit.schemas import Body, Text
 
 PREFIX = "/realworld/api"
 TOKEN = "Token 1"  # noqa: S105 - of the only user there is at first

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
-from app import project
+from app.kit import project
 from tests.conftest import PATIENCE, environment_for
 
 

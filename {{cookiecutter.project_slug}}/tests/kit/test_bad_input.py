@@ -27,8 +27,8 @@ import pytest
 from fastapi import FastAPI
 from httpx2 import Response
 
-from app.db.engine import Database
-from app.errors import MEDIA_TYPE, Problem
+from app.kit.db.engine import Database
+from app.kit.errors import MEDIA_TYPE, Problem
 from tests import caller
 from tests.conftest import calling, rolled_back
 from tests.examples import EXAMPLES
@@ -332,7 +332,7 @@ def bad_parameters(
 
 
 def is_page(operation: Operation) -> bool:
-    """Return whether an operation returns a page of ``app.pagination``."""
+    """Return whether an operation returns a page of ``app.kit.pagination``."""
     names = {"cursor", "limit"}
     return operation.method == "GET" and all(operation.has(name) for name in names)
 

@@ -31,12 +31,12 @@ from sqlalchemy import (
 from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.util import await_only, greenlet_spawn
 
-from app import project
-from app.db import driver
-from app.db.engine import Database
-from app.db.models import Base, UTCDateTime, now
-from app.health import schema_history
-from app.idempotency.models import IdempotencyKey
+from app.kit import project
+from app.kit.db import driver
+from app.kit.db.engine import Database
+from app.kit.db.models import Base, UTCDateTime, now
+from app.kit.health import schema_history
+from app.kit.idempotency.models import IdempotencyKey
 from scripts.copy_database import BATCH, Refused, copy_database
 from tests.conftest import environment_for, settings_for
 from tests.database import SETTINGS, Databases
@@ -200,11 +200,11 @@ class Busy(Progress):
     def __init__(self, database: Database) -> None:
         super().__init__(console=Console(quiet=True))
         self._database = database
-        self._written = False
+        self._update_if_match = False
 
     def add_task(self, *arguments: Any, **options: Any) -> TaskID:
-        if not self._written:
-            self._written = True
+        if not self._update_if_match:
+            self._update_if_match = True
             await_only(self._write())
         return super().add_task(*arguments, **options)
 

@@ -9,10 +9,10 @@ from httpx2 import AsyncClient
 from opentelemetry.metrics import CallbackOptions, Observation
 from sqlalchemy import text
 
-from app.db import driver, metrics
-from app.db.engine import Database
-from app.errors import Unavailable
-from app.health import REVISIONS
+from app.kit.db import driver, metrics
+from app.kit.db.engine import Database
+from app.kit.errors import Unavailable
+from app.kit.health import REVISIONS
 from app.main import create_app
 from tests.conftest import PATIENCE, calling, checked_out, pool_size, running, settings_for
 from tests.database import Databases

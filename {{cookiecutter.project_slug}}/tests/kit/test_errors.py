@@ -8,8 +8,8 @@ import pytest
 from fastapi import FastAPI, Request
 from httpx2 import ASGITransport, AsyncClient
 
-from app.errors import MAX_ECHO, MAX_ERRORS, UnhandledErrorMiddleware
-from app.routing import Router
+from app.kit.errors import MAX_ECHO, MAX_ERRORS, UnhandledErrorMiddleware
+from app.kit.routing import Router
 from tests.conftest import problem
 
 

@@ -7,7 +7,7 @@ import pytest
 from fastapi import FastAPI
 from httpx2 import AsyncClient, Response
 
-from app.db.engine import Database
+from app.kit.db.engine import Database
 from tests.kit.things import Entry
 
 Rename = Callable[..., Awaitable[Response]]

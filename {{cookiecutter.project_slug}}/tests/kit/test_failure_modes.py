@@ -20,8 +20,8 @@ from sqlalchemy.orm import (
     selectinload,
 )
 
-from app.db.engine import Database
-from app.db.models import Base
+from app.kit.db.engine import Database
+from app.kit.db.models import Base
 from tests.conftest import checked_out, settings_for
 
 

@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
-from app import project
-from app.db.engine import Database
+from app.kit import project
+from app.kit.db.engine import Database
 from app.settings import Settings
 from tests import caller
 from tests.conftest import settings_for

@@ -11,9 +11,9 @@ from httpx2 import AsyncClient
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from app import health
-from app.db import driver
-from app.db.engine import Database
+from app.kit import health
+from app.kit.db import driver
+from app.kit.db.engine import Database
 from app.main import create_app
 from tests.conftest import alembic_config, calling, pool_size, problem, settings_for
 from tests.database import Databases

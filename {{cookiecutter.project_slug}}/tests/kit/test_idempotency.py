@@ -8,12 +8,12 @@ from fastapi import FastAPI
 from httpx2 import AsyncClient, Response
 from sqlalchemy import func, select, update
 
-from app.db.engine import Database
-from app.db.models import now
-from app.errors import Unavailable
-from app.idempotency import session as idempotency
-from app.idempotency.models import IdempotencyKey
-from app.idempotency.repository import SWEPT_AT_ONCE, KeptAnswers, sweep
+from app.kit.db.engine import Database
+from app.kit.db.models import now
+from app.kit.errors import Unavailable
+from app.kit.idempotency import session as idempotency
+from app.kit.idempotency.models import IdempotencyKey
+from app.kit.idempotency.repository import SWEPT_AT_ONCE, IdempotencyRepository, sweep
 from app.main import create_app
 from tests.conftest import PATIENCE, calling, problem, running, settings_for
 from tests.kit.things import add_things
@@ -75,7 +75,7 @@ async def test_an_answer_is_for_who_has_asked(things_app: FastAPI, things: Async
     database: Database = things_app.state.database
     async with database.transaction() as session:
         answer = {"fingerprint": b"x", "status": 201, "headers": {}, "body": b"secret"}
-        await KeptAnswers(session).keep(caller="somebody", key="a key", **answer)
+        await IdempotencyRepository(session).keep(caller="somebody", key="a key", **answer)
     first = await send(things, "a key")
     assert first.status_code == 201
     assert "idempotent-replayed" not in first.headers

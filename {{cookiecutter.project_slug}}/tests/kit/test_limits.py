@@ -10,9 +10,9 @@ from fastapi import FastAPI
 from httpx2 import AsyncClient
 from sqlalchemy import event, func, insert, select, text
 
-from app.db import driver
-from app.db.engine import Database, WriteSession
-from app.errors import AppError, Contended, Unavailable
+from app.kit.db import driver
+from app.kit.db.engine import Database, WriteSession
+from app.kit.errors import AppError, TransactionConflict, Unavailable
 from app.main import create_app
 from tests.conftest import PATIENCE, checked_out, pool_size, problem, running, settings_for
 from tests.database import RUNAWAY
@@ -154,7 +154,7 @@ async def test_a_transaction_that_others_were_preferred_to_is_done_again(
     async def work(session: WriteSession) -> str:
         tries.append(session)
         if len(tries) < 3:
-            raise Contended("Others changed the same data at the same time.")
+            raise TransactionConflict("Others changed the same data at the same time.")
         return "done"
 
     assert await database.retrying(work) == "done"
@@ -165,11 +165,11 @@ async def test_it_is_not_tried_for_ever(live_app: FastAPI, live: AsyncClient) ->
     database: Database = live_app.state.database
     tries: list[WriteSession] = []
 
-    async def work(session: WriteSession, error: type[AppError] = Contended) -> None:
+    async def work(session: WriteSession, error: type[AppError] = TransactionConflict) -> None:
         tries.append(session)
         raise error("no")
 
-    with pytest.raises(Contended):
+    with pytest.raises(TransactionConflict):
         await database.retrying(work, attempts=3)
     assert len(tries) == 3
     with pytest.raises(Unavailable):  # for what is no contention, once is enough
@@ -185,7 +185,7 @@ async def test_the_end_does_not_wait_for_a_database_that_is_gone(
     async def never() -> None:
         await asyncio.Event().wait()
 
-    monkeypatch.setattr("app.db.engine.CLOSE_TIMEOUT", 0.05)
+    monkeypatch.setattr("app.kit.db.engine.CLOSE_TIMEOUT", 0.05)
     dispose = database.write_engine.dispose
     with monkeypatch.context() as patched:
         patched.setattr(type(database.write_engine), "dispose", lambda _: never())
@@ -244,7 +244,7 @@ async def test_a_replica_that_is_away_is_not_asked_for_a_while(
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    monkeypatch.setattr("app.db.engine.REPLICA_RETRY", 3600.0)
+    monkeypatch.setattr("app.kit.db.engine.REPLICA_RETRY", 3600.0)
     database, asked = replicated
     asked.away = True
     await read(database)
@@ -258,7 +258,7 @@ async def test_a_replica_is_asked_again_and_that_it_is_away_is_logged_once(
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    monkeypatch.setattr("app.db.engine.REPLICA_RETRY", 0.0)
+    monkeypatch.setattr("app.kit.db.engine.REPLICA_RETRY", 0.0)
     database, asked = replicated
     asked.away = True
     await asyncio.gather(*(read(database) for _ in range(20)))

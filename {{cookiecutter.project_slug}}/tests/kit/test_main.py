@@ -8,7 +8,7 @@ import sys
 import pytest
 from httpx2 import AsyncClient
 
-from app import project
+from app.kit import project
 from app.main import create_process_app
 from tests.conftest import PATIENCE, environment_for, problem
 from tests.kit.serving import serving

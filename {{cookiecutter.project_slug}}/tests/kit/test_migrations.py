@@ -13,10 +13,10 @@ from alembic.config import Config
 from alembic.script import Script, ScriptDirectory
 from sqlalchemy import Column, Enum, insert, inspect
 
-from app import project
-from app.db import driver
-from app.db.engine import Database
-from app.db.models import Base, now
+from app.kit import project
+from app.kit.db import driver
+from app.kit.db.engine import Database
+from app.kit.db.models import Base, now
 from tests.conftest import alembic_config, environment_for, settings_for
 from tests.database import Databases
 

@@ -9,9 +9,9 @@ from sqlalchemy import text
 from sqlalchemy.exc import StatementError
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
-from app.db.engine import Database
-from app.db.models import Base, Identified, Timestamped, UTCDateTime, Versioned
-from app.errors import Conflict
+from app.kit.db.engine import Database
+from app.kit.db.models import Base, TimestampMixin, UTCDateTime, UUIDPrimaryKey, VersionMixin
+from app.kit.errors import Conflict
 
 LONG_AGO = datetime(2001, 2, 3, tzinfo=UTC)
 
@@ -20,7 +20,7 @@ class Models(DeclarativeBase):
     type_annotation_map = Base.type_annotation_map
 
 
-class Document(Identified, Timestamped, Versioned, Models):
+class Document(UUIDPrimaryKey, TimestampMixin, VersionMixin, Models):
     __tablename__ = "tests_documents"
 
     title: Mapped[str]

@@ -21,11 +21,11 @@ from httpx2 import AsyncClient
 from httpx2 import Response as Answer
 from pydantic import Field
 
-from app.db.engine import Database
-from app.errors import NotFound, problems
+from app.kit.db.engine import Database
+from app.kit.errors import NotFound, problems
+from app.kit.routing import Router
+from app.kit.schemas import Body, Text
 from app.main import create_app
-from app.routing import Router
-from app.schemas import Body, Text
 from tests.conftest import calling, settings_for
 from tests.database import Databases
 from tests.kit import realworld

@@ -10,8 +10,8 @@ from fastapi import FastAPI
 from httpx2 import AsyncClient, Response
 from sqlalchemy import delete
 
-from app import pagination
-from app.db.engine import Database
+from app.kit import pagination
+from app.kit.db.engine import Database
 from tests.kit.things import ORDERS, Entry
 
 ENTRIES = "/things/entries"

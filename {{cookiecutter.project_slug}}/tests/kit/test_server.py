@@ -11,8 +11,8 @@ import pytest
 import uvicorn
 from fastapi import FastAPI, Request
 
-from app import errors, server
-from app.server import MAX_HEAD, Protocol
+from app.kit import errors, server
+from app.kit.server import MAX_HEAD, Protocol
 from tests.conftest import PATIENCE
 
 GET = b"GET /%s HTTP/1.1\r\nhost: test\r\n\r\n"

@@ -22,11 +22,11 @@ from sqlalchemy import (
 )
 from sqlalchemy.exc import DBAPIError, InvalidRequestError
 
-from app.db.engine import Database, ReadSession, WriteSession
-from app.db.models import Base
-from app.db.repository import Repository
-from app.db.session import SessionDep
-from app.errors import Conflict, Unavailable
+from app.kit.db.engine import Database, ReadSession, WriteSession
+from app.kit.db.models import Base
+from app.kit.db.repository import Repository
+from app.kit.db.session import SessionDep
+from app.kit.errors import Conflict, Unavailable
 from tests.conftest import checked_out, pool_size, problem
 from tests.kit.things import add_things, things
 

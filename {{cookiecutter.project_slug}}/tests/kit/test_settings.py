@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from app import project
+from app.kit import project
 from app.settings import Settings, load_settings
 from tests import caller, database
 

@@ -21,17 +21,17 @@ from sqlalchemy import (
 )
 from sqlalchemy.orm import DeclarativeBase, Mapped
 
-from app import pagination
-from app.db.engine import Database
-from app.db.models import Base, Identified, Versioned
-from app.db.repository import Repository
-from app.db.session import ReadsDep, ReadSessionDep, SessionDep, get_database
-from app.errors import Conflict, PreconditionFailed
-from app.etag import IfMatch, etag
-from app.idempotency.session import IdempotentSessionDep
-from app.pagination import Order, Page
-from app.routing import Router
-from app.schemas import Body, PageQuery, Public, Text
+from app.kit import pagination
+from app.kit.db.engine import Database
+from app.kit.db.models import Base, UUIDPrimaryKey, VersionMixin
+from app.kit.db.repository import Repository
+from app.kit.db.session import ReadsDep, ReadSessionDep, SessionDep, get_database
+from app.kit.errors import Conflict, PreconditionFailed
+from app.kit.etag import IfMatch, etag
+from app.kit.idempotency.session import IdempotentSessionDep
+from app.kit.pagination import Order, Page
+from app.kit.routing import Router
+from app.kit.schemas import Body, PageQuery, Public, Text
 
 metadata = MetaData()
 things = Table(
@@ -49,7 +49,7 @@ class Models(DeclarativeBase):
     type_annotation_map = Base.type_annotation_map
 
 
-class Entry(Identified, Versioned, Models):
+class Entry(UUIDPrimaryKey, VersionMixin, Models):
     """What there are lists of: in order of a column that is never null, or of one that may be."""
 
     __tablename__ = "tests_entries"

@@ -8,7 +8,7 @@ from uuid import UUID
 import pytest
 from httpx2 import AsyncClient, Response
 
-from app.db.engine import Database
+from app.kit.db.engine import Database
 from app.tasks.models import Comment, Tag, Task
 from tests.conftest import problem
 

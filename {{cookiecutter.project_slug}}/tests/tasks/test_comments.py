@@ -3,7 +3,7 @@
 import pytest
 from httpx2 import AsyncClient
 
-from app.db.engine import Database
+from app.kit.db.engine import Database
 from app.tasks.models import Comment, Task
 from tests.conftest import problem
 from tests.tasks.helpers import (

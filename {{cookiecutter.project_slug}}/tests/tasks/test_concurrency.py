@@ -8,7 +8,7 @@ from typing import Any
 from httpx2 import AsyncClient
 from sqlalchemy import event
 
-from app.db.engine import Database
+from app.kit.db.engine import Database
 from tests.conftest import problem
 from tests.tasks.helpers import TAGS, TASKS, Json, create, path, read, walk
 

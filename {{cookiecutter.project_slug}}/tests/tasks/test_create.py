@@ -8,8 +8,8 @@ import pytest
 from fastapi import FastAPI
 from httpx2 import AsyncClient
 
-from app.db.session import SessionDep
-from app.errors import Conflict
+from app.kit.db.session import SessionDep
+from app.kit.errors import Conflict
 from app.tasks.repository import TaskRepository
 from app.tasks.router import task_creator
 from tests.conftest import problem

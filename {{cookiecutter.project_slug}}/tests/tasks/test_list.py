@@ -6,7 +6,7 @@ from collections.abc import Callable
 import pytest
 from httpx2 import AsyncClient
 
-from app.db.engine import Database
+from app.kit.db.engine import Database
 from app.tasks.models import Tag, Task, TaskStatus
 from tests.tasks.helpers import (
     TASKS,

@@ -9,8 +9,8 @@ from httpx2 import ASGITransport, AsyncClient
 from sqlalchemy import event, insert
 from sqlalchemy.exc import DBAPIError, InvalidRequestError
 
-from app.db.engine import Database
-from app.errors import NotFound
+from app.kit.db.engine import Database
+from app.kit.errors import NotFound
 from app.main import create_app
 from app.tasks.models import Comment, Tag, Task, TaskStatus
 from app.tasks.repository import TaskReader, TaskRepository

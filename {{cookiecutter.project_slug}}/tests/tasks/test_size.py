@@ -3,7 +3,7 @@
 import pytest
 from httpx2 import AsyncClient
 
-from app.db.engine import Database
+from app.kit.db.engine import Database
 from app.tasks.models import Comment, Tag, Task
 from tests.tasks.helpers import TAGS, TASKS, minutes, path, read, store
 

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 from httpx2 import AsyncClient
 
-from app.db.engine import Database
+from app.kit.db.engine import Database
 from app.tasks.models import Comment, Tag, Task
 from tests import caller
 from tests.conftest import Statements

@@ -6,7 +6,7 @@ import pytest
 from httpx2 import AsyncClient
 from sqlalchemy import update
 
-from app.db.engine import Database
+from app.kit.db.engine import Database
 from app.tasks.models import Task
 from tests.conftest import problem
 from tests.tasks.helpers import (

@@ -3,10 +3,10 @@
 from sqlalchemy import Index, String, Text
 from sqlalchemy.orm import Mapped, mapped_column
 
-from app.db.models import Base, Identified, Timestamped
+from app.kit.db.models import Base, TimestampMixin, UUIDPrimaryKey
 
 
-class Item(Identified, Timestamped, Base):
+class Item(UUIDPrimaryKey, TimestampMixin, Base):
     """Something in stock: a row of eight columns."""
 
     __tablename__ = "items"

@@ -7,13 +7,13 @@ from uuid import UUID
 
 from sqlalchemy import Result, Row, Select, bindparam, insert, select, update
 
-from app import pagination
-from app.db.engine import WriteSession
-from app.db.repository import RowRepository
 from app.items.models import Item
 from app.items.schemas import ItemCreate
-from app.pagination import Order, Slice, Start
-from app.schemas import PageQuery
+from app.kit import pagination
+from app.kit.db.engine import WriteSession
+from app.kit.db.repository import RowRepository
+from app.kit.pagination import Order, Slice, Start
+from app.kit.schemas import PageQuery
 
 ITEMS = Item.__table__
 THIS_ITEM = ITEMS.c.id == bindparam("item_id")

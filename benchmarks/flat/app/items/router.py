@@ -5,14 +5,14 @@ from uuid import UUID
 
 from fastapi import Depends, Query, Request, Response
 
-from app.db.session import ReadsDep, SessionDep
-from app.errors import problems
-from app.idempotency.session import IdempotentSessionDep
 from app.items.repository import ItemReader, ItemRepository
 from app.items.schemas import ItemBatch, ItemCreate, ItemList, ItemPublic, ItemUpdate
-from app.pagination import Page
-from app.routing import Router
-from app.schemas import PageQuery
+from app.kit.db.session import ReadsDep, SessionDep
+from app.kit.errors import problems
+from app.kit.idempotency.session import IdempotentSessionDep
+from app.kit.pagination import Page
+from app.kit.routing import Router
+from app.kit.schemas import PageQuery
 
 router = Router(tags=["items"])
 

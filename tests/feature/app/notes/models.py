@@ -3,10 +3,10 @@
 from sqlalchemy import Index, Text
 from sqlalchemy.orm import Mapped, mapped_column
 
-from app.db.models import Base, Identified, Timestamped
+from app.kit.db.models import Base, TimestampMixin, UUIDPrimaryKey
 
 
-class Note(Identified, Timestamped, Base):
+class Note(UUIDPrimaryKey, TimestampMixin, Base):
     """A line of text."""
 
     __tablename__ = "notes"

@@ -4,13 +4,13 @@ from functools import cache
 
 from sqlalchemy import Select, insert, select
 
-from app import pagination
-from app.db.engine import WriteSession
-from app.db.repository import Repository
+from app.kit import pagination
+from app.kit.db.engine import WriteSession
+from app.kit.db.repository import Repository
+from app.kit.pagination import Order, Slice, Start
+from app.kit.schemas import PageQuery
 from app.notes.models import Note
 from app.notes.schemas import NoteCreate
-from app.pagination import Order, Slice, Start
-from app.schemas import PageQuery
 
 ORDER = Order("created_at", Note.created_at, Note.id)
 

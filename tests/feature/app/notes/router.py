@@ -4,13 +4,13 @@ from typing import Annotated
 
 from fastapi import Query
 
-from app.db.session import ReadSessionDep, SessionDep
+from app.kit.db.session import ReadSessionDep, SessionDep
+from app.kit.pagination import Page
+from app.kit.routing import Router
+from app.kit.schemas import PageQuery
 from app.notes.models import Note
 from app.notes.repository import NoteReader, NoteRepository
 from app.notes.schemas import NoteCreate, NotePublic
-from app.pagination import Page
-from app.routing import Router
-from app.schemas import PageQuery
 
 router = Router(tags=["notes"])
 

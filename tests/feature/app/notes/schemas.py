@@ -6,7 +6,7 @@ from uuid import UUID
 
 from pydantic import Field
 
-from app.schemas import Body, Public, Text
+from app.kit.schemas import Body, Public, Text
 
 
 class NoteCreate(Body):

@@ -1,7 +1,7 @@
 """Every environment variable of the service, read once when the process starts."""
 
-from app.db.driver import DriverSettings
-from app.environment import CONFIG, ServerSettings, read
+from app.kit.config import CONFIG, ServerSettings, read
+from app.kit.db.driver import DriverSettings
 
 
 class Settings(ServerSettings, DriverSettings):

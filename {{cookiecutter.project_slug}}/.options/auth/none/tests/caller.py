@@ -3,7 +3,7 @@
 import pytest
 from fastapi import FastAPI
 
-from app.db.engine import Database
+from app.kit.db.engine import Database
 
 STATEMENTS = 0
 """How many statements it takes to know who is calling."""

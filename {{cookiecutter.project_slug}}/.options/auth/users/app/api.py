@@ -2,8 +2,8 @@
 
 from fastapi import APIRouter, Depends, FastAPI
 
-from app import health
-from app.errors import COMMON, problems
+from app.kit import health
+from app.kit.errors import COMMON, problems
 from app.tasks.router import router as tasks
 from app.users.caller import authorise
 from app.users.router import admin, auth, keys, me, registration

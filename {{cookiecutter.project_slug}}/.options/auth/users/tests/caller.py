@@ -6,7 +6,7 @@ import pytest
 from argon2 import PasswordHasher
 from fastapi import FastAPI
 
-from app.db.engine import Database
+from app.kit.db.engine import Database
 from app.users import security
 from app.users.caller import authorise
 from app.users.models import User

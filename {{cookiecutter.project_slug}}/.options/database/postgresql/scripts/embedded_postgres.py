@@ -17,7 +17,7 @@ from pathlib import Path
 
 from dotenv import dotenv_values
 
-from app import project
+from app.kit import project
 
 with warnings.catch_warnings():  # it looks for a folder that it does not need
     warnings.simplefilter("ignore")

@@ -10,7 +10,7 @@ from pathlib import Path
 from sqlalchemy import URL, NullPool, make_url, text
 from sqlalchemy.ext.asyncio import create_async_engine
 
-from app.db.driver import parse_url
+from app.kit.db.driver import parse_url
 from scripts.embedded_postgres import embedded_postgres
 
 POOLER = os.environ.get("TEST_DATABASE_POOLER")

@@ -7,8 +7,8 @@ from typing import Annotated, Final
 from fastapi import Depends, Request
 from fastapi.security import APIKeyHeader, OAuth2PasswordBearer
 
-from app.db.models import now
-from app.db.session import get_database
+from app.kit.db.models import now
+from app.kit.db.session import get_database
 from app.settings import Settings
 from app.users import security
 from app.users.errors import Forbidden, Unauthorized

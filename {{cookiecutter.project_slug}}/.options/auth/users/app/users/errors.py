@@ -4,7 +4,7 @@ from http import HTTPStatus
 from math import ceil
 from types import MappingProxyType
 
-from app.errors import AppError
+from app.kit.errors import AppError
 
 
 class Unauthorized(AppError):

@@ -6,10 +6,10 @@ from uuid import UUID
 from sqlalchemy import JSON, ForeignKey, Index, String
 from sqlalchemy.orm import Mapped, mapped_column, relationship
 
-from app.db.models import Base, Identified, Timestamped, now
+from app.kit.db.models import Base, TimestampMixin, UUIDPrimaryKey, now
 
 
-class User(Identified, Timestamped, Base):
+class User(UUIDPrimaryKey, TimestampMixin, Base):
     """Somebody who may sign in."""
 
     __tablename__ = "users"
@@ -25,7 +25,7 @@ class User(Identified, Timestamped, Base):
     """Raised with each new password: tokens of an earlier generation are void."""
 
 
-class RefreshToken(Identified, Base):
+class RefreshToken(UUIDPrimaryKey, Base):
     """A refresh token, of which only the hash is kept."""
 
     __tablename__ = "refresh_tokens"
@@ -40,7 +40,7 @@ class RefreshToken(Identified, Base):
     used_at: Mapped[datetime | None]
 
 
-class APIKey(Identified, Base):
+class APIKey(UUIDPrimaryKey, Base):
     """An API key, of which only the hash is kept."""
 
     __tablename__ = "api_keys"

@@ -9,14 +9,14 @@ from uuid import UUID
 from sqlalchemy import Select, bindparam, case, delete, insert, select, update
 from sqlalchemy.orm import contains_eager
 
-from app import pagination
-from app.db import driver
-from app.db.engine import WriteSession
-from app.db.models import now
-from app.db.repository import Repository
-from app.errors import NotFound
-from app.pagination import Order, Slice, Start
-from app.schemas import PageQuery
+from app.kit import pagination
+from app.kit.db import driver
+from app.kit.db.engine import WriteSession
+from app.kit.db.models import now
+from app.kit.db.repository import Repository
+from app.kit.errors import NotFound
+from app.kit.pagination import Order, Slice, Start
+from app.kit.schemas import PageQuery
 from app.users.models import APIKey, Attempt, RefreshToken, User
 
 # Statements that never change are built once, here: every request sends one of the first two.
@@ -169,7 +169,7 @@ class UserRepository(UserReader):
             .returning(RefreshToken)
         )
 
-    async def end_family(self, token_hash: str) -> None:
+    async def revoke_family(self, token_hash: str) -> None:
         """Void every refresh token that comes from the same login as this one."""
         family_id = await self.session.scalar(
             select(RefreshToken.family_id).where(RefreshToken.token_hash == token_hash)

@@ -5,12 +5,12 @@ from uuid import UUID
 
 from fastapi import Depends, Form, Query, Request
 
-from app.db.engine import Database
-from app.db.session import ReadSessionDep, SessionDep, get_database
-from app.errors import problems
-from app.pagination import Page
-from app.routing import Router
-from app.schemas import PageQuery
+from app.kit.db.engine import Database
+from app.kit.db.session import ReadSessionDep, SessionDep, get_database
+from app.kit.errors import problems
+from app.kit.pagination import Page
+from app.kit.routing import Router
+from app.kit.schemas import PageQuery
 from app.settings import Settings
 from app.users import service
 from app.users.caller import CallerDep, get_settings, superuser
@@ -119,7 +119,7 @@ async def refresh(body: Refresh, database: DatabaseDep, settings: SettingsDep) -
 @auth.post("/logout", status_code=204)
 async def sign_out(body: Refresh, users: RepositoryDep) -> None:
     """Void a refresh token, with all that come from the same login."""
-    await users.end_family(hash_token(body.refresh_token.get_secret_value()))
+    await users.revoke_family(hash_token(body.refresh_token.get_secret_value()))
 
 
 @me.get("", response_model=UserPublic)

@@ -19,7 +19,7 @@ from pydantic import (
     ValidationError,
 )
 
-from app.schemas import Body, Public, Text, UTCTime
+from app.kit.schemas import Body, Public, Text, UTCTime
 
 Scope = Literal["read", "write"]
 

@@ -15,8 +15,8 @@ from argon2 import PasswordHasher
 from argon2.exceptions import InvalidHashError, VerificationError
 from pydantic import SecretStr
 
-from app import project
-from app.db.models import now
+from app.kit import project
+from app.kit.db.models import now
 from app.users.models import User
 from app.users.settings import UserSettings
 

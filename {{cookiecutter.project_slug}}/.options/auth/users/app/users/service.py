@@ -10,9 +10,9 @@ from uuid import UUID, uuid4
 
 from pydantic import MISSING, SecretStr
 
-from app.db.engine import Database
-from app.db.models import now
-from app.errors import FieldError, Unprocessable
+from app.kit.db.engine import Database
+from app.kit.db.models import now
+from app.kit.errors import FieldError, Unprocessable
 from app.settings import Settings
 from app.users import security
 from app.users.errors import Forbidden, TooManyRequests, Unauthorized
@@ -129,7 +129,7 @@ async def refresh(database: Database, settings: Settings, token: SecretStr) -> T
             if user is not None:
                 return await _issue(users, settings, user, used.family_id)
         # To be committed, so the error waits until the transaction is over.
-        await users.end_family(token_hash)
+        await users.revoke_family(token_hash)
     raise Unauthorized("The refresh token is not good: sign in.")
 
 

@@ -7,8 +7,8 @@ import sys
 
 from pydantic import TypeAdapter, ValidationError
 
-from app.db.engine import Database
-from app.errors import AppError
+from app.kit.db.engine import Database
+from app.kit.errors import AppError
 from app.settings import load_settings
 from app.users.repository import UserRepository
 from app.users.schemas import UserCreate

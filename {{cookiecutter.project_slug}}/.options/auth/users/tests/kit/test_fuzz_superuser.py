@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from app import project
-from app.db.engine import Database
+from app.kit import project
+from app.kit.db.engine import Database
 from tests import caller
 from tests.conftest import settings_for
 from tests.kit.serving import serving

@@ -13,8 +13,8 @@ from fastapi import FastAPI
 from httpx2 import ASGITransport, AsyncClient, Response
 from sqlalchemy import func, select
 
-from app.db.engine import Database
-from app.db.models import Base, now
+from app.kit.db.engine import Database
+from app.kit.db.models import Base, now
 from app.users import security
 from app.users.models import APIKey, User
 from app.users.repository import UserRepository

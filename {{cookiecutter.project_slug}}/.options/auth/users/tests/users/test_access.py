@@ -12,8 +12,9 @@ from fastapi.routing import APIRoute
 from httpx2 import AsyncClient, Response
 from starlette.routing import Route
 
-from app import api, health
-from app.db.engine import Database
+from app import api
+from app.kit import health
+from app.kit.db.engine import Database
 from app.users import security
 from app.users.models import User
 from app.users.repository import UserRepository

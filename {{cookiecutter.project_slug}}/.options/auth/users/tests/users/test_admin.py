@@ -5,7 +5,7 @@ from uuid import UUID
 import pytest
 from httpx2 import AsyncClient
 
-from app.db.engine import Database
+from app.kit.db.engine import Database
 from app.users.models import User
 from tests.caller import headers as bearer_of
 from tests.conftest import problem

@@ -9,8 +9,8 @@ import pytest
 from httpx2 import AsyncClient
 from sqlalchemy import update
 
-from app.db.engine import Database
-from app.db.models import now
+from app.kit.db.engine import Database
+from app.kit.db.models import now
 from app.users.models import APIKey
 from app.users.repository import UserRepository
 from tests.caller import headers as bearer_of

@@ -6,7 +6,7 @@ import threading
 import pytest
 from httpx2 import AsyncClient
 
-from app.db.engine import Database
+from app.kit.db.engine import Database
 from app.main import create_app
 from app.users import security
 from tests.conftest import PATIENCE, checked_out, running, settings_for

@@ -7,9 +7,9 @@ import pytest
 from fastapi import Depends, FastAPI, Request, Response
 from httpx2 import AsyncClient
 
-from app.db.engine import Database
-from app.idempotency.session import IdempotentSessionDep
-from app.routing import Router
+from app.kit.db.engine import Database
+from app.kit.idempotency.session import IdempotentSessionDep
+from app.kit.routing import Router
 from app.users.caller import CallerDep, authorise
 from tests.caller import headers as bearer_of
 from tests.conftest import calling, problem

@@ -9,9 +9,9 @@ import pytest
 from httpx2 import AsyncClient
 from sqlalchemy import select
 
-from app import project
-from app.db.engine import Database
-from app.db.models import now
+from app.kit import project
+from app.kit.db.engine import Database
+from app.kit.db.models import now
 from app.main import create_app
 from app.users.models import RefreshToken
 from app.users.settings import LOCAL_SECRET_KEY

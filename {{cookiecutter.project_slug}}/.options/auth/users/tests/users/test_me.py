@@ -8,7 +8,7 @@ from fastapi import FastAPI
 from httpx2 import AsyncClient
 from sqlalchemy import delete
 
-from app.db.engine import Database
+from app.kit.db.engine import Database
 from app.users.models import APIKey, RefreshToken, User
 from tests.conftest import problem
 from tests.users.helpers import (

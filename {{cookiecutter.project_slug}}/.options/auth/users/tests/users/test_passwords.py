@@ -7,7 +7,7 @@ from argon2 import PasswordHasher, Type, extract_parameters
 from fastapi import FastAPI
 from httpx2 import AsyncClient
 
-from app.db.engine import Database
+from app.kit.db.engine import Database
 from app.users import security
 from app.users.models import User
 from tests.conftest import checked_out, problem

@@ -8,7 +8,7 @@ from fastapi import FastAPI
 from httpx2 import AsyncClient
 from sqlalchemy import select, update
 
-from app.db.engine import Database
+from app.kit.db.engine import Database
 from app.users import security
 from app.users.models import RefreshToken
 from app.users.repository import UserRepository

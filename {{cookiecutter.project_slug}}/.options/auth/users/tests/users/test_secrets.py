@@ -8,7 +8,7 @@ import pytest
 from httpx2 import AsyncClient, Response
 from sqlalchemy import select, text
 
-from app.db.engine import Database
+from app.kit.db.engine import Database
 from app.main import create_app
 from app.users import security
 from app.users.caller import ALL_SCOPES, Caller

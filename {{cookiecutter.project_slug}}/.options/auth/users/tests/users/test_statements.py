@@ -6,7 +6,7 @@ import pytest
 from argon2 import PasswordHasher
 from httpx2 import AsyncClient
 
-from app.db.engine import Database
+from app.kit.db.engine import Database
 from tests import caller
 from tests.conftest import Statements
 from tests.users.helpers import (

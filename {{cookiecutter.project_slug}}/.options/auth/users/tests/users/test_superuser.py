@@ -11,8 +11,8 @@ from argon2 import PasswordHasher
 from fastapi import FastAPI
 from httpx2 import AsyncClient
 
-from app import project
-from app.db.engine import Database
+from app.kit import project
+from app.kit.db.engine import Database
 from app.users import security, superuser
 from tests.conftest import calling, environment_for, problem
 from tests.users.helpers import (

@@ -9,7 +9,7 @@ from fastapi import FastAPI
 from httpx2 import AsyncClient, Response
 from sqlalchemy import select, update
 
-from app.db.engine import Database
+from app.kit.db.engine import Database
 from app.main import create_app
 from app.users.models import Attempt
 from tests.conftest import problem, settings_for

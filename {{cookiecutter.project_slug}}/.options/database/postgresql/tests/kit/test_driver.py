@@ -11,10 +11,10 @@ import pytest
 from sqlalchemy import func, insert, make_url, select, text, update
 from sqlalchemy.exc import DBAPIError
 
-from app import project
-from app.db import driver
-from app.db.engine import Database, WriteSession
-from app.errors import AppError, Conflict, Unavailable, Unprocessable
+from app.kit import project
+from app.kit.db import driver
+from app.kit.db.engine import Database, WriteSession
+from app.kit.errors import AppError, Conflict, Unavailable, Unprocessable
 from app.main import create_app
 from tests import database as seam
 from tests.conftest import PATIENCE, running, settings_for
@@ -290,7 +290,7 @@ async def test_reads_may_go_to_a_replica(live_url: str, databases: seam.Database
 async def test_a_replica_that_is_away_is_done_without(
     live_url: str, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("app.db.engine.REPLICA_RETRY", 0.0)
+    monkeypatch.setattr("app.kit.db.engine.REPLICA_RETRY", 0.0)
     away = f"postgresql://user@/name?host={tmp_path}"
     app = create_app(settings_for(live_url, database_read_url=away))
     async with running(app):

@@ -12,7 +12,7 @@ from alembic import command
 from alembic.config import Config
 from alembic.script import ScriptDirectory
 
-from app import project
+from app.kit import project
 from tests.conftest import alembic_config, settings_for
 
 SQUAWK = shutil.which("squawk", path=str(Path(sys.executable).parent))

@@ -11,9 +11,9 @@ from fastapi import FastAPI
 from httpx2 import AsyncClient
 from sqlalchemy import Connection, Integer, insert, select, text
 
-from app.db import driver
-from app.db.engine import Database
-from app.errors import Unavailable
+from app.kit.db import driver
+from app.kit.db.engine import Database
+from app.kit.errors import Unavailable
 from app.main import create_app
 from tests.conftest import PATIENCE, running, settings_for
 from tests.database import PATIENT

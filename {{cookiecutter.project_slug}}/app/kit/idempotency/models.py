@@ -5,7 +5,7 @@ from datetime import datetime
 from sqlalchemy import JSON, String
 from sqlalchemy.orm import Mapped, mapped_column
 
-from app.db.models import Base, now
+from app.kit.db.models import Base, now
 
 
 class IdempotencyKey(Base):

@@ -109,7 +109,7 @@ class Unavailable(AppError):
     headers = MappingProxyType({"Retry-After": "1"})
 
 
-class Contended(Unavailable):
+class TransactionConflict(Unavailable):
     """The database ended a transaction for the sake of another; done again, it may succeed."""
 
 

@@ -62,7 +62,7 @@ class Base(DeclarativeBase):
     type_annotation_map: Any = {datetime: UTCDateTime(), str: String()}  # noqa: RUF012
 
 
-class Identified:
+class UUIDPrimaryKey:
     """A UUIDv7 key: made by the service, in time order, so that the index grows at its end."""
 
     id: Mapped[UUID] = mapped_column(primary_key=True, default=uuid7, sort_order=-1)
@@ -73,14 +73,14 @@ def _as_created(context: DefaultExecutionContext) -> datetime:
     return created
 
 
-class Timestamped:
+class TimestampMixin:
     """When a row came to be and when it last changed: the same time, as long as it has not."""
 
     created_at: Mapped[datetime] = mapped_column(default=now, sort_order=1)
     updated_at: Mapped[datetime] = mapped_column(default=_as_created, onupdate=now, sort_order=1)
 
 
-class Versioned:
+class VersionMixin:
     """Optimistic locking: a writer says which version it has seen.
 
     Flushing a changed row raises the version by itself; an ``UPDATE`` statement sets
@@ -95,7 +95,7 @@ class Versioned:
         return {"version_id_col": cls.version}
 
 
-class SoftDeleted:
+class SoftDeleteMixin:
     """A row that is only marked as deleted, where history matters.
 
     Each feature's repository filters by it in one place.

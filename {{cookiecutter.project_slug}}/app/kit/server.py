@@ -8,7 +8,7 @@ from http import HTTPStatus
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 from uvicorn.supervisors import Multiprocess
 
-from app.errors import MEDIA_TYPE, Problem
+from app.kit.errors import MEDIA_TYPE, Problem
 
 MAX_HEAD = 64 * 1024
 """Bytes that may come before a body, or behind it: the server would keep any number of them."""

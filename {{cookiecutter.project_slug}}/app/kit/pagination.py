@@ -28,8 +28,8 @@ from sqlalchemy import (
 from sqlalchemy.orm import InstrumentedAttribute
 from sqlalchemy.orm.collections import InstrumentedList
 
-from app.errors import FieldError, Unprocessable
-from app.schemas import Public, Text, UTCTime
+from app.kit.errors import FieldError, Unprocessable
+from app.kit.schemas import Public, Text, UTCTime
 
 MAX_BYTES = 1_000_000
 """What the rows of one answer may weigh as JSON: a page ends early where they are large."""

@@ -15,8 +15,8 @@ from sqlalchemy.orm import Session
 from sqlalchemy.orm.exc import StaleDataError
 from sqlalchemy.util import greenlet_spawn
 
-from app.db import driver, metrics
-from app.errors import AppError, Conflict, Contended, Unavailable
+from app.kit.db import driver, metrics
+from app.kit.errors import AppError, Conflict, TransactionConflict, Unavailable
 from app.settings import Settings
 
 logger = logging.getLogger(__name__)
@@ -94,7 +94,7 @@ class _TimeLimit(AbstractAsyncContextManager[None]):
             raise Unavailable("The database does not answer in time.") from None
 
 
-class _Line(AbstractAsyncContextManager[None]):
+class ConnectionLimiter(AbstractAsyncContextManager[None]):
     """Those who want a connection of a pool: first come, first served.
 
     The pool itself gives one that comes back to whoever asks just then, before those who wait.
@@ -103,21 +103,21 @@ class _Line(AbstractAsyncContextManager[None]):
     def __init__(self, engine: AsyncEngine, timeout: float) -> None:
         pool = cast("QueuePool", engine.pool)
         # SQLAlchemy shows what a pool may have beyond its size nowhere else.
-        self._places = asyncio.Semaphore(pool.size() + pool._max_overflow)  # noqa: SLF001
+        self._permits = asyncio.Semaphore(pool.size() + pool._max_overflow)  # noqa: SLF001
         self._timeout = timeout
 
     async def __aenter__(self) -> None:
-        if not self._places.locked():
-            await self._places.acquire()
+        if not self._permits.locked():
+            await self._permits.acquire()
             return
         try:
             async with asyncio.timeout(self._timeout):
-                await self._places.acquire()
+                await self._permits.acquire()
         except TimeoutError:
             raise Unavailable("Every database connection is in use.") from None
 
     async def __aexit__(self, *_: object) -> None:
-        self._places.release()
+        self._permits.release()
 
 
 def _see_unchanged(session: ReadSession) -> None:
@@ -161,12 +161,12 @@ class Database:
         )
         self._replica_missed_until = 0.0
         # The engine whose sessions end without a word to the database: no need to wait for them.
-        self._silent_engine = self.read_engine if driver.reads_end_silently(settings) else None
+        self._silent_engine = self.read_engine if driver.read_close_is_local(settings) else None
         event.listen(
             self.read_engine.sync_engine, "set_connection_execution_options", _stay_in_autocommit
         )
-        self._lines = {
-            name: _Line(engine, settings.database_pool_timeout)
+        self._limiters = {
+            name: ConnectionLimiter(engine, settings.database_pool_timeout)
             for name, engine in self.engines.items()
         }
         # Rows stay readable once the transaction is over (the response is made from them), only an
@@ -230,7 +230,7 @@ class Database:
             AppError: what the database refused, or that it can't answer, in words for a client.
         """
         with Translated():
-            async with self._limit(limited=limited), self._lines["write"]:
+            async with self._limit(limited=limited), self._limiters["write"]:
                 session = self.write_sessions()
                 # By hand: ``begin()`` of the factory ends a session in tasks of its own, twice.
                 session.sync_session.begin()  # nothing is sent before the first statement
@@ -264,7 +264,7 @@ class Database:
                             yield replica
                             _see_unchanged(replica)
                             return
-                async with self._lines["read"]:
+                async with self._limiters["read"]:
                     session = self.read_sessions()
                     silent = False
                     try:
@@ -305,7 +305,7 @@ class Database:
                 return connection.execute(statement, parameters)
 
         with Translated():
-            async with self._limit(limited=True), self._lines["read"]:
+            async with self._limit(limited=True), self._limiters["read"]:
                 # One switch for all: an ``AsyncConnection`` takes one each to open, run and close.
                 return await greenlet_spawn(run)
 
@@ -318,13 +318,13 @@ class Database:
         ``work`` is done again, so what it does must be undone by a rollback.
 
         Raises:
-            AppError: as ``transaction``; ``Contended`` if no attempt got through.
+            AppError: as ``transaction``; ``TransactionConflict`` if no attempt got through.
         """
         for attempt in range(1, attempts):
             try:
                 async with self.transaction() as session:
                     return await work(session)
-            except Contended:
+            except TransactionConflict:
                 # At random, so that those who collided don't meet again.
                 await asyncio.sleep(random.uniform(0, 0.02 * 2**attempt))  # noqa: S311 - no secret
         async with self.transaction() as session:
@@ -339,7 +339,7 @@ class Database:
         if self._replica_is_missed():
             yield None
             return
-        async with self._lines["replica"], self.read_sessions(bind=engine) as session:
+        async with self._limiters["replica"], self.read_sessions(bind=engine) as session:
             # Asked again: another one may have found out while this one stood in line.
             if not self._replica_is_missed() and await self._reaches_replica(session):
                 yield session

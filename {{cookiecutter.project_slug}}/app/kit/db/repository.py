@@ -6,10 +6,10 @@ from typing import Any, ClassVar, TypeVar
 from sqlalchemy import Executable, Row, Select, func, select
 from sqlalchemy.sql.selectable import TypedReturnsRows
 
-from app.db.engine import ReadSession
-from app.db.models import Base
-from app.db.session import Reads
-from app.errors import NotFound
+from app.kit.db.engine import ReadSession
+from app.kit.db.models import Base
+from app.kit.db.session import Reads
+from app.kit.errors import NotFound
 
 T = TypeVar("T")
 

@@ -5,11 +5,11 @@ from typing import Any
 
 from sqlalchemy import bindparam, delete, insert, select, tuple_
 
-from app.db import driver
-from app.db.engine import Database, WriteSession
-from app.db.models import now
-from app.db.repository import Repository
-from app.idempotency.models import IdempotencyKey
+from app.kit.db import driver
+from app.kit.db.engine import Database, WriteSession
+from app.kit.db.models import now
+from app.kit.db.repository import Repository
+from app.kit.idempotency.models import IdempotencyKey
 
 SWEPT_AT_ONCE = 1000
 
@@ -32,7 +32,7 @@ SWEEP = (
 )
 
 
-class KeptAnswers(Repository):
+class IdempotencyRepository(Repository):
     """The answers that are kept, in the transaction of the request that they belong to."""
 
     model = IdempotencyKey

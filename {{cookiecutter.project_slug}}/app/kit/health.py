@@ -10,12 +10,12 @@ from pydantic import BaseModel
 from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 
-from app import project
-from app.db import driver
-from app.db.engine import Database, Translated
-from app.db.session import get_database
-from app.errors import AppError, Unavailable, problems
-from app.routing import Router
+from app.kit import project
+from app.kit.db import driver
+from app.kit.db.engine import Database, Translated
+from app.kit.db.session import get_database
+from app.kit.errors import AppError, Unavailable, problems
+from app.kit.routing import Router
 
 READY_TIMEOUT = 1.0
 """Seconds that the database has for its answer."""

@@ -8,7 +8,7 @@ from typing import Annotated, Any, TypeVar
 from fastapi import Depends, Request
 from sqlalchemy import Executable, Result
 
-from app.db.engine import Database, ReadSession, WriteSession
+from app.kit.db.engine import Database, ReadSession, WriteSession
 
 T = TypeVar("T")
 

@@ -19,8 +19,15 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_en
 from sqlalchemy.pool import NullPool
 from sqlalchemy.util import await_only
 
-from app import project
-from app.errors import AppError, Conflict, Contended, FieldError, Unavailable, Unprocessable
+from app.kit import project
+from app.kit.errors import (
+    AppError,
+    Conflict,
+    FieldError,
+    TransactionConflict,
+    Unavailable,
+    Unprocessable,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -40,8 +47,8 @@ __all__ = [
     "migration_engine",
     "parse_url",
     "probe_engine",
+    "read_close_is_local",
     "read_engine",
-    "reads_end_silently",
     "replica_engine",
     "translate",
     "try_lock",
@@ -174,7 +181,7 @@ def read_engine(settings: DriverSettings) -> AsyncEngine:
     return _read_engine(settings, settings.database_url)
 
 
-def reads_end_silently(settings: DriverSettings) -> bool:
+def read_close_is_local(settings: DriverSettings) -> bool:
     """Tell whether nothing is sent when a read is over: no ROLLBACK, no connection is closed."""
     return settings.database_pooler is None and settings.database_max_overflow == 0
 
@@ -294,7 +301,7 @@ def translate(error: DBAPIError) -> AppError | None:
     if state[:2] in {"22", "23"}:  # data exception, other integrity constraint
         return Unprocessable("A value is missing or out of range.")
     if state in _CONTENDED:
-        return Contended("Others changed the same data at the same time.")
+        return TransactionConflict("Others changed the same data at the same time.")
     if (
         state[:2] in {"08", "40", "53", "55", "57"}  # lost, deadlock, out of memory, locked, ended
         or state == asyncpg.ReadOnlySQLTransactionError.sqlstate  # the primary is one no longer

@@ -15,7 +15,7 @@ from sqlalchemy import QueuePool
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from app.db.engine import Database
+    from app.kit.db.engine import Database
 
 _databases: WeakSet[Database] = WeakSet()
 

@@ -16,12 +16,12 @@ from typing import Annotated
 from fastapi import Depends, FastAPI, Header, Request, Response
 from sqlalchemy.exc import SQLAlchemyError
 
-from app.db.engine import Database, WriteSession
-from app.db.session import entered, get_database, write_session
-from app.errors import AppError, Conflict, FieldError, Unprocessable
-from app.idempotency.models import IdempotencyKey
-from app.idempotency.repository import KeptAnswers, sweep
-from app.routing import before_commit
+from app.kit.db.engine import Database, WriteSession
+from app.kit.db.session import entered, get_database, write_session
+from app.kit.errors import AppError, Conflict, FieldError, Unprocessable
+from app.kit.idempotency.models import IdempotencyKey
+from app.kit.idempotency.repository import IdempotencyRepository, sweep
+from app.kit.routing import before_commit
 
 logger = logging.getLogger(__name__)
 
@@ -121,7 +121,7 @@ async def _once(request: Request, key: str) -> AsyncIterator[WriteSession]:
     running.add((caller, key))
     try:
         async with get_database(request).transaction() as session:
-            kept = KeptAnswers(session)
+            kept = IdempotencyRepository(session)
             if not await kept.claim(caller, key):
                 raise StillRunning("A request with this Idempotency-Key is still running.")
             fingerprint = await _fingerprint(request)

@@ -35,7 +35,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_en
 from sqlalchemy.pool import NullPool
 from sqlalchemy.util import await_only
 
-from app.errors import AppError, Conflict, FieldError, Unavailable, Unprocessable
+from app.kit.errors import AppError, Conflict, FieldError, Unavailable, Unprocessable
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -55,8 +55,8 @@ __all__ = [
     "migration_engine",
     "parse_url",
     "probe_engine",
+    "read_close_is_local",
     "read_engine",
-    "reads_end_silently",
     "replica_engine",
     "translate",
     "try_lock",
@@ -182,7 +182,7 @@ def migration_engine(settings: DriverSettings) -> AsyncEngine:
     return engine
 
 
-def reads_end_silently(settings: DriverSettings) -> bool:
+def read_close_is_local(settings: DriverSettings) -> bool:
     """Tell whether nothing is sent when a read is over: no ROLLBACK, no connection is closed."""
     return True
 

@@ -1,0 +1,1 @@
+"""What is not about the product: database, sessions, pages, errors, routing, server."""
