@@ -1,1 +1,1 @@
-"""What is not about the product: database, sessions, pages, errors, routing, server."""
+"""What is not about the product: database, repositories, pages, errors, routing, server."""

@@ -1,9 +1,11 @@
-"""How the environment is read, and the settings that every service has."""
+"""The settings that every service has, and how they are read from the environment."""
 
 from typing import Any, Literal, TypeVar
 
 from pydantic import Field, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from app.kit.db.driver import DriverSettings
 
 SettingsT = TypeVar("SettingsT", bound=BaseSettings)
 
@@ -18,26 +20,32 @@ class ServerSettings(BaseSettings):
     port: int = Field(default=8000, ge=0, le=65535)
     """Port to listen on; 0 takes a free one."""
     workers: int = Field(default=1, ge=1, le=1024)
-    """Server processes. Each has connection pools of its own."""
+    """Server processes, each with connection pools of its own."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"
-    """What the server and ``app`` loggers let through."""
+    """The lowest level that the server and the ``app`` loggers write."""
     max_body_size: int = Field(default=2**20, ge=1)
-    """Bytes that the body of a request may have; 413 beyond."""
+    """Largest request body in bytes; 413 beyond."""
     shutdown_timeout: int = Field(default=20, ge=5, le=3600)
-    """Seconds within which the server ends when it is told to; requests still running get 503."""
+    """Seconds that a shutdown may take; requests that are still running then get 503."""
     shutdown_delay: int = Field(default=0, ge=0, le=3600)
-    """Seconds for which the server still serves when it is told to end, but is not ready: for a
-    balancer to find out. ``SHUTDOWN_TIMEOUT`` begins after that."""
+    """Seconds to keep serving after a stop signal, reported as not ready, so that a load balancer
+    notices. ``SHUTDOWN_TIMEOUT`` starts after that."""
     idempotency_lifetime: int = Field(default=24 * 3600, ge=1)
-    """Seconds for which the answer to an ``Idempotency-Key`` is kept."""
+    """Seconds for which the response to an ``Idempotency-Key`` is stored."""
+
+
+class KitSettings(ServerSettings, DriverSettings):
+    """The settings of the server and of the database."""
+
+    model_config = CONFIG
 
 
 def read(settings: type[SettingsT], **given: Any) -> SettingsT:
-    """Read settings from the environment and ``.env``, but for those that are given.
+    """Read settings from the environment and ``.env``, except for those that are given.
 
     Raises:
-        SystemExit: a variable is missing or unreadable; the message has one line for each and
-            never shows a value, for it may hold a password.
+        SystemExit: a variable is missing or invalid. The message has a line for each and never
+            shows a value, which may be a password.
     """
     try:
         return settings(**given)

@@ -1,7 +1,6 @@
-"""The error family, mapped to RFC 9457 problem documents in one place.
+"""Errors, and how they become RFC 9457 problem documents.
 
-Code raises an ``AppError`` near the rule that was broken; nothing else in the service builds
-an error response.
+Raise an ``AppError`` where a rule is broken. Nothing else in the service builds error responses.
 """
 
 import asyncio
@@ -24,97 +23,97 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 logger = logging.getLogger(__name__)
 
 MEDIA_TYPE = "application/problem+json"
-# What a client sent may come back in an error document only in part: this many errors, and
-# this many characters of a name or a path.
 MAX_ERRORS = 20
+"""Field errors that a problem document lists."""
 MAX_ECHO = 100
+"""Characters of a client's path or field name that a problem document repeats."""
 
 MAX_HEADERS = 32 * 1024
-"""Bytes that the headers of a request may have."""
+"""Largest size of all request headers, in bytes."""
 MAX_DIGITS = 20
-"""Digits of a length that are worth reading."""
+"""Digits of a Content-Length that are parsed."""
 
 
-COMMON: Final = (413, 422, 431, 500, 503)
-"""The statuses that any request may be answered with."""
+COMMON_ERRORS: Final = (413, 422, 431, 500, 503)
+"""The error statuses that every route may return."""
 
 
 class FieldError(BaseModel):
-    """One thing that is wrong with one field."""
+    """An error in one field."""
 
     field: str
-    """Where: ``body.title``, ``query.limit``, or the bare column of a constraint."""
+    """The field: ``body.title``, ``query.limit``, or the column of a constraint."""
     message: str
-    """What is wrong with it, for people."""
+    """What is wrong, for people."""
 
 
 class Problem(BaseModel):
     """An RFC 9457 problem document."""
 
     type: str = "about:blank"
-    """A URI that names the kind of problem; ``about:blank`` says that the status tells it all."""
+    """A URI that names the kind of problem; ``about:blank`` means that the status says it all."""
     title: str
     """The status in words."""
     status: int
     """The HTTP status code."""
     detail: str
-    """What went wrong this time."""
+    """What went wrong in this request."""
     instance: str
-    """The path that was asked for."""
+    """The path of the request."""
     errors: list[FieldError] | None = None
-    """The fields at fault, where fields are."""
+    """The fields with errors, if there are any."""
 
 
 class AppError(Exception):
-    """Base of every error that a client is told about."""
+    """Base of the errors that are reported to clients."""
 
     status: ClassVar[HTTPStatus]
     headers: Mapping[str, str] = MappingProxyType({})
 
     def __init__(self, detail: str, *, errors: Sequence[FieldError] = ()) -> None:
-        """Keep ``detail`` for the client: it must hold no SQL, no secret and no trace."""
+        """Describe the error to the client: without SQL, secrets or stack traces."""
         super().__init__(detail)
         self.detail = detail
         self.errors = list(errors)
 
 
 class NotFound(AppError):
-    """What was asked for is not there, or not for this caller."""
+    """The resource does not exist, or is not visible to this caller."""
 
     status = HTTPStatus.NOT_FOUND
 
 
 class Conflict(AppError):
-    """The request would break a constraint of the data, as a value taken already does."""
+    """The request would violate a constraint, such as a unique value."""
 
     status = HTTPStatus.CONFLICT
 
 
 class PreconditionFailed(AppError):
-    """``If-Match`` named a version that is no longer the current one."""
+    """``If-Match`` names a version that is not the current one."""
 
     status = HTTPStatus.PRECONDITION_FAILED
 
 
 class Unprocessable(AppError):
-    """The input can be read but not be taken."""
+    """The input is readable but not acceptable."""
 
     status = HTTPStatus.UNPROCESSABLE_ENTITY
 
 
 class Unavailable(AppError):
-    """The database can't answer now; the same request may well succeed soon."""
+    """The database is unavailable; the same request may succeed soon."""
 
     status = HTTPStatus.SERVICE_UNAVAILABLE
     headers = MappingProxyType({"Retry-After": "1"})
 
 
 class TransactionConflict(Unavailable):
-    """The database ended a transaction for the sake of another; done again, it may succeed."""
+    """The database aborted the transaction in favour of another; a retry may succeed."""
 
 
-def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    """Declare error documents in OpenAPI: ``responses=problems(404, 412)``."""
+def error_responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """Declare problem documents in OpenAPI: ``responses=error_responses(404, 412)``."""
     content = {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}}
     return {
         status: {"description": HTTPStatus(status).phrase, "content": content}
@@ -123,11 +122,11 @@ def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
 
 
 def install(app: FastAPI, *, max_body_size: int) -> None:
-    """Map every exception to a problem document and describe the document in OpenAPI.
+    """Map every exception of ``app`` to a problem document, and declare it in OpenAPI.
 
     Args:
-        app: what to install it on.
-        max_body_size: bytes that the body of a request may have.
+        app: the app.
+        max_body_size: the largest request body in bytes.
     """
     app.exception_handler(AppError)(_app_error)
     app.exception_handler(HTTPException)(_http_exception)
@@ -177,8 +176,7 @@ async def _http_exception(request: Request, error: HTTPException) -> Response:
     status = HTTPStatus(error.status_code)
     headers = error.headers
     if error.detail == "There was an error parsing the body":
-        # FastAPI's 400 for what is no UTF-8, too deep or too long a number; for other broken JSON
-        # it says 422. One mistake, one status.
+        # FastAPI answers 400 to invalid UTF-8 and deep nesting, but 422 to other invalid JSON.
         status = HTTPStatus.UNPROCESSABLE_ENTITY
     if status == HTTPStatus.METHOD_NOT_ALLOWED:
         headers = {"Allow": ", ".join(sorted(_methods(request)))}
@@ -186,7 +184,7 @@ async def _http_exception(request: Request, error: HTTPException) -> Response:
 
 
 def _methods(request: Request) -> set[str]:
-    # Starlette names those of the first route of this path, and each method has a route.
+    # Starlette names only the methods of the first route with this path.
     return {
         method
         for method in ("DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT")
@@ -220,15 +218,15 @@ def _message(item: Mapping[str, Any]) -> str:
 
 
 def _short(text: str) -> str:
-    """Cut what came from a client, and replace what UTF-8 can't carry (lone surrogates)."""
+    """Return a client's text, shortened and without lone surrogates, which UTF-8 can't encode."""
     text = text[:MAX_ECHO] + "..." if len(text) > MAX_ECHO else text
     return text.encode("utf-8", "replace").decode("utf-8")
 
 
 class OversizeMiddleware:
-    """Refuses requests that say themselves that they are too large, before anything is read.
+    """Rejects requests whose declared size is too large, before anything is read.
 
-    A body that does not say its size is cut off by Starlette's ``RequestBodyLimitMiddleware``.
+    Starlette's ``RequestBodyLimitMiddleware`` cuts off bodies of undeclared size.
     """
 
     def __init__(self, app: ASGIApp, max_body_size: int) -> None:
@@ -263,14 +261,14 @@ class OversizeMiddleware:
             await self.app(scope, receive, send)
 
     def _too_long(self, length: bytes) -> bool:
-        # What is no number at all is for the server to refuse.
+        # The server itself rejects lengths that are not numbers.
         return length.isdigit() and (len(length) > MAX_DIGITS or int(length) > self.max_body_size)
 
 
 class UnhandledErrorMiddleware:
-    """Answers 500 for what nobody foresaw, and logs it with its trace; 503 when time is up.
+    """Turns unexpected errors into 500 and logs their trace; answers 503 at a shutdown.
 
-    Starlette's own handler raises the error again after its answer, and the server then closes
+    Starlette's own handler raises the error again after its response, and the server then closes
     the connection under the client's next request.
     """
 
@@ -279,7 +277,7 @@ class UnhandledErrorMiddleware:
         self.app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass the request on; answer in its place if it fails before it has answered."""
+        """Pass the request on, and respond in its place if it fails before it has responded."""
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
@@ -295,23 +293,24 @@ class UnhandledErrorMiddleware:
         except asyncio.CancelledError:
             if started:
                 raise
-            # The server ends, and this was still running when its time was up. With the answer
-            # given, it is over: the server would take the error for one of ours.
-            logger.warning("Ended while it ran: %s %s", scope["method"], _shown(scope["path"]))
+            # SHUTDOWN_TIMEOUT is over. Raised on, the server would log it as an error of the app.
+            logger.warning(
+                "Cancelled by the shutdown: %s %s", scope["method"], _shown(scope["path"])
+            )
             response = _response(
                 scope["path"],
                 HTTPStatus.SERVICE_UNAVAILABLE,
-                "The service was stopped meanwhile.",
+                "The service is shutting down.",
                 headers=Unavailable.headers,
             )
             await response(scope, receive, send)
         except Exception:
-            if started:  # half an answer is out: only a cut connection tells the client so
+            if started:  # only a closed connection tells the client that the response is incomplete
                 raise
             logger.exception("Unhandled error in %s %s", scope["method"], _shown(scope["path"]))
             response = _response(
                 scope["path"],
                 HTTPStatus.INTERNAL_SERVER_ERROR,
-                "An error that we did not foresee. It has been logged.",
+                "An unexpected error. It has been logged.",
             )
             await response(scope, receive, send)

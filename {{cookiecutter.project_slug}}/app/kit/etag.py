@@ -1,17 +1,29 @@
-"""Entity tags: the ``version`` of a row, so that no client overwrites what it has not seen."""
+"""Entity tags: the ``version`` of a row, for conditional reads and writes."""
 
 import re
 from collections.abc import Collection
-from typing import Annotated
+from typing import Annotated, Any, Final, Protocol
 
-from fastapi import Depends, Header
+from fastapi import Depends, Header, Request, Response
 
-_STRONG_TAG = re.compile(r'(?<!W/)"(0|[1-9]\d{0,8})"')
+_STRONG_TAG: Final = re.compile(r'(?<!W/)"(0|[1-9]\d{0,8})"')
+_KEPT: Final = {"cache-control", "content-location", "date", "etag", "expires", "vary"}
+
+NOT_MODIFIED: Final[dict[int | str, dict[str, Any]]] = {304: {"description": "Not Modified"}}
+"""Declare that a route supports ``If-None-Match``: ``responses=NOT_MODIFIED``."""
 
 
-def etag(version: int) -> str:
-    """Give the ``ETag`` header of a row at this version."""
-    return f'"{version}"'
+class Versioned(Protocol):
+    """An entity with a version."""
+
+    @property
+    def version(self) -> Any:
+        """Return the number that each change raises."""
+
+
+def set_etag(response: Response, entity: Versioned) -> None:
+    """Send the version of ``entity`` as the response's ``ETag``."""
+    response.headers["ETag"] = f'"{entity.version}"'
 
 
 async def _versions(
@@ -27,7 +39,22 @@ async def _versions(
 
 
 IfMatch = Annotated[Collection[int] | None, Depends(_versions)]
-"""The versions that ``If-Match`` allows, or None where any will do.
+"""The versions that ``If-Match`` allows; None allows any.
 
-A weak tag, or one that this service never gave, allows nothing (RFC 9110, 13.1.1).
+A weak tag, or one that this service never sent, allows nothing (RFC 9110, 13.1.1).
 """
+
+
+def if_none_match(request: Request, response: Response) -> Response:
+    """Return 304 in place of a response that the client has already (RFC 9110, 13.1.2)."""
+    if request.method not in {"GET", "HEAD"} or response.status_code != 200:  # noqa: PLR2004
+        return response
+    known = request.headers.get("if-none-match")
+    tag = response.headers.get("etag")
+    if known is None or tag is None:
+        return response
+    tags = [each.strip().removeprefix("W/") for each in known.split(",")]
+    if "*" not in tags and tag.removeprefix("W/") not in tags:
+        return response
+    headers = {name: value for name, value in response.headers.items() if name in _KEPT}
+    return Response(status_code=304, headers=headers)

@@ -1,4 +1,4 @@
-"""Health: ``live`` for the process, ``ready`` for what it needs."""
+"""Health checks: ``live`` for the process, ``ready`` for what it depends on."""
 
 import ast
 import asyncio
@@ -12,13 +12,13 @@ from sqlalchemy.exc import DBAPIError
 
 from app.kit import project
 from app.kit.db import driver
-from app.kit.db.engine import Database, Translated
+from app.kit.db.engine import Database, translate_errors
 from app.kit.db.session import get_database
-from app.kit.errors import AppError, Unavailable, problems
+from app.kit.errors import AppError, Unavailable, error_responses
 from app.kit.routing import Router
 
 READY_TIMEOUT = 1.0
-"""Seconds that the database has for its answer."""
+"""Seconds that the database has to answer."""
 
 REVISIONS = text("SELECT version_num FROM alembic_version")
 
@@ -28,24 +28,24 @@ router = Router(prefix="/health", tags=["health"])
 
 
 class Health(BaseModel):
-    """All is well."""
+    """The response of a healthy service."""
 
     status: Literal["ok"] = "ok"
 
 
 class History(NamedTuple):
-    """The revisions that this code knows."""
+    """The revisions in ``migrations/versions``."""
 
     heads: set[str]
-    """Those that no other builds upon: where the schema has to be."""
+    """The newest ones, which the schema has to be at."""
     passed: set[str]
-    """All the others."""
+    """The others."""
 
     def is_behind(self, found: set[str]) -> bool:
-        """Tell whether the schema, at the revisions ``found``, lacks what this code builds upon.
+        """Return whether a schema at the revisions ``found`` lacks what this code needs.
 
-        A revision that is not known was made by a newer version, which has migrated already: what
-        this code needs is still there, for changes are made by adding first (README, Migrate).
+        An unknown revision belongs to a newer version, which has migrated already. Migrations add
+        before they remove, so this code still finds what it needs.
         """
         known = self.heads | self.passed
         return bool(found & self.passed) or (found <= known and found != self.heads)
@@ -53,22 +53,21 @@ class History(NamedTuple):
 
 @router.get("/live")
 async def live() -> Health:
-    """Tell that the process answers. It never asks the database."""
+    """Report that the process responds. It never uses the database."""
     return Health()
 
 
-@router.get("/ready", responses=problems(503))
+@router.get("/ready", responses=error_responses(503))
 async def ready(request: Request) -> Health:
-    """Tell that requests can be served: the database answers, takes writes, and is not behind.
+    """Report whether requests can be served: the database accepts writes and is not behind.
 
-    At head it is ready, and also ahead of this code: while a new version is rolled out, it migrates
-    before the old instances are gone. Behind, or without any revision, it is not. Nor when it is
-    about to end, though it serves on for ``SHUTDOWN_DELAY``.
+    A schema ahead of this code is ready, because a rolling update migrates first. The service is
+    not ready during ``SHUTDOWN_DELAY``, although it still serves.
     """
     state = request.app.state
     if state.ending:
-        raise Unavailable("The server is about to end.")
-    # All who ask at the same time are told the same: asking takes a connection of its own.
+        raise Unavailable("The service is shutting down.")
+    # Concurrent requests share one check, which opens a connection of its own.
     if getattr(state, "probe", None) is None or state.probe.done():
         state.probe = asyncio.create_task(_unready(get_database(request), state.schema_history))
     reason: str | None = await asyncio.shield(state.probe)
@@ -78,11 +77,11 @@ async def ready(request: Request) -> Health:
 
 
 async def _unready(database: Database, history: History) -> str | None:
-    """Tell why no requests can be served, if none can."""
+    """Return why no requests can be served, or None."""
     try:
-        # Not from the pools: a busy service is not one that should get no requests.
+        # Outside the pools: a busy service is still ready.
         async with asyncio.timeout(READY_TIMEOUT):
-            with Translated():
+            with translate_errors():
                 async with database.probe_engine.connect() as connection:
                     if not await driver.is_writable(connection):
                         return "The database is read-only."
@@ -92,7 +91,7 @@ async def _unready(database: Database, history: History) -> str | None:
         return "The database does not answer."
     except AppError as error:
         return error.detail
-    except DBAPIError:  # no such table
+    except DBAPIError:  # there is no such table
         found = set()
     if history.is_behind(found):
         return "The database schema is behind: run `alembic upgrade head`."
@@ -100,10 +99,7 @@ async def _unready(database: Database, history: History) -> str | None:
 
 
 def schema_history(versions: Path = VERSIONS) -> History:
-    """Give the revisions that this code knows.
-
-    Read from the files themselves: importing Alembic would cost each worker 11 MiB.
-    """
+    """Return the revisions of this code, read from the files: Alembic would cost 11 MiB."""
     revisions: set[str] = set()
     built_upon: set[str] = set()
     for path in versions.rglob("*.py"):

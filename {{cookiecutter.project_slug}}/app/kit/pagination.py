@@ -1,61 +1,108 @@
-"""Keyset pagination: page parameters in, page out.
+"""Lists in pages: keyset pages for lists of any length, offset pages where a contract needs them.
 
-A page starts behind the last row of the page before, found through an index, so that the
-thousandth page costs what the first does, and rows that come or go meanwhile shift nothing.
+A keyset page starts after the last row of the page before, found through an index: the thousandth
+page costs what the first does, and rows that come or go meanwhile shift nothing.
 """
 
 import base64
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from enum import Enum, auto
-from typing import Any, Generic, TypeVar
+from typing import Any, Final, Generic, TypeVar, cast, overload
 
-from pydantic import TypeAdapter
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 from pydantic_core import to_json
 from sqlalchemy import (
+    BindParameter,
     ColumnElement,
     CompoundSelect,
     Integer,
     Row,
     Select,
     bindparam,
+    func,
+    select,
     tuple_,
     union_all,
 )
 from sqlalchemy.orm import InstrumentedAttribute
 from sqlalchemy.orm.collections import InstrumentedList
 
+from app.kit.db.loading import EntityBuilder, primary_key
+from app.kit.db.models import Base
 from app.kit.errors import FieldError, Unprocessable
-from app.kit.schemas import Public, Text, UTCTime
+from app.kit.schemas import CamelResponseModel, ResponseModel, Text, UTCTime
 
-MAX_BYTES = 1_000_000
-"""What the rows of one answer may weigh as JSON: a page ends early where they are large."""
+MAX_BYTES: Final = 1_000_000
+"""Bytes of JSON that the rows of a page may have: a page of large rows ends early."""
+MAX_OFFSET: Final = 10_000
+"""The deepest offset: the database reads every row before it."""
 
-# What a row may weigh beside its texts, and what one character may: a control character is \\u0001.
-_ROW_BYTES = 1000
-_CHARACTER_BYTES = 6
+# Upper bounds of a row's JSON apart from its texts, and of one character (as an escape).
+_ROW_BYTES: Final = 1000
+_CHARACTER_BYTES: Final = 6
 
 T = TypeVar("T")
 SelectT = TypeVar("SelectT", bound=Select[Any])
 
+Filter = InstrumentedAttribute[Any] | Callable[[BindParameter[Any]], ColumnElement[bool]]
+"""A column that has to be equal to the value, or a condition on the value."""
 
-class Page(Public, Generic[T]):
-    """One page of a list, as clients get it."""
+
+class PageQuery(BaseModel):
+    """The query parameters of a keyset list. Subclass it to add ``sort`` and filters."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    limit: int = Field(default=20, ge=1, le=100, description="The most items to return.")
+    cursor: Text | None = Field(
+        default=None,
+        max_length=2000,
+        description="`next_cursor` of the previous page; omit it for the first page.",
+    )
+
+
+class OffsetQuery(BaseModel):
+    """The query parameters of a list with offset pages and a total."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    limit: int = Field(default=20, ge=1, le=100, description="The most items to return.")
+    offset: int = Field(default=0, ge=0, le=MAX_OFFSET, description="Items to skip.")
+
+
+class Page(ResponseModel, Generic[T]):
+    """One page of a list."""
 
     items: list[T]
     next_cursor: str | None
-    """Send it as ``cursor`` for the next page; null on the last."""
+    """Send it as ``cursor`` to get the next page; null on the last page."""
+
+
+class OffsetPage(ResponseModel, Generic[T]):
+    """One page of a list, with the number of items on all pages."""
+
+    items: list[T]
+    total: int
+
+
+class CamelPage(CamelResponseModel, Generic[T]):
+    """One page of a list, for contracts in camelCase."""
+
+    items: list[T]
+    next_cursor: str | None
 
 
 @dataclass(frozen=True)
-class Slice(Generic[T]):
-    """One page of a list, as the database gave it."""
+class PageResult(Generic[T]):
+    """One page of a list, before it is turned into a response."""
 
     items: Sequence[T]
-    next_cursor: str | None
+    next_cursor: str | None = None
+    total: int | None = None
 
 
 @dataclass(frozen=True)
@@ -72,20 +119,178 @@ class Order:
 
 
 class Start(Enum):
-    """Where a page starts: at the top, behind a row with a value, or behind one without."""
+    """Where a page starts."""
 
-    TOP = auto()
-    FILLED = auto()
-    EMPTY = auto()
+    FIRST = auto()
+    """At the first row."""
+    AFTER_VALUE = auto()
+    """After a row with a value in the column of the order."""
+    AFTER_NULL = auto()
+    """After a row without one."""
 
 
 @dataclass(frozen=True)
 class Position:
-    """The last row of the page before: what its order's column and key hold."""
+    """The last row of the previous page: its values in the order's column and key."""
 
-    start: Start = Start.TOP
+    start: Start = Start.FIRST
     value: Any = None
     key: Any = None
+
+
+@dataclass(frozen=True)
+class PageRequest:
+    """What one request asks of a list."""
+
+    order: Order
+    start: Start | None
+    """None for an offset page."""
+    limit: int
+    filters: frozenset[str]
+    parameters: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class PreparedPage:
+    """The statements of a page; they hold no values, so that they are built once."""
+
+    statement: Select[Any]
+    builder: EntityBuilder[Any] | None
+    """Builds entities from the rows; None where the statement returns what it says."""
+    is_scalar: bool
+    """Whether each row is one entity or value."""
+    count: Select[Any] | None
+    """Counts the rows of all pages; None for keyset pages."""
+
+
+class KeysetList(Generic[T]):
+    """A list that is read page by page: declared once, read by ``Repository.page``.
+
+    Example:
+        ``TASKS = KeysetList(select(Task), sorts=[Task.due_at], filters={"status": Task.status})``
+    """
+
+    @overload
+    def __init__(
+        self: "KeysetList[T]",
+        statement: Select[T],
+        *,
+        sorts: Sequence[InstrumentedAttribute[Any]],
+        filters: Mapping[str, Filter] = ...,
+        scope: type[Base] | None = ...,
+    ) -> None: ...
+
+    @overload
+    def __init__(
+        self: "KeysetList[Row[Any]]",
+        statement: Select[Any],
+        *,
+        sorts: Sequence[InstrumentedAttribute[Any]],
+        filters: Mapping[str, Filter] = ...,
+        scope: type[Base] | None = ...,
+    ) -> None: ...
+
+    def __init__(
+        self,
+        statement: Select[Any],
+        *,
+        sorts: Sequence[InstrumentedAttribute[Any]],
+        filters: Mapping[str, Filter] | None = None,
+        scope: type[Base] | None = None,
+    ) -> None:
+        """Declare a list.
+
+        Args:
+            statement: the rows, without ORDER BY and LIMIT: of an entity, or of columns.
+            sorts: the columns that clients may sort by, each in both directions (``title`` and
+                ``-title``); the first is the default. Each needs an index with the key behind it.
+            filters: conditions by the name of the query field that holds their value. A field
+                that is None does not filter.
+            scope: the model whose rows must be visible to the caller; that of ``sorts`` by default.
+        """
+        self.statement = statement
+        self.filters = dict(filters or {})
+        self.scope: type[Base] = scope or cast("type[Base]", sorts[0].class_)
+        self._orders = {
+            order.name: order
+            for column in sorts
+            for order in (
+                Order(column.key, column, primary_key(column.class_)),
+                Order(f"-{column.key}", column, primary_key(column.class_), descending=True),
+            )
+        }
+        self._default = sorts[0].key
+        self._prepared: dict[Any, PreparedPage] = {}
+
+    def request(self, query: PageQuery | OffsetQuery, values: Mapping[str, Any]) -> PageRequest:
+        """Read a query.
+
+        Raises:
+            Unprocessable: the cursor belongs to another list or order.
+        """
+        order = self._orders[getattr(query, "sort", None) or self._default]
+        given = {name: values.get(name, getattr(query, name, None)) for name in self.filters}
+        parameters = {name: value for name, value in given.items() if value is not None}
+        filters = frozenset(parameters)
+        if isinstance(query, OffsetQuery):
+            parameters |= {"kit_rows": query.limit, "kit_offset": query.offset}
+            return PageRequest(order, None, query.limit, filters, parameters)
+        position = decode(order, query.cursor)
+        parameters |= {
+            "kit_rows": query.limit + 1,  # one more tells whether there is a next page
+            "kit_value": position.value,
+            "kit_key": position.key,
+        }
+        return PageRequest(order, position.start, query.limit, filters, parameters)
+
+    def prepare(
+        self,
+        request: PageRequest,
+        restricted: bool,  # noqa: FBT001 - part of the key
+        visible: Callable[[], Sequence[ColumnElement[bool]]],
+    ) -> PreparedPage:
+        """Return the statements of a page, built once for each kind of request."""
+        key = (request.order.name, request.start, request.filters, restricted)
+        if key not in self._prepared:
+            self._prepared[key] = self._build(request, visible())
+        return self._prepared[key]
+
+    def result(self, request: PageRequest, rows: Sequence[Any], total: int | None) -> PageResult[T]:
+        """Return the page of the rows that were found, or of as many as a response may hold."""
+        if request.start is None:
+            return PageResult(rows[: rows_within_limit(rows)], None, total)
+        return to_page(rows, request.limit, request.order)
+
+    def _build(self, request: PageRequest, visible: Sequence[ColumnElement[bool]]) -> PreparedPage:
+        statement = self.statement.where(*visible)
+        for name in sorted(request.filters):
+            condition = self.filters[name]
+            statement = statement.where(
+                condition == bindparam(name, type_=condition.type)
+                if isinstance(condition, InstrumentedAttribute)
+                else condition(bindparam(name))
+            )
+        count = None
+        if request.start is None:
+            count = select(func.count()).select_from(
+                statement.with_only_columns(request.order.key).order_by(None).subquery()
+            )
+            ordered = _by_offset(statement, request.order)
+        else:
+            ordered = keyset(statement, request.order, request.start)
+        builder = EntityBuilder.for_statement(self.statement)
+        if builder is not None:
+            ordered = ordered.with_only_columns(*builder.columns)
+        is_scalar = len(self.statement.column_descriptions) == 1
+        return PreparedPage(ordered, builder, is_scalar, count)
+
+
+def _by_offset(statement: SelectT, order: Order) -> SelectT:
+    return (
+        statement.order_by(_directed(order, order.column).nulls_last(), _directed(order, order.key))
+        .limit(bindparam("kit_rows", type_=Integer))
+        .offset(bindparam("kit_offset", type_=Integer))
+    )
 
 
 def keyset(statement: SelectT, order: Order, start: Start) -> SelectT:
@@ -95,24 +300,27 @@ def keyset(statement: SelectT, order: Order, start: Start) -> SelectT:
     """
     whole = (order.column, order.key)
     if not order.column.nullable:
-        return _walk(statement, order, whole, continued=start is not Start.TOP)
+        return _walk(statement, order, whole, continued=start is not Start.FIRST)
     # "OR column IS NULL" would keep the database from walking the index. So the rows with a value
     # and those without are two short walks of their own, put together.
     keys = statement.with_only_columns(order.key)
     empty = _walk(
-        keys.where(order.column.is_(None)), order, (order.key,), continued=start is Start.EMPTY
+        keys.where(order.column.is_(None)), order, (order.key,), continued=start is Start.AFTER_NULL
     )
     found: Select[Any] | CompoundSelect[Any] = empty
-    if start is not Start.EMPTY:
+    if start is not Start.AFTER_NULL:
         filled = _walk(
-            keys.where(order.column.is_not(None)), order, whole, continued=start is Start.FILLED
+            keys.where(order.column.is_not(None)),
+            order,
+            whole,
+            continued=start is Start.AFTER_VALUE,
         )
         # SQLite takes a LIMIT in one part of a union only from inside a subquery.
         found = union_all(filled.subquery().select(), empty.subquery().select())
     return (
         statement.where(order.key.in_(found))
         .order_by(_directed(order, order.column).nulls_last(), _directed(order, order.key))
-        .limit(bindparam("rows", type_=Integer))
+        .limit(bindparam("kit_rows", type_=Integer))
     )
 
 
@@ -124,7 +332,7 @@ def _walk(
     continued: bool,
 ) -> SelectT:
     if continued:
-        names = ("after_value", "after_key")[-len(columns) :]
+        names = ("kit_value", "kit_key")[-len(columns) :]
         last = tuple_(
             *(
                 bindparam(name, type_=column.type)
@@ -134,7 +342,7 @@ def _walk(
         here = tuple_(*columns)
         statement = statement.where(here < last if order.descending else here > last)
     return statement.order_by(*(_directed(order, column) for column in columns)).limit(
-        bindparam("rows", type_=Integer)
+        bindparam("kit_rows", type_=Integer)
     )
 
 
@@ -142,27 +350,22 @@ def _directed(order: Order, column: InstrumentedAttribute[Any]) -> ColumnElement
     return column.desc() if order.descending else column.asc()
 
 
-def parameters(limit: int, position: Position) -> dict[str, Any]:
-    """Give the values that a ``keyset`` statement wants.
+def to_page(rows: Sequence[T], limit: int, order: Order) -> PageResult[T]:
+    """Return the page of ``limit`` rows, or of as many as a response may hold.
 
-    One row more than ``limit`` is asked for: it tells whether there is a next page.
+    ``rows`` has one row more than ``limit`` if there is a next page.
     """
-    return {"rows": limit + 1, "after_value": position.value, "after_key": position.key}
-
-
-def cut(rows: Sequence[T], limit: int, order: Order) -> Slice[T]:
-    """Make the page of the rows that ``parameters`` asked for, or of as many as an answer holds."""
-    fitting = min(limit, fit(rows))
+    fitting = min(limit, rows_within_limit(rows))
     if len(rows) <= fitting:
-        return Slice(rows, None)
-    return Slice(rows[:fitting], _encode(order, rows[fitting - 1]))
+        return PageResult(rows, None)
+    return PageResult(rows[:fitting], _encode(order, rows[fitting - 1]))
 
 
-def fit(rows: Sequence[object]) -> int:
-    """Count how many of the first rows an answer can hold: one at least."""
+def rows_within_limit(rows: Sequence[object]) -> int:
+    """Return how many of the first rows a response may hold: at least one."""
     characters = sum(len(text) for row in rows for text in _texts(row))
     if _ROW_BYTES * len(rows) + _CHARACTER_BYTES * characters <= MAX_BYTES:
-        return len(rows)  # as nearly always, and quickly told
+        return len(rows)  # an upper bound, cheaper than the weight below
     weight = 0
     for number, row in enumerate(rows):
         weight += _ROW_BYTES + sum(len(to_json(text)) for text in _texts(row))
@@ -172,7 +375,7 @@ def fit(rows: Sequence[object]) -> int:
 
 
 def _texts(row: object) -> list[str]:
-    """Give the texts of a row, and of the rows that were loaded with it."""
+    """Return the texts of a row and of the entities that were loaded with it."""
     texts = []
     for value in row if isinstance(row, Row) else vars(row).values():
         if type(value) is str:
@@ -192,7 +395,7 @@ def _encode(order: Order, row: object) -> str:
 
 
 def seal(order: Order, position: bytes) -> str:
-    """Make a cursor of a position: with a checksum, for one of another list reads as well."""
+    """Return the cursor of a position, with a checksum that binds it to its list."""
     return base64.urlsafe_b64encode(position + _checksum(order, position)).decode().rstrip("=")
 
 
@@ -201,10 +404,10 @@ def _checksum(order: Order, position: bytes) -> bytes:
 
 
 def decode(order: Order, cursor: str | None) -> Position:
-    """Read a cursor back; none is the top of the list.
+    """Return the position that a cursor names; without one, the start of the list.
 
     Raises:
-        Unprocessable: it is not one that a page in this order gave.
+        Unprocessable: it is no cursor of this list in this order.
     """
     if cursor is None:
         return Position()
@@ -213,19 +416,19 @@ def decode(order: Order, cursor: str | None) -> Position:
         sealed = base64.b64decode(padded, altchars=b"-_", validate=True)
         text, checksum = sealed[:-4], sealed[-4:]
         if checksum != _checksum(order, text):
-            raise ValueError  # noqa: TRY301 - as what else may be wrong with it
+            raise ValueError  # noqa: TRY301 - handled with the other errors
         name, value, key = json.loads(text)
         key = _adapter(order.key).validate_python(key)
         if value is None and order.column.nullable:
-            position = Position(Start.EMPTY, key=key)
+            position = Position(Start.AFTER_NULL, key=key)
         else:
             value = _adapter(order.column).validate_python(value)
-            position = Position(Start.FILLED, value, key)
+            position = Position(Start.AFTER_VALUE, value, key)
     except (ValueError, TypeError, RecursionError):
         name = position = None
     if position is None or name != order.name:
         raise Unprocessable(
-            "The cursor is not one that this list gave in this order.",
+            "The cursor does not belong to this list in this order.",
             errors=[FieldError(field="query.cursor", message="Not a cursor of this list")],
         )
     return position

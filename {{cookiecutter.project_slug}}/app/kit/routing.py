@@ -1,35 +1,42 @@
-"""Routers whose routes are strict about what they read."""
+"""Routers and routes: strict input, conditional requests, and how routers are mounted."""
 
 import json
-from collections.abc import Awaitable, Callable, Coroutine
-from typing import Any
+import re
+from collections.abc import Callable, Coroutine, Sequence
+from typing import Any, Final
 from urllib.parse import unquote_to_bytes
 
-from fastapi import APIRouter, Request, Response
+from fastapi import APIRouter, Depends, FastAPI, Request, Response
+from fastapi.dependencies.models import Dependant
 from fastapi.exceptions import RequestValidationError
-from fastapi.routing import APIRoute
+from fastapi.responses import StreamingResponse
+from fastapi.routing import APIRoute, RouteContext, iter_route_contexts
 from starlette.datastructures import FormData
 
-Hook = Callable[[Response], Awaitable[None]]
+from app.kit.db.session import before_response, opens_transaction
+from app.kit.errors import COMMON_ERRORS, error_responses
+from app.kit.etag import if_none_match
+from app.kit.idempotency.session import is_idempotent, use_idempotency_key
 
-MAX_KEYS = 1000
-"""Keys that a JSON object may have: each one that nobody knows costs an error of its own."""
+Mount = tuple[str, APIRouter]
+"""A prefix and the router that is mounted under it."""
 
-_HOOKS = "app.before_commit"
+MAX_KEYS: Final = 1000
+"""Keys that a JSON object may have: each unknown one costs an error of its own."""
 
 
 class StrictRequest(Request):
-    """A request whose JSON means the same to everybody: no object names a key twice."""
+    """A request whose JSON is unambiguous: no object repeats a key."""
 
     async def _get_form(self, **limits: Any) -> FormData:
-        await self.body()  # kept, for who reads it after the form
+        await self.body()  # kept for what reads the body after the form
         return await super()._get_form(**limits)
 
     async def json(self) -> Any:
-        """Read the body.
+        """Return the parsed body.
 
         Raises:
-            json.JSONDecodeError: it is no JSON, or an object in it names a key twice.
+            json.JSONDecodeError: the body is not JSON, or an object repeats a key.
         """
         if not hasattr(self, "_json"):
             self._json = _DECODER.decode((await self.body()).decode())
@@ -37,40 +44,104 @@ class StrictRequest(Request):
 
 
 class Route(APIRoute):
-    """A route that reads strictly, and lets a dependency see the answer before it leaves."""
+    """A route with strict input, ``If-None-Match`` and, if it is ``idempotent``, retries."""
+
+    def __init__(self, path: str, endpoint: Callable[..., Any], **options: Any) -> None:
+        """Accept what ``APIRoute`` does."""
+        if is_idempotent(endpoint):
+            dependencies = options.get("dependencies") or ()
+            options["dependencies"] = [*dependencies, Depends(use_idempotency_key)]
+        super().__init__(path, endpoint, **options)
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
-        """Wrap the handler of FastAPI (its documented way)."""
+        """Wrap FastAPI's handler (its documented extension point)."""
         handler = super().get_route_handler()
 
         async def handle(request: Request) -> Response:
             if request.scope["query_string"]:
                 _check_query(request)
             response = await handler(StrictRequest(request.scope, request.receive))
-            for hook in request.scope.get(_HOOKS, ()):
-                await hook(response)
-            return response
+            await before_response(request, response)
+            return if_none_match(request, response)
 
         return handle
 
 
 class Router(APIRouter):
-    """A router of such routes: what every feature takes."""
+    """An ``APIRouter`` whose routes are of the class ``Route``: the router of every feature."""
 
     def __init__(self, **options: Any) -> None:
-        """Take what ``APIRouter`` takes."""
+        """Accept what ``APIRouter`` does."""
         super().__init__(route_class=Route, **options)
 
 
-def before_commit(request: Request, hook: Hook) -> None:
-    """Have ``hook`` called with the answer once it is made, before the transaction is over."""
-    request.scope.setdefault(_HOOKS, []).append(hook)
+def mount(
+    app: FastAPI, *, closed: Sequence[Mount], public: Sequence[Mount], guard: Any = None
+) -> None:
+    """Mount routers: the closed ones first, so that no public route can swallow a closed one.
+
+    Args:
+        app: the app to mount them on.
+        closed: routers whose routes require the caller that ``guard`` finds.
+        public: routers whose routes anyone may call.
+        guard: the dependency of closed routes; None where the service has no authentication.
+    """
+    guards = [] if guard is None else [guard]
+    statuses = COMMON_ERRORS if guard is None else (401, 403, *COMMON_ERRORS)
+    for prefix, router in closed:
+        app.include_router(
+            router, prefix=prefix, dependencies=guards, responses=error_responses(*statuses)
+        )
+    for prefix, router in public:
+        app.include_router(router, prefix=prefix, responses=error_responses(*COMMON_ERRORS))
+
+
+def check_routes(app: FastAPI) -> None:
+    """Check the routes of an app, once all are mounted.
+
+    Raises:
+        RuntimeError: a route is shadowed by an earlier one, or is idempotent without a transaction.
+        TypeError: an idempotent route is of another class, or streams its response.
+    """
+    earlier: list[RouteContext] = []
+    for route in iter_route_contexts(app.routes):
+        path, methods = route.path, route.methods
+        if path is None or not methods:
+            continue
+        sample = re.sub(r"\{[^}]*\}", "~", path)
+        for other in earlier:
+            if other.path_regex.match(sample) and (both := methods & (other.methods or set())):
+                raise RuntimeError(
+                    f"{min(both)} {path} can never be reached: {other.path} comes first and "
+                    "matches it. Mount it before, or change one of the paths."
+                )
+        _check_idempotency(route)
+        earlier.append(route)
+
+
+def _check_idempotency(route: RouteContext) -> None:
+    if not is_idempotent(route.endpoint):
+        return
+    name = f"{min(route.methods or {'POST'})} {route.path}"
+    if not isinstance(route.original_route, Route):
+        raise TypeError(f"{name} can't be idempotent: use the kit's Router")
+    response_class = getattr(route.response_class, "value", route.response_class)
+    if issubclass(response_class, StreamingResponse):
+        raise TypeError(f"{name} can't be idempotent: a streamed response can't be stored")
+    if not _opens_transaction(route.dependant):
+        raise RuntimeError(f"{name} can't be idempotent: it takes no SessionDep or repository")
+
+
+def _opens_transaction(dependant: Dependant) -> bool:
+    return opens_transaction(dependant.call) or any(
+        _opens_transaction(each) for each in dependant.dependencies
+    )
 
 
 def _check_query(request: Request) -> None:
     query: bytes = request.scope["query_string"]
     try:
-        # What is no UTF-8 would silently be read as U+FFFD.
+        # Bytes that are not UTF-8 would silently become U+FFFD.
         unquote_to_bytes(query).decode()
     except UnicodeDecodeError:
         error = {"loc": ("query",), "msg": "Not UTF-8", "type": "unicode"}
@@ -82,8 +153,8 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         raise json.JSONDecodeError("An object has too many keys", "", 0)
     found = dict(pairs)
     if len(found) < len(pairs):
-        raise json.JSONDecodeError("An object names a key twice", "", 0)
+        raise json.JSONDecodeError("An object repeats a key", "", 0)
     return found
 
 
-_DECODER = json.JSONDecoder(object_pairs_hook=_unique)
+_DECODER: Final = json.JSONDecoder(object_pairs_hook=_unique)

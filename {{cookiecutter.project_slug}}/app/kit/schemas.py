@@ -1,4 +1,4 @@
-"""Field types and base models that every feature's schemas share."""
+"""Base models and field types of request and response schemas."""
 
 import re
 from datetime import UTC, datetime
@@ -12,6 +12,7 @@ from pydantic import (
     ConfigDict,
     Field,
 )
+from pydantic.alias_generators import to_camel
 
 _RFC_3339_DATE = re.compile(r"\d{4}-\d{2}-\d{2}[Tt ]")
 
@@ -27,7 +28,7 @@ def _storable(text: str) -> str:
 
 
 def _rfc_3339(value: Any) -> Any:
-    # Pydantic also takes numbers, as seconds since 1970; the contract doesn't.
+    # Pydantic also accepts numbers, as seconds since 1970.
     if not isinstance(value, datetime) and not (
         isinstance(value, str) and _RFC_3339_DATE.match(value)
     ):
@@ -39,7 +40,7 @@ def _to_utc(value: datetime) -> datetime:
     try:
         return value.astimezone(UTC)
     except OverflowError:
-        raise ValueError("The time lies outside the years 1 to 9999 in UTC") from None
+        raise ValueError("The time is outside the years 1 to 9999 in UTC") from None
 
 
 Text = Annotated[
@@ -47,33 +48,32 @@ Text = Annotated[
     AfterValidator(_storable),
     Field(json_schema_extra={"pattern": r"^[^\u0000]*$"}),
 ]
-"""Any text that both databases can store. Bound its length with ``Field(max_length=...)``."""
+"""A string that both databases can store. Bound its length with ``Field(max_length=...)``."""
 
 UTCTime = Annotated[AwareDatetime, BeforeValidator(_rfc_3339), AfterValidator(_to_utc)]
-"""An RFC 3339 time with an offset, turned to UTC."""
+"""An RFC 3339 time with an offset, converted to UTC."""
 
 
-class Body(BaseModel):
-    """Base of what clients send: an unknown field is an error, not a silent loss."""
+class RequestModel(BaseModel):
+    """Base of request bodies. An unknown field is an error."""
 
-    # Python reads NaN, and 1e400 as infinity; neither is JSON.
+    # Python's parser reads NaN, and 1e400 as infinity; neither is JSON.
     model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
 
 
-class Public(BaseModel):
-    """Base of what clients get, read from the attributes of a model."""
+class ResponseModel(BaseModel):
+    """Base of response bodies, read from the attributes of an entity or a row."""
 
     model_config = ConfigDict(from_attributes=True)
 
 
-class PageQuery(BaseModel):
-    """The query of every list."""
+class CamelRequestModel(RequestModel):
+    """Base of request bodies in camelCase."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(alias_generator=to_camel)
 
-    limit: int = Field(default=20, ge=1, le=100, description="The most items to answer with.")
-    cursor: Text | None = Field(
-        default=None,
-        max_length=2000,
-        description="`next_cursor` of the page before; the first page has none.",
-    )
+
+class CamelResponseModel(ResponseModel):
+    """Base of response bodies in camelCase."""
+
+    model_config = ConfigDict(alias_generator=to_camel, validate_by_name=True)

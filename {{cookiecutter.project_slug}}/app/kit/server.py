@@ -1,41 +1,52 @@
-"""How uvicorn serves: what a connection takes, and how it ends."""
+"""How uvicorn serves: limits of a connection, and shutdown without a lost request."""
 
+import argparse
+import os
 import socket
 import time
+from collections.abc import Callable
 from contextlib import suppress
+from copy import deepcopy
 from http import HTTPStatus
+from typing import Any, Final
 
+import uvicorn
+from uvicorn.config import LOGGING_CONFIG
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 from uvicorn.supervisors import Multiprocess
 
+from app.kit.config import KitSettings
 from app.kit.errors import MEDIA_TYPE, Problem
 
 MAX_HEAD = 64 * 1024
-"""Bytes that may come before a body, or behind it: the server would keep any number of them."""
+"""Bytes of a request line, headers or trailers; uvicorn itself has no limit."""
 
 LINGER = 0.5
-"""Seconds for which a connection is still listened to before the server ends it."""
+"""Seconds for which an idle connection stays open at a shutdown, for a request on its way."""
+
+CLEANUP: Final = 3
+"""Seconds of ``SHUTDOWN_TIMEOUT`` that are reserved for closing connections."""
 
 
 class Protocol(HttpToolsProtocol):
-    """Bounds what comes before a body, and ends a connection without losing a request."""
+    """Limits the size of headers, and closes connections without losing a request."""
 
     ending = False
     refused = False
     unread = 0
 
     def data_received(self, data: bytes) -> None:
-        """Parse what came; refuse what goes on and on and is neither a request nor a body."""
+        """Parse received bytes; reject headers or trailers without an end."""
         if self.refused:
-            return  # forgotten: closed with something unread, the connection would be reset
+            return  # drain and discard: closing a socket with unread data sends RST
         self.unread += len(data)
-        super().data_received(data)  # sets it back for all that leads on
+        super().data_received(data)  # resets `unread` on progress
         if self.unread > MAX_HEAD and not self.transport.is_closing():
             status = HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE
             self._refuse(status, "The URL and the headers are too large.")
 
     def on_headers_complete(self) -> None:
-        """Start the request; if the server is about to end, it is this connection's last."""
+        """Start the request. At a shutdown it is the connection's last."""
         self.unread = 0
         super().on_headers_complete()
         if self.ending:
@@ -47,23 +58,23 @@ class Protocol(HttpToolsProtocol):
         super().on_body(body)
 
     def on_message_complete(self) -> None:
-        """Await the next request."""
+        """Wait for the next request."""
         self.unread = 0
         super().on_message_complete()
 
     def shutdown(self) -> None:
-        """End the connection: after the answer that is due, or once none can be due any more.
+        """Close the connection after its response, or after ``LINGER`` if it is idle.
 
-        uvicorn would close an idle one at once, and with it a request that is on its way.
+        uvicorn closes an idle connection at once, and loses a request that is on its way.
         """
         self.ending = True
-        if getattr(self.cycle, "response_complete", True):  # there is none before the first
+        if getattr(self.cycle, "response_complete", True):  # unset before the first request
             self.loop.call_later(LINGER, super().shutdown)
         else:
             super().shutdown()
 
     def send_400_response(self, msg: str) -> None:
-        """Refuse what is no HTTP."""
+        """Reject what is not HTTP."""
         self._refuse(HTTPStatus.BAD_REQUEST, msg)
 
     def _refuse(self, status: HTTPStatus, detail: str) -> None:
@@ -73,30 +84,71 @@ class Protocol(HttpToolsProtocol):
         head %= MEDIA_TYPE.encode(), len(content)
         self.transport.write(STATUS_LINE[status] + head + content)
         self.refused = True
-        if cycle := vars(self).get("cycle"):  # what still runs has nobody to answer any more
+        if cycle := vars(self).get("cycle"):  # its request has no client any more
             cycle.disconnected = True
             cycle.message_event.set()
         self.loop.call_later(LINGER, self.transport.close)
 
 
 class Supervisor(Multiprocess):
-    """Runs the workers, and ends them as one."""
+    """Runs several workers and stops them together."""
 
     delay = 0.0
-    """Seconds for which the workers still serve when they are told to end."""
+    """Seconds for which the workers keep serving after a stop signal."""
 
     def terminate_all(self) -> None:
-        """Let the workers end, and take no new connection.
-
-        With the socket still open, clients would wait in its queue, for nobody.
-        """
+        """Stop the workers and close the socket, so that no client waits in its queue."""
         super().terminate_all()
         until = time.monotonic() + self.delay
         while time.monotonic() < until and not self.signal_queue:
             time.sleep(0.1)
-        if self.signal_queue:  # told once more
+        if self.signal_queue:  # a second signal
             super().terminate_all()
         for each in self.sockets:
-            with suppress(OSError):  # not every system can
-                each.shutdown(socket.SHUT_RDWR)  # for all who share it
+            with suppress(OSError):  # not supported by every system
+                each.shutdown(socket.SHUT_RDWR)  # in every process that shares it
             each.close()
+
+
+def main(app: str, load_settings: Callable[[], KitSettings]) -> None:
+    """Read the command line and the settings, then serve until a stop signal.
+
+    Args:
+        app: the import string of the app's factory.
+        load_settings: reads the settings; raises ``SystemExit`` for a bad one.
+    """
+    parser = argparse.ArgumentParser(prog="python -m app", description="Serve the app.")
+    parser.add_argument(
+        "--reload", action="store_true", help="restart on every change, log each request"
+    )
+    reload: bool = parser.parse_args().reload
+    # Read before the workers start: a supervisor would restart failing workers forever.
+    settings = load_settings()
+    options: dict[str, Any] = {
+        "factory": True,
+        "host": settings.host,
+        "port": settings.port,
+        "http": Protocol,
+        "timeout_graceful_shutdown": settings.shutdown_timeout - CLEANUP,
+        "log_config": _log_config(settings.log_level.upper()),
+        "access_log": reload,  # the proxy in front writes it in production; it costs 4 to 7 %
+        "server_header": False,
+    }
+    if reload:
+        os.environ["SHUTDOWN_DELAY"] = "0"  # there is no load balancer to wait for
+        uvicorn.run(app, reload=True, reload_dirs=["app"], **options)
+    elif settings.workers == 1:
+        uvicorn.run(app, **options)
+    else:
+        config = uvicorn.Config(app, workers=settings.workers, **options)
+        supervisor = Supervisor(config, sockets=[config.bind_socket()])
+        supervisor.delay = settings.shutdown_delay
+        supervisor.run()
+
+
+def _log_config(level: str) -> dict[str, Any]:
+    config: dict[str, Any] = deepcopy(LOGGING_CONFIG)
+    config["loggers"]["uvicorn"]["level"] = level
+    config["loggers"]["app"] = {"handlers": ["default"], "level": level, "propagate": False}
+    config["loggers"]["python_multipart"] = {"level": "ERROR"}  # it logs clients' mistakes
+    return config

@@ -15,10 +15,11 @@ from app.kit.db.models import (
     VersionMixin,
     now,
 )
+from app.users.owner import OwnerMixin, owner_indexes, owner_unique
 
 
 class TaskStatus(StrEnum):
-    """How far a task has come."""
+    """The progress of a task."""
 
     TODO = "todo"
     DOING = "doing"
@@ -33,37 +34,25 @@ task_tags = Table(
 )
 
 
-class Tag(UUIDPrimaryKey, Base):
-    """A word that tasks can be found by."""
+class Tag(OwnerMixin, UUIDPrimaryKey, Base):
+    """A word to find tasks by."""
 
     __tablename__ = "tags"
+    __table_args__ = (owner_unique("name"),)
 
-    name: Mapped[str] = mapped_column(String(50), unique=True)
-
-
-class Comment(UUIDPrimaryKey, Base):
-    """What somebody said of a task."""
-
-    __tablename__ = "comments"
-    __table_args__ = (Index(None, "task_id", "created_at", "id"),)
-
-    task_id: Mapped[UUID] = mapped_column(ForeignKey("tasks.id", ondelete="CASCADE"))
-    author: Mapped[str] = mapped_column(String(100))
-    body: Mapped[str] = mapped_column(Text)
-    created_at: Mapped[datetime] = mapped_column(default=now)
-
-    task: Mapped["Task"] = relationship(back_populates="comments", lazy="raise")
+    name: Mapped[str] = mapped_column(String(50))
 
 
-class Task(UUIDPrimaryKey, TimestampMixin, VersionMixin, SoftDeleteMixin, Base):
+class Task(OwnerMixin, UUIDPrimaryKey, TimestampMixin, VersionMixin, SoftDeleteMixin, Base):
     """Something to do."""
 
     __tablename__ = "tasks"
-    # One index for each order that the list offers; the key behind it makes pages exact.
+    # An index for each order of the list; the key at its end makes pages exact.
     __table_args__ = (
         Index(None, "created_at", "id"),
         Index(None, "due_at", "id"),
         Index(None, "title", "id"),
+        *owner_indexes("created_at", "due_at", "title"),
     )
 
     title: Mapped[str] = mapped_column(String(200))
@@ -72,7 +61,7 @@ class Task(UUIDPrimaryKey, TimestampMixin, VersionMixin, SoftDeleteMixin, Base):
         Enum(
             TaskStatus,
             name="status",
-            native_enum=False,  # a type of PostgreSQL's own is hard to change in a migration
+            native_enum=False,  # changing a native enum of PostgreSQL is hard in a migration
             create_constraint=True,
             length=20,
             values_callable=lambda statuses: [status.value for status in statuses],
@@ -82,6 +71,15 @@ class Task(UUIDPrimaryKey, TimestampMixin, VersionMixin, SoftDeleteMixin, Base):
     due_at: Mapped[datetime | None]
 
     tags: Mapped[list[Tag]] = relationship(secondary=task_tags, lazy="raise")
-    comments: Mapped[list[Comment]] = relationship(
-        back_populates="task", order_by=(Comment.created_at, Comment.id), lazy="raise"
-    )
+
+
+class Comment(UUIDPrimaryKey, Base):
+    """A remark on a task. It belongs to the owner of the task."""
+
+    __tablename__ = "comments"
+    __table_args__ = (Index(None, "task_id", "created_at", "id"),)
+
+    task_id: Mapped[UUID] = mapped_column(ForeignKey("tasks.id", ondelete="CASCADE"))
+    author: Mapped[str] = mapped_column(String(100))
+    body: Mapped[str] = mapped_column(Text)
+    created_at: Mapped[datetime] = mapped_column(default=now)

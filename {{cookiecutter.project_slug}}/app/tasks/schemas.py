@@ -1,4 +1,4 @@
-"""What clients send and get. None of these is a table: internal columns can't leak."""
+"""The request and response bodies of tasks. Columns that are not here can't leak."""
 
 from datetime import datetime
 from typing import Annotated, Literal
@@ -6,8 +6,10 @@ from uuid import UUID
 
 from pydantic import MISSING, BeforeValidator, Field
 
-from app.kit.schemas import Body, PageQuery, Public, Text, UTCTime
+from app.kit.pagination import PageQuery
+from app.kit.schemas import RequestModel, ResponseModel, Text, UTCTime
 from app.tasks.models import Tag, TaskStatus
+from app.users.owner import SignedModel
 
 Title = Annotated[Text, Field(min_length=1, max_length=200)]
 Description = Annotated[Text, Field(max_length=10_000)]
@@ -16,11 +18,11 @@ TagNames = Annotated[list[TagName], Field(max_length=20)]
 
 
 def _sorted_names(tags: list[Tag]) -> list[str]:
-    # Sorted here: a task that was just written has them in no order, and each database another.
+    # Tags that were just written have no order, and each database sorts texts differently.
     return sorted(tag.name for tag in tags)
 
 
-class TaskCreate(Body):
+class TaskCreate(RequestModel):
     """A new task."""
 
     title: Title
@@ -30,8 +32,8 @@ class TaskCreate(Body):
     tags: TagNames = Field(default=[])
 
 
-class TaskUpdate(Body):
-    """What shall change: a field that is not sent stays as it is."""
+class TaskUpdate(RequestModel):
+    """Changes to a task: a field that is not sent stays as it is."""
 
     title: Title | MISSING = MISSING
     description: Description | MISSING | None = MISSING
@@ -40,23 +42,23 @@ class TaskUpdate(Body):
     tags: TagNames | MISSING = MISSING
 
 
-class TaskBatch(Body):
-    """Many new tasks: all of them, or none."""
+class TaskBatch(RequestModel):
+    """Many new tasks: all of them are created, or none."""
 
     items: Annotated[list[TaskCreate], Field(min_length=1, max_length=1000)]
 
 
 class TaskQuery(PageQuery):
-    """Which tasks to list, and in which order."""
+    """Filters and order of the list of tasks."""
 
     status: TaskStatus | None = None
     tag: TagName | None = None
     sort: Literal["created_at", "-created_at", "due_at", "-due_at", "title", "-title"] = Field(
-        default="-created_at", description="`-` turns the order round. No due date comes last."
+        default="-created_at", description="`-` reverses the order. No due date sorts last."
     )
 
 
-class TaskPublic(Public):
+class TaskPublic(ResponseModel):
     """A task."""
 
     id: UUID
@@ -70,14 +72,19 @@ class TaskPublic(Public):
     updated_at: datetime
 
 
-class CommentCreate(Body):
+class TaskList(ResponseModel):
+    """Tasks that were created together."""
+
+    items: list[TaskPublic]
+
+
+class CommentCreate(SignedModel):
     """A new comment."""
 
-    author: Annotated[Text, Field(min_length=1, max_length=100)]
     body: Annotated[Text, Field(min_length=1, max_length=5000)]
 
 
-class CommentPublic(Public):
+class CommentPublic(ResponseModel):
     """A comment."""
 
     id: UUID
@@ -86,20 +93,8 @@ class CommentPublic(Public):
     created_at: datetime
 
 
-class TaskDetail(TaskPublic):
-    """A task with its first hundred comments; the list of its comments has all."""
-
-    comments: list[CommentPublic]
-
-
-class TagPublic(Public):
-    """A tag, and how many tasks have it."""
+class TagPublic(ResponseModel):
+    """A tag and the number of tasks that have it."""
 
     name: str
     task_count: int
-
-
-class TaskList(Public):
-    """Tasks that were made together."""
-
-    items: list[TaskPublic]

@@ -1,88 +1,359 @@
-"""The bases of repositories: their verbs take a statement, so that the SQL stays visible."""
+"""The base of repositories: operations on one model, and verbs that take a statement."""
 
-from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar, TypeVar
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from functools import cache
+from typing import Any, ClassVar, Generic, TypeVar, cast
 
-from sqlalchemy import Executable, Row, Select, func, select
+from pydantic import BaseModel
+from sqlalchemy import (
+    ColumnElement,
+    Executable,
+    Insert,
+    Result,
+    Row,
+    Select,
+    Update,
+    bindparam,
+    delete,
+    func,
+    insert,
+    select,
+    update,
+)
+from sqlalchemy.exc import InvalidRequestError
 from sqlalchemy.sql.selectable import TypedReturnsRows
 
-from app.kit.db.engine import ReadSession
-from app.kit.db.models import Base
-from app.kit.db.session import Reads
-from app.kit.errors import NotFound
+from app.kit.caller import SYSTEM, Caller
+from app.kit.db.engine import ReadSession, WriteSession
+from app.kit.db.loading import EntityBuilder, primary_key
+from app.kit.db.models import Base, now
+from app.kit.errors import NotFound, PreconditionFailed
+from app.kit.pagination import KeysetList, OffsetQuery, PageQuery, PageResult
 
 T = TypeVar("T")
+ModelT = TypeVar("ModelT", bound=Base)
+
+Values = Mapping[str, Any] | BaseModel
+"""The columns of a row: by name, or a request model with the fields that were sent."""
+
+# No column may have these names: they are the parameters of the statements below.
+_KEY, _OWNER, _VERSIONS = "kit_id", "kit_owner", "kit_versions"
 
 
-class RowRepository:
-    """All the SQL of one table, as rows of columns: no entities, which take a third of the time.
+class Repository(Generic[ModelT]):
+    """All the SQL of one model and of what belongs to it.
 
-    Statements are those of ``Model.__table__``. What only reads takes ``Reads`` or a
-    ``ReadSession``; a subclass that writes asks for a ``WriteSession`` in its ``__init__``, so that
-    the type checker refuses to write through what can't.
+    Rows that are soft-deleted (``deleted_at``) or belong to somebody else (``owner_id``) are
+    invisible to every operation; a statement of your own starts from ``select()`` to inherit that.
+
+    Entities are detached, and the transaction tracks no changes to them: write with ``create``,
+    ``update`` and ``delete``, or through ``session`` with SQLAlchemy's own means.
     """
 
-    model: ClassVar[type[Base]]
+    model: type[ModelT]
+    detail: ClassVar[Select[Any] | None] = None
+    """The SELECT of ``get``, where an entity comes with joins or loader options."""
 
-    def __init__(self, session: ReadSession | Reads) -> None:
-        """Work through ``session``; whoever opened it ends its transaction."""
-        self.session = session
+    def __init__(self, session: ReadSession | WriteSession, caller: Caller = SYSTEM) -> None:
+        """Work through ``session`` for ``caller``; whoever opened the session ends it."""
+        self._session = session
+        self.caller = caller
 
-    async def row(
-        self, statement: Executable, parameters: Mapping[str, Any] | None = None
-    ) -> Row[Any]:
-        """Give the one row that ``statement`` finds, or has written.
+    @property
+    def session(self) -> WriteSession:
+        """Return the session of the transaction.
 
         Raises:
-            NotFound: there is none.
+            InvalidRequestError: this is a request that reads, such as a GET.
         """
-        row = (await self.session.execute(statement, parameters)).one_or_none()
-        if row is None:
-            raise self._not_found()
-        return row
+        if isinstance(self._session, ReadSession):
+            raise InvalidRequestError("A read session can't write: use a transaction")
+        return self._session
 
-    async def rows(
-        self, statement: Executable, parameters: Mapping[str, Any] | None = None
-    ) -> Sequence[Row[Any]]:
-        """Give every row that ``statement`` finds: bound it by a ``LIMIT``."""
-        return (await self.session.execute(statement, parameters)).all()
+    def select(self, *columns: Any) -> Select[Any]:
+        """Return a SELECT of the visible rows: of the model, or of some columns."""
+        return select(*(columns or (self.model,))).where(*self.visible())
 
-    def _not_found(self) -> NotFound:
-        return NotFound(f"There is no such {self.model.__name__.lower()}.")
+    def visible(self) -> list[ColumnElement[bool]]:
+        """Return the conditions of a row that is not deleted and belongs to the caller."""
+        return _visible(self.model, self.caller.id, restricted=self._restricted)
 
+    async def get(self, key: Any) -> ModelT:
+        """Return the entity with this primary key.
 
-class Repository(RowRepository):
-    """All the SQL of one aggregate: of an entity and of what belongs to it."""
+        Raises:
+            NotFound: there is none that the caller may see.
+        """
+        return await self._get(key, None)
 
-    session: ReadSession
+    async def create(self, values: Values) -> ModelT:
+        """Write a new row and return it. It belongs to the caller, if rows have an owner.
 
-    def __init__(self, session: ReadSession) -> None:
-        """Work through ``session``; whoever opened it ends its transaction."""
-        super().__init__(session)
+        Raises:
+            Conflict: a unique value is taken.
+        """
+        parameters = self._owned(_dump(values))
+        row = (await self.session.execute(_insert(self.model), parameters)).one()
+        return self._track(EntityBuilder.of(self.model)(row))
+
+    async def create_all(self, values: Iterable[Values]) -> list[ModelT]:
+        """Write many rows in one statement and return them in the same order.
+
+        Raises:
+            Conflict: a unique value is taken.
+        """
+        parameters = [self._owned(_dump(each)) for each in values]
+        rows = (await self.session.execute(_insert_many(self.model), parameters)).all()
+        builder = EntityBuilder.of(self.model)
+        return [self._track(builder(row)) for row in rows]
+
+    async def update(
+        self, key: Any, changes: Values, versions: Collection[int] | None = None
+    ) -> ModelT:
+        """Change the columns that ``changes`` names, where the row is at one of ``versions``.
+
+        Raises:
+            NotFound: there is no such row that the caller may see.
+            PreconditionFailed: it is at another version.
+            Conflict: a unique value is taken.
+        """
+        columns = _dump(changes, unset=False)
+        if not columns:
+            return await self._get(key, versions, plain=True)
+        statement = _update(self.model, self._restricted, _checks(versions))
+        row = await self._write(statement, key, versions, columns)
+        return self._track(EntityBuilder.of(self.model)(row))
+
+    async def delete(self, key: Any, versions: Collection[int] | None = None) -> None:
+        """Delete a row, or mark it as deleted if the model has ``deleted_at``.
+
+        Raises:
+            NotFound: there is no such row that the caller may see.
+            PreconditionFailed: it is not at one of ``versions``.
+        """
+        checked = _checks(versions)
+        if hasattr(self.model, "deleted_at"):
+            statement: Executable = _update(self.model, self._restricted, checked)
+            columns = {"deleted_at": now()}
+        else:
+            statement, columns = _delete(self.model, self._restricted, checked), {}
+        await self._write(statement, key, versions, columns)
+
+    async def page(
+        self, items: KeysetList[T], query: PageQuery | OffsetQuery, **filters: Any
+    ) -> PageResult[T]:
+        """Return one page of a list: of the rows that are visible to the caller.
+
+        Args:
+            items: the list, as declared once in the module.
+            query: where the page starts, its size, and values for the list's sorts and filters.
+            filters: more values for the list's filters.
+
+        Raises:
+            Unprocessable: the cursor belongs to another list or order.
+        """
+        request = items.request(query, filters)
+        model = items.scope
+        restricted = _is_owned(model) and not self.caller.is_superuser
+        prepared = items.prepare(
+            request, restricted, lambda: _visible(model, bindparam(_OWNER), restricted=restricted)
+        )
+        parameters = request.parameters | {_OWNER: self.caller.id}
+        result = await self._execute(prepared.statement, parameters)
+        if prepared.builder is not None:
+            found: Sequence[Any] = [prepared.builder(row) for row in result]
+            for entity in found:
+                self._track(entity)
+        elif prepared.is_scalar:
+            found = result.scalars().unique().all()
+        else:
+            found = result.all()
+        total = None
+        if prepared.count is not None:
+            total = (await self._execute(prepared.count, parameters)).scalar_one()
+        return items.result(request, found, total)
 
     async def one(
         self, statement: TypedReturnsRows[T], parameters: Mapping[str, Any] | None = None
     ) -> T:
-        """Give the one entity that ``statement`` finds, or has written.
+        """Return the one entity, or value, that ``statement`` finds or has written.
 
         Raises:
             NotFound: there is none.
         """
-        # Unique: a collection that is loaded by a JOIN repeats its row.
-        found = (await self.session.scalars(statement, parameters)).unique().one_or_none()
+        # A collection loaded by a JOIN repeats its entity.
+        found = (await self._execute(statement, parameters)).scalars().unique().one_or_none()
         if found is None:
-            raise self._not_found()
-        return found
+            raise self.not_found()
+        return cast("T", found)
 
     async def all(
         self, statement: TypedReturnsRows[T], parameters: Mapping[str, Any] | None = None
     ) -> Sequence[T]:
-        """Give every entity that ``statement`` finds: bound it by a ``LIMIT``."""
-        return (await self.session.scalars(statement, parameters)).all()
+        """Return every entity, or value, that ``statement`` finds: bound it by a LIMIT."""
+        return (await self._execute(statement, parameters)).scalars().unique().all()
 
-    async def count(
-        self, statement: Select[Any], parameters: Mapping[str, Any] | None = None
-    ) -> int:
-        """Count the rows of ``statement``. It reads them all: too dear for every page of a list."""
+    async def rows(
+        self, statement: Executable, parameters: Mapping[str, Any] | None = None
+    ) -> Sequence[Row[Any]]:
+        """Return every row of columns that ``statement`` finds: bound it by a LIMIT."""
+        return (await self._execute(statement, parameters)).all()
+
+    async def count(self, statement: Select[Any]) -> int:
+        """Return the number of rows of ``statement``. It reads them all: use it sparingly."""
         counted = select(func.count()).select_from(statement.order_by(None).subquery())
-        return (await self.session.scalars(counted, parameters)).one()
+        return int((await self._execute(counted)).scalar_one())
+
+    def not_found(self) -> NotFound:
+        """Return the error for a row that does not exist or is not visible to the caller."""
+        return NotFound(f"There is no such {self.model.__name__.lower()}.")
+
+    @property
+    def _restricted(self) -> bool:
+        return _is_owned(self.model) and not self.caller.is_superuser
+
+    def _owned(self, values: dict[str, Any]) -> dict[str, Any]:
+        if _is_owned(self.model):
+            values.setdefault("owner_id", self.caller.id)
+        return values
+
+    def _track(self, entity: T) -> T:
+        self._session.track(entity)
+        return entity
+
+    async def _execute(
+        self, statement: Executable, parameters: Mapping[str, Any] | None = None
+    ) -> Result[Any]:
+        if isinstance(self._session, ReadSession):
+            # A statement that writes is refused there.
+            selected: Result[Any] = await self._session.execute(
+                cast("Select[Any]", statement), parameters
+            )
+            return selected
+        return await self._session.execute(statement, parameters)
+
+    async def _get(
+        self, key: Any, versions: Collection[int] | None, *, plain: bool = False
+    ) -> ModelT:
+        detail = None if plain else self.detail
+        statement, builder = _get(self.model, detail, self._restricted, _checks(versions))
+        result = await self._execute(statement, self._parameters(key, versions))
+        if builder is None:
+            entity: ModelT | None = result.scalars().unique().one_or_none()
+        else:
+            row = result.one_or_none()
+            entity = None if row is None else self._track(builder(row))
+        if entity is None:
+            raise await self._missing(key, versions)
+        return entity
+
+    async def _write(
+        self,
+        statement: Executable,
+        key: Any,
+        versions: Collection[int] | None,
+        columns: dict[str, Any],
+    ) -> Row[Any]:
+        result = await self.session.execute(statement, self._parameters(key, versions) | columns)
+        row = result.one_or_none()
+        if row is None:
+            raise await self._missing(key, versions)
+        return row
+
+    def _parameters(self, key: Any, versions: Collection[int] | None) -> dict[str, Any]:
+        parameters: dict[str, Any] = {_KEY: key}
+        if self._restricted:
+            parameters[_OWNER] = self.caller.id
+        if versions is not None:
+            parameters[_VERSIONS] = list(versions)
+        return parameters
+
+    async def _missing(self, key: Any, versions: Collection[int] | None) -> Exception:
+        if versions is not None:
+            await self._get(key, None, plain=True)  # raises NotFound
+            return PreconditionFailed(
+                f"The {self.model.__name__.lower()} has changed: read it again."
+            )
+        return self.not_found()
+
+
+def _dump(values: Values, *, unset: bool = True) -> dict[str, Any]:
+    if isinstance(values, BaseModel):
+        return values.model_dump(exclude_unset=not unset)
+    return dict(values)
+
+
+def _is_owned(model: type[Base]) -> bool:
+    return hasattr(model, "owner_id")
+
+
+def _checks(versions: Collection[int] | None) -> bool:
+    return versions is not None
+
+
+def _visible(model: type[Base], owner: Any, *, restricted: bool) -> list[ColumnElement[bool]]:
+    columns: Any = model
+    conditions: list[ColumnElement[bool]] = []
+    if hasattr(model, "deleted_at"):
+        conditions.append(columns.deleted_at.is_(None))
+    if restricted:
+        conditions.append(columns.owner_id == owner)
+    return conditions
+
+
+# Building a statement costs more than running it, so each is built once.
+
+
+def _conditions(
+    model: type[Base],
+    restricted: bool,  # noqa: FBT001
+    checked: bool,  # noqa: FBT001
+) -> list[ColumnElement[bool]]:
+    columns: Any = model
+    conditions = [
+        primary_key(model) == bindparam(_KEY),
+        *_visible(model, bindparam(_OWNER), restricted=restricted),
+    ]
+    if checked:
+        conditions.append(columns.version.in_(bindparam(_VERSIONS, expanding=True)))
+    return conditions
+
+
+@cache
+def _get(
+    model: type[Base],
+    detail: Select[Any] | None,
+    restricted: bool,  # noqa: FBT001
+    checked: bool,  # noqa: FBT001
+) -> tuple[Select[Any], EntityBuilder[Any] | None]:
+    statement = select(model) if detail is None else detail
+    builder = EntityBuilder.for_statement(statement)
+    if builder is not None:
+        statement = statement.with_only_columns(*builder.columns)
+    return statement.where(*_conditions(model, restricted, checked)), builder
+
+
+@cache
+def _insert(model: type[Base]) -> Insert:
+    return insert(model.__table__).returning(*EntityBuilder.of(model).columns)
+
+
+@cache
+def _insert_many(model: type[Base]) -> Insert:
+    columns = EntityBuilder.of(model).columns
+    return insert(model.__table__).returning(*columns, sort_by_parameter_order=True)
+
+
+@cache
+def _update(model: type[Base], restricted: bool, checked: bool) -> Update:  # noqa: FBT001
+    table = model.__table__
+    statement = update(table).where(*_conditions(model, restricted, checked))
+    if "version" in table.c:
+        statement = statement.values(version=table.c.version + 1)
+    return statement.returning(*EntityBuilder.of(model).columns)
+
+
+@cache
+def _delete(model: type[Base], restricted: bool, checked: bool) -> Executable:  # noqa: FBT001
+    conditions = _conditions(model, restricted, checked)
+    return delete(model.__table__).where(*conditions).returning(*model.__table__.primary_key)

@@ -1,1 +1,1 @@
-"""Requests that a client may send again, and that are carried out once."""
+"""Requests that run once, however often a client sends them."""

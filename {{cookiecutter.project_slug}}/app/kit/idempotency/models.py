@@ -1,4 +1,4 @@
-"""The answers that are kept for clients who ask again."""
+"""The table of stored responses."""
 
 from datetime import datetime
 
@@ -9,15 +9,15 @@ from app.kit.db.models import Base, now
 
 
 class IdempotencyKey(Base):
-    """The answer to a request that carried an ``Idempotency-Key``."""
+    """The response to a request with an ``Idempotency-Key``."""
 
     __tablename__ = "idempotency_keys"
 
     caller: Mapped[str] = mapped_column(String(36), primary_key=True)
-    """Who sent it; empty where nobody has to say so."""
+    """The user who sent the request; empty without authentication."""
     key: Mapped[str] = mapped_column(String(255), primary_key=True)
     fingerprint: Mapped[bytes]
-    """A hash of the request: the key is good for no other."""
+    """A hash of the request: the key is valid for no other."""
     status: Mapped[int]
     headers: Mapped[dict[str, str]] = mapped_column(JSON)
     body: Mapped[bytes]

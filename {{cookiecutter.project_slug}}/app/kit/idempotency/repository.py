@@ -1,4 +1,4 @@
-"""All the SQL of kept answers."""
+"""All the SQL of stored responses."""
 
 from datetime import timedelta
 from typing import Any
@@ -6,25 +6,25 @@ from typing import Any
 from sqlalchemy import bindparam, delete, insert, select, tuple_
 
 from app.kit.db import driver
-from app.kit.db.engine import Database, WriteSession
+from app.kit.db.engine import Database
 from app.kit.db.models import now
 from app.kit.db.repository import Repository
 from app.kit.idempotency.models import IdempotencyKey
 
-SWEPT_AT_ONCE = 1000
+DELETED_AT_ONCE = 1000
+"""Rows that one transaction deletes."""
 
 FIND = select(IdempotencyKey).where(
     IdempotencyKey.caller == bindparam("caller"), IdempotencyKey.key == bindparam("key")
 )
-KEEP = insert(IdempotencyKey)
 _IDENTITY = (IdempotencyKey.caller, IdempotencyKey.key)
-SWEEP = (
+DELETE_EXPIRED = (
     delete(IdempotencyKey)
     .where(
         tuple_(*_IDENTITY).in_(
             select(*_IDENTITY)
             .where(IdempotencyKey.created_at < bindparam("before"))
-            .limit(SWEPT_AT_ONCE)
+            .limit(DELETED_AT_ONCE)
         )
     )
     .returning(IdempotencyKey.key)
@@ -32,37 +32,32 @@ SWEEP = (
 )
 
 
-class IdempotencyRepository(Repository):
-    """The answers that are kept, in the transaction of the request that they belong to."""
+class IdempotencyRepository(Repository[IdempotencyKey]):
+    """Stored responses, in the transaction of the request that they belong to."""
 
     model = IdempotencyKey
-    session: WriteSession
 
-    def __init__(self, session: WriteSession) -> None:
-        """Work in the transaction of ``session``."""
-        super().__init__(session)
-
-    async def claim(self, caller: str, key: str) -> bool:
-        """Reserve a key until the transaction ends; say no if another one has it reserved."""
+    async def try_lock(self, caller: str, key: str) -> bool:
+        """Lock a key until the transaction ends; return False if another request has it."""
         return await driver.try_lock(self.session, f"{caller} {key}")
 
     async def find(self, caller: str, key: str) -> IdempotencyKey | None:
-        """Give what was answered to this key, if anything was."""
+        """Return the stored response of a key, or None."""
         return await self.session.scalar(FIND, {"caller": caller, "key": key})
 
-    async def keep(self, **columns: Any) -> None:
-        """Keep an answer.
+    async def save(self, **columns: Any) -> None:
+        """Store a response.
 
         Raises:
-            Conflict: there is one already.
+            Conflict: the key has one already.
         """
-        await self.session.execute(KEEP, columns)
+        await self.session.execute(insert(IdempotencyKey), columns)
 
 
-async def sweep(database: Database, lifetime: float) -> None:
-    """Remove the answers that are older than ``lifetime`` seconds, some in each transaction."""
+async def delete_expired(database: Database, lifetime: float) -> None:
+    """Delete responses older than ``lifetime`` seconds, in small transactions."""
     before = now() - timedelta(seconds=lifetime)
-    swept = SWEPT_AT_ONCE
-    while swept == SWEPT_AT_ONCE:
+    deleted = DELETED_AT_ONCE
+    while deleted == DELETED_AT_ONCE:
         async with database.transaction() as session:
-            swept = len((await session.scalars(SWEEP, {"before": before})).all())
+            deleted = len((await session.scalars(DELETE_EXPIRED, {"before": before})).all())

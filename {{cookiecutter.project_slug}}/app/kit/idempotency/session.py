@@ -1,74 +1,94 @@
-"""The session of a request that a client may send again (``Idempotency-Key``).
+"""Requests that a client may retry: the ``Idempotency-Key`` header.
 
-After the IETF's draft-ietf-httpapi-idempotency-key-header: the key, a fingerprint of the request
-and its answer are kept in the request's own transaction. A client that got no answer, or 503, can't
-know what became of its request, but can send it again: it is carried out once, answered alike.
+After the IETF's draft-ietf-httpapi-idempotency-key-header. The key, a fingerprint of the request
+and its response are stored in the request's own transaction: a client that got no response, or 503,
+sends the request again, which runs once and returns the same response.
 """
 
 import asyncio
 import hashlib
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
+from functools import partial
 from types import MappingProxyType
-from typing import Annotated
+from typing import Annotated, Any, Final, TypeVar
 
-from fastapi import Depends, FastAPI, Header, Request, Response
+from fastapi import FastAPI, Header, Request, Response
 from sqlalchemy.exc import SQLAlchemyError
 
+from app.kit.caller import current_caller
 from app.kit.db.engine import Database, WriteSession
-from app.kit.db.session import entered, get_database, write_session
+from app.kit.db.session import add_hook, get_database, use_transaction
 from app.kit.errors import AppError, Conflict, FieldError, Unprocessable
 from app.kit.idempotency.models import IdempotencyKey
-from app.kit.idempotency.repository import IdempotencyRepository, sweep
-from app.kit.routing import before_commit
+from app.kit.idempotency.repository import IdempotencyRepository, delete_expired
 
 logger = logging.getLogger(__name__)
 
-FIRST_SWEEP = 60.0
-"""Seconds until old answers are first looked for."""
-SWEEP_INTERVAL = 3600.0
-"""Seconds between two looks."""
+EndpointT = TypeVar("EndpointT", bound=Callable[..., Any])
 
-_NAME = "Idempotency-Key"
-_FIELD = f"header.{_NAME}"
+FIRST_CLEANUP = 60.0
+"""Seconds after the start at which expired responses are deleted for the first time."""
+CLEANUP_INTERVAL = 3600.0
+"""Seconds between two clean-ups."""
+
+_NAME: Final = "Idempotency-Key"
+_FIELD: Final = f"header.{_NAME}"
+_MARK: Final = "__idempotent__"
 
 # A string of RFC 9651, or its bare content, as many clients send it.
-_KEY = r'^("[ !#-~]{1,255}"|[ !#-~]{1,255})$'
+_KEY: Final = r'^("[ !#-~]{1,255}"|[ !#-~]{1,255})$'
 
 
 class StillRunning(Conflict):
-    """The first request of this key has not been answered yet."""
+    """The first request with this key has no response yet."""
 
     headers = MappingProxyType({"Retry-After": "1"})
 
 
-class _Replayed(Exception):
-    # No error: the answer was given before.
-    def __init__(self, kept: IdempotencyKey) -> None:
-        super().__init__(kept.key)
-        headers = {**kept.headers, "Idempotent-Replayed": "true"}
-        self.response = Response(kept.body, status_code=kept.status, headers=headers)
+class _Replay(Exception):
+    # Not an error: it leaves the request with the stored response.
+    def __init__(self, stored: IdempotencyKey) -> None:
+        super().__init__(stored.key)
+        headers = {**stored.headers, "Idempotent-Replayed": "true"}
+        self.response = Response(stored.body, status_code=stored.status, headers=headers)
+
+
+def idempotent(endpoint: EndpointT) -> EndpointT:
+    """Let clients retry this route: it runs once for each ``Idempotency-Key``.
+
+    The response is stored with the write; retrying with the same key returns it. The route needs
+    the kit's ``Router`` and a ``SessionDep`` or a repository, which is checked when the app is
+    created. Don't use it where the response holds a secret.
+    """
+    setattr(endpoint, _MARK, True)
+    return endpoint
+
+
+def is_idempotent(endpoint: object) -> bool:
+    """Return whether an endpoint is marked as ``idempotent``."""
+    return hasattr(endpoint, _MARK)
 
 
 def install(app: FastAPI) -> None:
-    """Let this app give its kept answers."""
+    """Prepare an app to replay responses."""
     app.state.running_keys = set()
-    app.exception_handler(_Replayed)(_replay)
+    app.exception_handler(_Replay)(_replay)
 
 
 @asynccontextmanager
-async def sweeping(database: Database, lifetime: float) -> AsyncIterator[None]:
-    """Remove answers older than ``lifetime`` seconds, now and then, as long as the app runs."""
+async def cleaning_up(database: Database, lifetime: float) -> AsyncIterator[None]:
+    """Delete responses older than ``lifetime`` seconds from time to time."""
 
     async def repeat() -> None:
-        await asyncio.sleep(min(FIRST_SWEEP, lifetime))
+        await asyncio.sleep(min(FIRST_CLEANUP, lifetime))
         while True:
             try:
-                await sweep(database, lifetime)
+                await delete_expired(database, lifetime)
             except (AppError, SQLAlchemyError) as error:
-                logger.warning("Old idempotency keys could not be removed: %s", error)
-            await asyncio.sleep(min(SWEEP_INTERVAL, lifetime))
+                logger.warning("Expired idempotency keys could not be deleted: %s", error)
+            await asyncio.sleep(min(CLEANUP_INTERVAL, lifetime))
 
     task = asyncio.create_task(repeat())
     try:
@@ -79,31 +99,21 @@ async def sweeping(database: Database, lifetime: float) -> AsyncIterator[None]:
             await task
 
 
-async def idempotent_session(
+async def use_idempotency_key(
     request: Request,
     idempotency_key: Annotated[
         str | None,
         Header(
             alias=_NAME,
             pattern=_KEY,
-            description="Any text that is new for each request, as a UUID: sent again with the "
-            "same key, the request is carried out once, and gets the first answer again.",
+            description="A text that is unique to the request, such as a UUID. Sent again with "
+            "the same key, the request runs once and returns the first response.",
         ),
     ] = None,
-) -> WriteSession:
-    """Open the one transaction of a request, with its answer kept if it carries a key.
-
-    Raises:
-        StillRunning: a request of this key has not been answered yet.
-        Unprocessable: the key was used for another request.
-    """
-    if idempotency_key is None:
-        return await write_session(request)
-    return await entered(request, _once(request, idempotency_key.strip('"')))
-
-
-IdempotentSessionDep = Annotated[WriteSession, Depends(idempotent_session)]
-"""A ``SessionDep`` for POST routes that may be repeated. Not where the answer holds a secret."""
+) -> None:
+    """Let the transaction of this request store its response."""
+    if idempotency_key is not None:
+        use_transaction(request, partial(_once, request, idempotency_key.strip('"')))
 
 
 @asynccontextmanager
@@ -113,32 +123,30 @@ async def _once(request: Request, key: str) -> AsyncIterator[WriteSession]:
             "There is more than one Idempotency-Key.",
             errors=[FieldError(field=_FIELD, message="Sent more than once")],
         )
-    caller: str = getattr(request.state, "caller", "")
+    caller = str((await current_caller(request)).id or "")
     running: set[tuple[str, str]] = request.app.state.running_keys
-    # Asked here first, so that those who knock again hold no connection meanwhile.
+    # Reject in-process duplicates before taking a connection.
     if (caller, key) in running:
         raise StillRunning("A request with this Idempotency-Key is still running.")
     running.add((caller, key))
     try:
         async with get_database(request).transaction() as session:
-            kept = IdempotencyRepository(session)
-            if not await kept.claim(caller, key):
+            responses = IdempotencyRepository(session)
+            if not await responses.try_lock(caller, key):
                 raise StillRunning("A request with this Idempotency-Key is still running.")
             fingerprint = await _fingerprint(request)
-            if (found := await kept.find(caller, key)) is not None:
-                if found.fingerprint != fingerprint:
+            if (stored := await responses.find(caller, key)) is not None:
+                if stored.fingerprint != fingerprint:
                     raise Unprocessable(
                         "This Idempotency-Key was used for another request.",
                         errors=[FieldError(field=_FIELD, message="Used for another request")],
                     )
-                raise _Replayed(found)
+                raise _Replay(stored)
 
-            async def keep(response: Response) -> None:
-                if getattr(request.state, "caller", "") != caller:
-                    raise RuntimeError("Ask who is calling before the session: on the router")
+            async def save(response: Response) -> None:
                 if not hasattr(response, "body"):
-                    raise RuntimeError("An answer that is streamed can't be kept")
-                await kept.keep(
+                    raise RuntimeError("A streamed response can't be stored")
+                await responses.save(
                     caller=caller,
                     key=key,
                     fingerprint=fingerprint,
@@ -151,7 +159,7 @@ async def _once(request: Request, key: str) -> AsyncIterator[WriteSession]:
                     body=bytes(response.body),
                 )
 
-            before_commit(request, keep)
+            add_hook(request, save)
             yield session
     finally:
         running.discard((caller, key))
@@ -167,5 +175,5 @@ async def _fingerprint(request: Request) -> bytes:
     return hashlib.sha256(b"\0".join(parts)).digest()
 
 
-async def _replay(_: Request, replayed: _Replayed) -> Response:
-    return replayed.response
+async def _replay(_: Request, replay: _Replay) -> Response:
+    return replay.response

@@ -1,4 +1,4 @@
-"""Who is calling, and what they may do."""
+"""Authentication: who sent a request, and what a credential may do."""
 
 from dataclasses import dataclass
 from datetime import timedelta
@@ -7,35 +7,33 @@ from typing import Annotated, Final
 from fastapi import Depends, Request
 from fastapi.security import APIKeyHeader, OAuth2PasswordBearer
 
+from app.kit.caller import ANONYMOUS, Caller, CallerDep
 from app.kit.db.models import now
-from app.kit.db.session import get_database
-from app.settings import Settings
+from app.kit.db.session import SAFE_METHODS, get_database
 from app.users import security
 from app.users.errors import Forbidden, Unauthorized
-from app.users.models import User
-from app.users.repository import UserReader, UserRepository
+from app.users.repository import UserRepository
+from app.users.settings import UserSettings
 
 ALL_SCOPES: Final = frozenset({"read", "write"})
-SAFE_METHODS: Final = frozenset({"GET", "HEAD", "OPTIONS"})
 
-LAST_USE_PRECISION = timedelta(minutes=1)
-"""An API key's last use is written at most this often, so that reads stay reads."""
+LAST_USE_PRECISION: Final = timedelta(minutes=1)
+"""The last use of an API key is written at most this often."""
 
-_bearer = OAuth2PasswordBearer("v1/auth/token", auto_error=False)  # from where the docs lie
+_bearer = OAuth2PasswordBearer("v1/auth/token", auto_error=False)  # relative to the docs page
 _api_key = APIKeyHeader(name="X-API-Key", auto_error=False)
 
 
 @dataclass(frozen=True)
-class Caller:
-    """Whoever sent the request."""
+class UserCaller(Caller):
+    """A user who sent a request, and the scopes of the credential."""
 
-    user: User
-    scopes: frozenset[str]
+    scopes: frozenset[str] = frozenset()
 
 
-def get_settings(request: Request) -> Settings:
-    """Give the settings that the app was made with."""
-    settings: Settings = request.app.state.settings
+def get_settings(request: Request) -> UserSettings:
+    """Return the settings that the app was created with."""
+    settings: UserSettings = request.app.state.settings
     return settings
 
 
@@ -44,66 +42,72 @@ async def identify(
     bearer: Annotated[str | None, Depends(_bearer)],
     api_key: Annotated[str | None, Depends(_api_key)],
 ) -> Caller:
-    """Tell who is calling, by an access token or an API key.
+    """Return the caller of a request, by an access token or an API key.
 
     Raises:
-        Unauthorized: by neither, or by one that is not good.
+        Unauthorized: the credential is invalid, expired or revoked.
     """
+    if bearer is None and api_key is None:
+        return ANONYMOUS
     caller = None
     if bearer is not None:
         caller = await _by_token(request, bearer)
     elif api_key is not None:
         caller = await _by_key(request, api_key)
     if caller is None:
-        raise Unauthorized("Sign in: with an access token, or with an API key.")
-    request.state.caller = str(caller.user.id)  # for who knows of no users, as idempotency
+        raise Unauthorized("Sign in with an access token or an API key.")
+    request.state.caller = caller
     return caller
 
 
-async def _by_token(request: Request, token: str) -> Caller | None:
-    found = security.read_access_token(token, get_settings(request))
-    if found is None:
+async def _by_token(request: Request, token: str) -> UserCaller | None:
+    claims = security.read_access_token(token, get_settings(request))
+    if claims is None:
         return None
-    # A session of its own, closed again at once: the handler's is not held up by this. Fresh, for a
-    # token that was revoked must not be good for as long as a replica lags behind.
-    async with get_database(request).reading(fresh=True) as session:
-        user = await UserReader(session).by_token(*found)
-    return None if user is None else Caller(user, ALL_SCOPES)
+    # From the primary: a revoked token must not stay valid for as long as a replica lags.
+    session = get_database(request).read_session(primary=True)
+    user = await UserRepository(session).caller_by_token(*claims)
+    return user and UserCaller(user.id, user.name, user.is_superuser, ALL_SCOPES)
 
 
-async def _by_key(request: Request, raw: str) -> Caller | None:
+async def _by_key(request: Request, raw: str) -> UserCaller | None:
     database = get_database(request)
-    async with database.reading(fresh=True) as session:
-        key = await UserReader(session).by_key(security.hash_token(raw))
-    if key is None:
+    users = UserRepository(database.read_session(primary=True))
+    key = await users.caller_by_key(security.hash_token(raw))
+    if key is None or (key.expires_at is not None and key.expires_at <= now()):
         return None
     if key.last_used_at is None or now() - key.last_used_at > LAST_USE_PRECISION:
-        async with database.transaction() as writing:
-            await UserRepository(writing).touch_key(key.id)
-    return Caller(key.user, frozenset(key.scopes))
+        async with database.transaction() as session:
+            await UserRepository(session).touch_key(key.key_id)
+    return UserCaller(key.id, key.name, key.is_superuser, frozenset(key.scopes))
 
 
-CallerDep = Annotated[Caller, Depends(identify, scope="function")]
-"""Whoever sent the request; 401 for whoever does not say so."""
+OptionalCallerDep = Annotated[Caller, Depends(identify, scope="function")]
+"""The caller of a public route; ``ANONYMOUS`` for requests without a credential.
+
+Put it before the repository in the parameters of a route, so that the repository acts for it.
+"""
 
 
-async def authorise(request: Request, caller: CallerDep) -> None:
-    """Let a caller pass who may do what is asked for: ``read`` for GET, ``write`` for the rest.
+async def authorize(request: Request, caller: OptionalCallerDep) -> None:
+    """Require a caller with the scope of the method: ``read`` for GET and HEAD, else ``write``.
 
     Raises:
-        Unauthorized: nobody is calling.
-        Forbidden: the API key has not that scope.
+        Unauthorized: the request has no credential.
+        Forbidden: the API key lacks the scope.
     """
+    if not isinstance(caller, UserCaller):
+        raise Unauthorized("Sign in with an access token or an API key.")
     scope = "read" if request.method in SAFE_METHODS else "write"
     if scope not in caller.scopes:
         raise Forbidden(f"This API key lacks the scope {scope!r}.")
 
 
 async def superuser(caller: CallerDep) -> None:
-    """Let superusers pass.
+    """Require a superuser.
 
     Raises:
-        Forbidden: the caller is none.
+        Forbidden: the caller is not one.
     """
-    if not caller.user.is_superuser:
-        raise Forbidden("This is for superusers.")
+    if not caller.is_superuser:
+        raise Forbidden("Only superusers may do this.")

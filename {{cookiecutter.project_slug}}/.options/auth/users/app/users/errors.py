@@ -1,4 +1,4 @@
-"""The errors of signing in and of what callers may not do."""
+"""The errors of authentication and authorization."""
 
 from http import HTTPStatus
 from math import ceil
@@ -8,24 +8,24 @@ from app.kit.errors import AppError
 
 
 class Unauthorized(AppError):
-    """Nobody who is known is calling."""
+    """The request has no valid credential."""
 
     status = HTTPStatus.UNAUTHORIZED
     headers = MappingProxyType({"WWW-Authenticate": "Bearer"})
 
 
 class Forbidden(AppError):
-    """The caller is known, and may not do this."""
+    """The caller may not do this."""
 
     status = HTTPStatus.FORBIDDEN
 
 
 class TooManyRequests(AppError):
-    """It was tried too often."""
+    """There were too many attempts."""
 
     status = HTTPStatus.TOO_MANY_REQUESTS
 
     def __init__(self, seconds: float) -> None:
-        """Say in how many ``seconds`` it may be tried again."""
+        """Ask the client to wait for so many seconds."""
         super().__init__("Too many attempts: try again later.")
         self.headers = {"Retry-After": str(max(1, ceil(seconds)))}

@@ -1,4 +1,4 @@
-"""What clients send and get. No hash and no flag of the inside is in any of these."""
+"""The request and response bodies of users. Hashes and internal columns are in none of them."""
 
 import unicodedata
 from datetime import datetime
@@ -19,7 +19,7 @@ from pydantic import (
     ValidationError,
 )
 
-from app.kit.schemas import Body, Public, Text, UTCTime
+from app.kit.schemas import RequestModel, ResponseModel, Text, UTCTime
 
 Scope = Literal["read", "write"]
 
@@ -27,7 +27,7 @@ PASSWORD_LENGTH = (8, 256)
 
 
 def _normal(password: SecretStr) -> SecretStr:
-    # One form for what looks the same: each keyboard makes another one of an "é".
+    # Keyboards differ in how they compose an "é": NFKC makes them equal.
     text = unicodedata.normalize("NFKC", password.get_secret_value())
     return _encodable(SecretStr(text))
 
@@ -36,7 +36,7 @@ def _encodable(secret: SecretStr) -> SecretStr:
     try:
         secret.get_secret_value().encode()
     except UnicodeEncodeError:
-        raise ValueError("A lone surrogate is no character") from None
+        raise ValueError("A lone surrogate is not a character") from None
     return secret
 
 
@@ -49,18 +49,18 @@ def _bounded(password: SecretStr) -> SecretStr:
 
 def _distinct(values: Any) -> Any:
     if isinstance(values, list) and any(values.count(value) > 1 for value in values):
-        raise ValueError("A scope is named twice")
+        raise ValueError("Scopes must be unique")
     return values
 
 
 def _as_registered(text: str) -> str:
     try:
         return _EMAIL.validate_python(text)
-    except ValidationError:  # nobody's address: it is looked for as it stands
+    except ValidationError:  # no valid address: nobody has registered with it
         return text.lower()
 
 
-# Measured once it is in its normal form, so not by Field's own lengths.
+# Checked after normalizing, and therefore not by Field.
 _LENGTHS = dict(zip(("minLength", "maxLength"), PASSWORD_LENGTH, strict=True))
 Password = Annotated[
     SecretStr,
@@ -75,16 +75,16 @@ OpaqueToken = Annotated[SecretStr, Field(min_length=1, max_length=200), AfterVal
 _EMAIL: TypeAdapter[str] = TypeAdapter(Email)
 
 
-class UserCreate(Body):
-    """Somebody who registers."""
+class UserCreate(RequestModel):
+    """A new user."""
 
     email: Email
     password: Password
     name: Name
 
 
-class UserUpdate(Body):
-    """What users may change of themselves; a new password takes the current one."""
+class UserUpdate(RequestModel):
+    """Changes to the caller's account; e-mail and password require the current password."""
 
     model_config = ConfigDict(
         json_schema_extra={
@@ -98,15 +98,15 @@ class UserUpdate(Body):
     current_password: Password | MISSING = MISSING
 
 
-class UserAdminUpdate(Body):
-    """What superusers may change of others."""
+class UserAdminUpdate(RequestModel):
+    """Changes to any user, by a superuser."""
 
     name: Name | MISSING = MISSING
     is_active: StrictBool | MISSING = MISSING
     is_superuser: StrictBool | MISSING = MISSING
 
 
-class UserPublic(Public):
+class UserPublic(ResponseModel):
     """A user."""
 
     id: UUID
@@ -116,42 +116,42 @@ class UserPublic(Public):
 
 
 class UserAdmin(UserPublic):
-    """A user, as superusers see one."""
+    """A user, for superusers."""
 
     is_active: bool
     is_superuser: bool
 
 
 class Login(BaseModel):
-    """The OAuth2 password form. It may hold what we have no use for."""
+    """The OAuth2 password form. Other fields are ignored."""
 
     model_config = ConfigDict(extra="ignore")
 
     grant_type: Literal["password"] = "password"
     username: Annotated[Text, Field(min_length=1, max_length=254), AfterValidator(_as_registered)]
-    # Four times as long as in the form that is kept: so much shorter can that get.
+    # Normalizing can make a text four times shorter.
     password: Annotated[
         SecretStr, Field(min_length=1, max_length=4 * PASSWORD_LENGTH[1]), AfterValidator(_normal)
     ]
 
 
-class Refresh(Body):
-    """A refresh token, to be used up or given back."""
+class Refresh(RequestModel):
+    """A refresh token to exchange or revoke."""
 
     refresh_token: OpaqueToken
 
 
 class Tokens(BaseModel):
-    """What a login gives."""
+    """The tokens of a login."""
 
     access_token: Annotated[str, Field(repr=False)]
     refresh_token: Annotated[str, Field(repr=False)]
     token_type: Literal["bearer"] = "bearer"  # noqa: S105
     expires_in: int
-    """Seconds that the access token is good for."""
+    """Seconds until the access token expires."""
 
 
-class APIKeyCreate(Body):
+class APIKeyCreate(RequestModel):
     """A new API key."""
 
     name: Name
@@ -161,8 +161,8 @@ class APIKeyCreate(Body):
     expires_at: UTCTime | None = None
 
 
-class APIKeyPublic(Public):
-    """An API key, without what opens the door."""
+class APIKeyPublic(ResponseModel):
+    """An API key, without the key itself."""
 
     id: UUID
     name: str
@@ -174,12 +174,12 @@ class APIKeyPublic(Public):
 
 
 class APIKeySecret(APIKeyPublic):
-    """A new API key: the only answer that ever holds the key itself."""
+    """A new API key: the only response that holds the key itself."""
 
     key: Annotated[str, Field(repr=False)]
 
 
 class Registered(UserPublic):
-    """A new user, with a first API key where one was asked for."""
+    """A new user, with a first API key if requested."""
 
     api_key: APIKeySecret | None = None

@@ -1,4 +1,4 @@
-"""Passwords, tokens and keys: how they are made, and how they are told from others."""
+"""How passwords are hashed, and how tokens and keys are created and verified."""
 
 import asyncio
 import hashlib
@@ -23,7 +23,7 @@ from app.users.settings import UserSettings
 T = TypeVar("T")
 
 ALGORITHM: Final = "HS256"
-CLAIMS: Final = ("exp", "iat", "sub", "jti", "iss", "aud", "gen")
+CLAIMS: Final = ("exp", "iat", "sub", "jti", "iss", "aud", "ver")
 
 # Argon2id with the parameters of RFC 9106 for little memory (64 MiB, some 100 ms), but in one lane:
 # four would take four threads to a hash, and with them the core that the event loop runs on.
@@ -35,21 +35,21 @@ _threads = ThreadPoolExecutor(max(1, (os.cpu_count() or 1) - 1), thread_name_pre
 
 
 async def hash_password(password: SecretStr) -> str:
-    """Hash a password, off the event loop. Hold no connection meanwhile."""
+    """Hash a password in a thread. Call it outside of transactions."""
     return await _run(hasher.hash, password.get_secret_value())
 
 
 async def verify_password(password: SecretStr, stored: str | None) -> bool:
-    """Tell whether a password is the one that was hashed, off the event loop.
+    """Return whether a password matches a hash, computed in a thread.
 
-    Where there is nothing to compare with, it takes as long and says no.
+    Without a hash it takes as long and returns False.
     """
     decoy = stored is None
     return await _run(_verify, stored or _decoy(), password.get_secret_value()) and not decoy
 
 
 def needs_rehash(stored: str) -> bool:
-    """Tell whether a hash was made with other parameters than today's."""
+    """Return whether a hash was made with outdated parameters."""
     return hasher.check_needs_rehash(stored)
 
 
@@ -61,7 +61,7 @@ def _verify(stored: str, password: str) -> bool:
 
 
 def _decoy() -> str:
-    # A hash with today's parameters that no password matches: verifying costs the same.
+    # A hash that no password matches, with the current parameters: verifying costs the same.
     salt, digest = "A" * 22, "A" * 43
     return (
         f"$argon2id$v=19$m={hasher.memory_cost},t={hasher.time_cost},p={hasher.parallelism}"
@@ -74,21 +74,21 @@ async def _run(function: Callable[..., T], *arguments: str) -> T:
 
 
 def opaque_token(prefix: str) -> str:
-    """Make a refresh token or an API key: 256 random bits behind a prefix that says what it is."""
+    """Return a new refresh token or API key: a prefix for its kind and 256 random bits."""
     return f"{prefix}_{secrets.token_urlsafe(32)}"
 
 
 def hash_token(token: str) -> str:
-    """Hash a random token. Nobody guesses 256 bits: it needs no salt and no slowness."""
+    """Hash a random token. 256 random bits need no salt and no slow hash."""
     return hashlib.sha256(token.encode()).hexdigest()
 
 
 def access_token(user: User, settings: UserSettings) -> str:
-    """Make a signed access token for a user."""
+    """Return a signed access token for a user."""
     issued = now()
     claims = {
         "sub": str(user.id),
-        "gen": user.generation,
+        "ver": user.token_version,
         "iat": issued,
         "exp": issued + timedelta(seconds=settings.access_token_lifetime),
         "jti": uuid4().hex,
@@ -99,16 +99,16 @@ def access_token(user: User, settings: UserSettings) -> str:
 
 
 def read_access_token(token: str, settings: UserSettings) -> tuple[UUID, int] | None:
-    """Give the user's id and generation that a token was made for, or None for any other text."""
+    """Return the user id and token version of a valid token, or None."""
     try:
         claims = jwt.decode(
             token,
             settings.secret_key.get_secret_value(),
-            algorithms=[ALGORITHM],  # pinned: a token has no say in how it is checked
+            algorithms=[ALGORITHM],  # pinned: the token must not choose how it is verified
             issuer=project.NAME,
             audience=project.NAME,
             options={"require": list(CLAIMS)},
         )
-        return UUID(claims["sub"]), int(claims["gen"])
+        return UUID(claims["sub"]), int(claims["ver"])
     except (jwt.InvalidTokenError, ValueError, TypeError):
         return None

@@ -1,7 +1,7 @@
 """The rules of signing up, signing in and staying signed in.
 
-Hashing a password takes its time: nothing here holds a connection meanwhile. So these functions
-open their own transactions, each as short as it can be.
+These functions open their own short transactions, so that no connection is held while a password
+is hashed.
 """
 
 import hashlib
@@ -13,22 +13,22 @@ from pydantic import MISSING, SecretStr
 from app.kit.db.engine import Database
 from app.kit.db.models import now
 from app.kit.errors import FieldError, Unprocessable
-from app.settings import Settings
 from app.users import security
 from app.users.errors import Forbidden, TooManyRequests, Unauthorized
 from app.users.models import APIKey, User
-from app.users.repository import UserReader, UserRepository
+from app.users.repository import UserRepository
 from app.users.schemas import APIKeyCreate, Tokens, UserCreate, UserUpdate
+from app.users.settings import UserSettings
 
 KEY_PREFIX_LENGTH = 12
 FIRST_KEY = APIKeyCreate(name="first", scopes={"read", "write"})
 
 
-async def throttle(database: Database, settings: Settings, email: str, address: str) -> None:
+async def throttle(database: Database, settings: UserSettings, email: str, address: str) -> None:
     """Count an attempt to sign in or up.
 
     Raises:
-        TooManyRequests: there were too many for this e-mail or client address of late.
+        TooManyRequests: there were too many for this e-mail or client address recently.
     """
     limits = {
         _subject("email", email): settings.throttle_per_email,
@@ -38,9 +38,9 @@ async def throttle(database: Database, settings: Settings, email: str, address: 
         counted = await UserRepository(session).count_attempts(
             list(limits), settings.throttle_window
         )
-    if any(count == 1 for count, _ in counted.values()):  # once in a window is often enough
+    if any(count == 1 for count, _ in counted.values()):  # once in a window is enough
         async with database.transaction() as session:
-            await UserRepository(session).sweep_attempts()
+            await UserRepository(session).delete_old_attempts()
     waits = [
         (resets_at - now()).total_seconds()
         for subject, (count, resets_at) in counted.items()
@@ -57,7 +57,7 @@ def _subject(kind: str, value: str) -> str:
 async def register(
     database: Database, body: UserCreate, *, with_api_key: bool
 ) -> tuple[User, APIKey | None, str | None]:
-    """Make a user, with a first API key if asked for: both or neither; give the key as well.
+    """Create a user, and a first API key if requested: both or neither. Return the key as well.
 
     Raises:
         Conflict: the e-mail address is taken.
@@ -65,7 +65,9 @@ async def register(
     password_hash = await security.hash_password(body.password)
     async with database.transaction() as session:
         users = UserRepository(session)
-        user = await users.create(email=body.email, name=body.name, password_hash=password_hash)
+        user = await users.create(
+            {"email": body.email, "name": body.name, "password_hash": password_hash}
+        )
         if not with_api_key:
             return user, None, None
         key, raw = await create_key(users, user.id, FIRST_KEY)
@@ -75,7 +77,7 @@ async def register(
 async def create_key(
     users: UserRepository, user_id: UUID, body: APIKeyCreate
 ) -> tuple[APIKey, str]:
-    """Make an API key; give it and, this once, the key itself."""
+    """Create an API key; return its row and the key itself, which is stored nowhere."""
     raw = security.opaque_token("key")
     key = await users.create_key(
         user_id,
@@ -89,16 +91,16 @@ async def create_key(
 
 
 async def sign_in(
-    database: Database, settings: Settings, email: str, password: SecretStr
+    database: Database, settings: UserSettings, email: str, password: SecretStr
 ) -> Tokens:
-    """Give tokens for an e-mail address and its password.
+    """Return tokens for an e-mail address and its password.
 
     Raises:
-        Unauthorized: there is no such user, or it is another password; the answer and the time
-            that it takes tell nobody which.
+        Unauthorized: there is no such user, or the password is wrong. Neither the response nor
+            its timing says which.
     """
-    async with database.reading(fresh=True) as session:
-        user = await UserReader(session).by_email(email)
+    async with database.reading(primary=True) as session:
+        user = await UserRepository(session).by_email(email)
     known = user.password_hash if user is not None and user.is_active else None
     good = await security.verify_password(password, known)
     if user is None or not good:
@@ -113,27 +115,29 @@ async def sign_in(
         return await _issue(users, settings, user, uuid4())
 
 
-async def refresh(database: Database, settings: Settings, token: SecretStr) -> Tokens:
-    """Trade a refresh token for new tokens; it is used up by that.
+async def refresh(database: Database, settings: UserSettings, token: SecretStr) -> Tokens:
+    """Exchange a refresh token for new tokens.
 
     Raises:
-        Unauthorized: it is not good. If it was used before, somebody has stolen it, from or by
-            whoever asks: every token of its family is void from now on.
+        Unauthorized: the token is invalid. If it was used before, it may be stolen: every
+            refresh token of its login is revoked.
     """
     token_hash = security.hash_token(token.get_secret_value())
     async with database.transaction() as session:
         users = UserRepository(session)
         used = await users.use_refresh_token(token_hash)
         if used is not None:
-            user = await users.by_token(used.user_id, used.generation)
+            user = await users.by_token(used.user_id, used.token_version)
             if user is not None:
                 return await _issue(users, settings, user, used.family_id)
-        # To be committed, so the error waits until the transaction is over.
+        # The error is raised below, after this is committed.
         await users.revoke_family(token_hash)
-    raise Unauthorized("The refresh token is not good: sign in.")
+    raise Unauthorized("The refresh token is invalid: sign in.")
 
 
-async def _issue(users: UserRepository, settings: Settings, user: User, family_id: UUID) -> Tokens:
+async def _issue(
+    users: UserRepository, settings: UserSettings, user: User, family_id: UUID
+) -> Tokens:
     token = security.opaque_token("refresh")
     await users.add_refresh_token(
         user, family_id, security.hash_token(token), settings.refresh_token_lifetime
@@ -146,31 +150,33 @@ async def _issue(users: UserRepository, settings: Settings, user: User, family_i
 
 
 async def update(
-    database: Database, settings: Settings, user: User, body: UserUpdate, address: str
+    database: Database, settings: UserSettings, user_id: UUID, body: UserUpdate, address: str
 ) -> User:
-    """Change what users may change of themselves.
+    """Change a user's own account.
 
-    A new password, or another e-mail address, takes the current password; a new password ends
-    every token that was issued before.
+    A new password or e-mail address requires the current password. A new password revokes every
+    token that was issued before.
 
     Raises:
-        Forbidden: the current password is another one.
-        Unprocessable: it is needed and was not sent.
+        Forbidden: the current password is wrong.
+        Unprocessable: the current password is missing.
         Conflict: the e-mail address is taken.
-        TooManyRequests: the current password was tried too often of late.
+        TooManyRequests: there were too many attempts recently.
     """
     changes: dict[str, Any] = body.model_dump(exclude={"password", "current_password"})
     if body.password is MISSING and "email" not in changes:
         async with database.transaction() as session:
-            return await UserRepository(session).update(user.id, changes)
+            return await UserRepository(session).update(user_id, changes)
     if body.current_password is MISSING:
         raise Unprocessable(
-            "A new password or e-mail address takes the current password.",
+            "A new password or e-mail address requires the current password.",
             errors=[FieldError(field="body.current_password", message="Field required")],
         )
-    # A stolen access token shall not serve to guess the password.
+    async with database.reading(primary=True) as reading:
+        user = await UserRepository(reading).get(user_id)
+    # A stolen access token must not serve to guess the password.
     await throttle(database, settings, user.email, address)
-    wrong = Forbidden("The current password is another one.")
+    wrong = Forbidden("The current password is wrong.")
     if not await security.verify_password(body.current_password, user.password_hash):
         raise wrong
     if body.password is MISSING:

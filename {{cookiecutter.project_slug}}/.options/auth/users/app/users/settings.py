@@ -11,24 +11,24 @@ PLACEHOLDERS: Final = ("local-only", "change", "secret", "example", "placeholder
 
 
 class UserSettings(BaseSettings):
-    """Who may sign up, and how long what they get is good for."""
+    """Settings of registration, tokens and throttling."""
 
     environment: Literal["local", "staging", "production"] = "production"
-    """Where the service runs. Only ``local`` can do without a ``SECRET_KEY`` of its own."""
+    """Where the service runs. ``SECRET_KEY`` is optional in ``local`` only."""
     secret_key: SecretStr = Field(default=SecretStr(""), validate_default=True)
-    """Signs access tokens: 32 random characters at least. Required, but locally."""
+    """Signs access tokens: at least 32 random characters. Required unless local."""
     registration_open: bool = True
-    """Whether anybody may register."""
+    """Whether anyone may register."""
     access_token_lifetime: int = Field(default=15 * 60, ge=1)
-    """Seconds that an access token is good for."""
+    """Seconds until an access token expires."""
     refresh_token_lifetime: int = Field(default=30 * 24 * 3600, ge=1)
-    """Seconds that a refresh token is good for."""
+    """Seconds until a refresh token expires."""
     throttle_window: int = Field(default=300, ge=1)
     """Seconds over which logins and registrations are counted."""
     throttle_per_email: int = Field(default=10, ge=1)
-    """Logins and registrations that one e-mail address may try in that time."""
+    """Logins and registrations allowed for an e-mail address in that time."""
     throttle_per_address: int = Field(default=100, ge=1)
-    """Logins and registrations that one client address may try in that time."""
+    """Logins and registrations allowed for a client address in that time."""
 
     @field_validator("secret_key")
     @classmethod

@@ -1,4 +1,4 @@
-"""``python -m app.users.superuser EMAIL``: make the first superuser, or turn a user into one."""
+"""``python -m app.users.superuser EMAIL``: create a superuser, or promote a user."""
 
 import argparse
 import asyncio
@@ -16,7 +16,7 @@ from app.users.security import hash_password
 
 
 def main() -> None:
-    """Ask for a password, at a prompt or on standard input, and write the user."""
+    """Read a password, from a prompt or standard input, and write the user."""
     parser = argparse.ArgumentParser(prog="just superuser", description=__doc__)
     parser.add_argument("email", help="the e-mail address to sign in with")
     email: str = parser.parse_args().email
@@ -29,15 +29,15 @@ def main() -> None:
         first = error.errors(include_url=False, include_input=False)[0]
         sys.exit(f"{first['loc'][0]}: {first['msg'].removeprefix('Value error, ')}")
     try:
-        print(asyncio.run(make_superuser(user)))  # noqa: T201 - it speaks to a person
+        print(asyncio.run(make_superuser(user)))  # noqa: T201 - the output of a command
     except AppError as error:
         sys.exit(error.detail)
 
 
 async def make_superuser(body: UserCreate) -> str:
-    """Write a new superuser, or turn the user with this address into one; say which.
+    """Create a superuser, or promote the user with this address; return what was done.
 
-    A user who is there already keeps the password.
+    A user who exists keeps the password.
     """
     database = Database(load_settings())
     try:
@@ -48,7 +48,12 @@ async def make_superuser(body: UserCreate) -> str:
                 await users.update(user.id, {"is_superuser": True, "is_active": True})
                 return f"{body.email} is a superuser now, with the same password as before."
             await users.create(
-                email=body.email, name=body.name, password_hash=password_hash, is_superuser=True
+                {
+                    "email": body.email,
+                    "name": body.name,
+                    "password_hash": password_hash,
+                    "is_superuser": True,
+                }
             )
             return f"{body.email} is a new superuser."
     finally:

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
     from sqlalchemy.ext.asyncio import AsyncSession
 
-    from app.settings import Settings
+    from app.kit.config import KitSettings
 
 __all__ = [
     "BEFORE_MIGRATIONS",
@@ -47,7 +47,6 @@ __all__ = [
     "migration_engine",
     "parse_url",
     "probe_engine",
-    "read_close_is_local",
     "read_engine",
     "replica_engine",
     "translate",
@@ -181,11 +180,6 @@ def read_engine(settings: DriverSettings) -> AsyncEngine:
     return _read_engine(settings, settings.database_url)
 
 
-def read_close_is_local(settings: DriverSettings) -> bool:
-    """Tell whether nothing is sent when a read is over: no ROLLBACK, no connection is closed."""
-    return settings.database_pooler is None and settings.database_max_overflow == 0
-
-
 def replica_engine(settings: DriverSettings) -> AsyncEngine | None:
     """Give the engine of reads from the replica, if there is one."""
     url = settings.database_read_url
@@ -251,7 +245,7 @@ def after_migrations(connection: Connection) -> None:
     """Nothing to do: the lock goes with the transaction."""
 
 
-async def warnings(connection: AsyncConnection, settings: Settings) -> Sequence[str]:
+async def warnings(connection: AsyncConnection, settings: KitSettings) -> Sequence[str]:
     """Tell what about the database will hurt in production."""
     allowed: int = (
         await connection.execute(

@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 
     from sqlalchemy.ext.asyncio import AsyncSession
 
-    from app.settings import Settings
+    from app.kit.config import KitSettings
 
 __all__ = [
     "BEFORE_MIGRATIONS",
@@ -55,7 +55,6 @@ __all__ = [
     "migration_engine",
     "parse_url",
     "probe_engine",
-    "read_close_is_local",
     "read_engine",
     "replica_engine",
     "translate",
@@ -182,11 +181,6 @@ def migration_engine(settings: DriverSettings) -> AsyncEngine:
     return engine
 
 
-def read_close_is_local(settings: DriverSettings) -> bool:
-    """Tell whether nothing is sent when a read is over: no ROLLBACK, no connection is closed."""
-    return True
-
-
 def replica_engine(settings: DriverSettings) -> AsyncEngine | None:
     """Give nothing: a file has no replica."""
 
@@ -236,7 +230,7 @@ def after_migrations(connection: Connection) -> None:
         raise RuntimeError(f"The migration broke {len(broken)} foreign keys in {tables}")
 
 
-async def warnings(connection: AsyncConnection, settings: Settings) -> Sequence[str]:
+async def warnings(connection: AsyncConnection, settings: KitSettings) -> Sequence[str]:
     """Tell what about the database will hurt in production."""
     mode = (await connection.exec_driver_sql("PRAGMA journal_mode")).scalar_one()
     if mode == "wal":

@@ -1,0 +1,38 @@
+"""Who owns a row: nobody, because the service has no users."""
+
+from typing import Annotated, Any
+
+from pydantic import Field
+from sqlalchemy import Index, UniqueConstraint
+
+from app.kit.caller import Caller
+from app.kit.schemas import RequestModel, Text
+
+
+class OwnerMixin:
+    """A row that belongs to the user who created it."""
+
+
+def owner_indexes(*columns: str) -> tuple[Index, ...]:
+    """Return the indexes for lists of a user's own rows, sorted by each of these columns."""
+    return ()
+
+
+def owner_unique(*columns: str) -> UniqueConstraint:
+    """Return the constraint that these columns are unique among the rows of one owner."""
+    return UniqueConstraint(*columns)
+
+
+def owner_of(subject: Caller | OwnerMixin) -> dict[str, Any]:
+    """Return the columns that name the owner of a caller's rows, or of a row."""
+    return {}
+
+
+class SignedModel(RequestModel):
+    """Base of requests that name their author, because there is no caller to take it from."""
+
+    author: Annotated[Text, Field(min_length=1, max_length=100)]
+
+    def author_name(self, caller: Caller) -> str:
+        """Return the name of the author."""
+        return self.author

@@ -1,0 +1,17 @@
+"""What the question `auth` adds to the service: routes, their guard, and settings."""
+
+from typing import Final
+
+from fastapi import Depends
+
+from app.kit.routing import Mount
+from app.users.caller import authorize
+from app.users.router import admin, auth, keys, me, registration
+from app.users.settings import UserSettings
+
+__all__ = ["CLOSED", "GUARD", "PUBLIC", "UserSettings"]
+
+CLOSED: Final[tuple[Mount, ...]] = (("/v1", me), ("/v1", keys), ("/v1", admin))
+PUBLIC: Final[tuple[Mount, ...]] = (("/v1", auth), ("/v1", registration))
+GUARD: Final = Depends(authorize, scope="function")
+"""The dependency of closed routes."""

@@ -1,0 +1,39 @@
+"""Who owns a row: the user who created it."""
+
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import ForeignKey, Index, UniqueConstraint
+from sqlalchemy.orm import Mapped, mapped_column
+
+from app.kit.caller import Caller
+from app.kit.schemas import RequestModel
+
+
+class OwnerMixin:
+    """A row that belongs to the user who created it. ``Repository`` hides it from others."""
+
+    owner_id: Mapped[UUID] = mapped_column(ForeignKey("users.id", ondelete="CASCADE"), sort_order=1)
+
+
+def owner_indexes(*columns: str) -> tuple[Index, ...]:
+    """Return the indexes for lists of a user's own rows, sorted by each of these columns."""
+    return tuple(Index(None, "owner_id", column, "id") for column in columns)
+
+
+def owner_unique(*columns: str) -> UniqueConstraint:
+    """Return the constraint that these columns are unique among the rows of one owner."""
+    return UniqueConstraint("owner_id", *columns)
+
+
+def owner_of(subject: Caller | OwnerMixin) -> dict[str, Any]:
+    """Return the columns that name the owner of a caller's rows, or of a row."""
+    return {"owner_id": subject.id if isinstance(subject, Caller) else subject.owner_id}
+
+
+class SignedModel(RequestModel):
+    """Base of requests whose author is the caller."""
+
+    def author_name(self, caller: Caller) -> str:
+        """Return the name of the author."""
+        return caller.name

@@ -1,0 +1,32 @@
+"""Who a request or a script acts for."""
+
+from dataclasses import dataclass
+from typing import Annotated, Final
+from uuid import UUID
+
+from fastapi import Depends, Request
+
+
+@dataclass(frozen=True)
+class Caller:
+    """Who sent a request. Rows with an owner are visible to their owner and to superusers."""
+
+    id: UUID | None = None
+    """The user; None where nobody signed in."""
+    name: str = ""
+    is_superuser: bool = False
+
+
+ANONYMOUS: Final = Caller()
+SYSTEM: Final = Caller(is_superuser=True)
+"""Scripts and jobs: sees the rows of every owner."""
+
+
+async def current_caller(request: Request) -> Caller:
+    """Return the caller that authentication has found; ``ANONYMOUS`` without one."""
+    caller: Caller = getattr(request.state, "caller", ANONYMOUS)
+    return caller
+
+
+CallerDep = Annotated[Caller, Depends(current_caller)]
+"""The caller of a closed route, whose router has asked for a credential."""

@@ -1,0 +1,17 @@
+"""The settings of the service, read from the environment when a process starts."""
+
+from app.kit.config import KitSettings, read
+from app.users.option import UserSettings
+
+
+class Settings(KitSettings, UserSettings):
+    """The settings of the kit and of the features. Add your own here."""
+
+
+def load_settings() -> Settings:
+    """Read the environment and ``.env``.
+
+    Raises:
+        SystemExit: a variable is missing or invalid.
+    """
+    return read(Settings)
