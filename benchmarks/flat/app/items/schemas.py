@@ -1,4 +1,4 @@
-"""What clients send and get."""
+"""The request and response bodies of items."""
 
 from datetime import datetime
 from typing import Annotated
@@ -6,7 +6,7 @@ from uuid import UUID
 
 from pydantic import MISSING, Field
 
-from app.kit.schemas import Body, Public, Text
+from app.kit.schemas import RequestModel, ResponseModel, Text
 
 Name = Annotated[Text, Field(min_length=1, max_length=100)]
 Description = Annotated[Text, Field(max_length=1000)]
@@ -14,7 +14,7 @@ Quantity = Annotated[int, Field(ge=0, lt=2**31)]
 Cents = Annotated[int, Field(ge=0, lt=2**31)]
 
 
-class ItemCreate(Body):
+class ItemCreate(RequestModel):
     """A new item."""
 
     name: Name
@@ -24,8 +24,8 @@ class ItemCreate(Body):
     active: bool = True
 
 
-class ItemUpdate(Body):
-    """What shall change: a field that is not sent stays as it is."""
+class ItemUpdate(RequestModel):
+    """Changes to an item: a field that is not sent stays as it is."""
 
     name: Name | MISSING = MISSING
     description: Description | MISSING | None = MISSING
@@ -34,13 +34,13 @@ class ItemUpdate(Body):
     active: bool | MISSING = MISSING
 
 
-class ItemBatch(Body):
-    """Many new items: all of them, or none."""
+class ItemBatch(RequestModel):
+    """Many new items: all of them are created, or none."""
 
     items: Annotated[list[ItemCreate], Field(min_length=1, max_length=1000)]
 
 
-class ItemPublic(Public):
+class ItemPublic(ResponseModel):
     """An item."""
 
     id: UUID
@@ -53,7 +53,7 @@ class ItemPublic(Public):
     updated_at: datetime
 
 
-class ItemList(Public):
-    """Items that were made together."""
+class ItemList(ResponseModel):
+    """Items that were created together."""
 
     items: list[ItemPublic]

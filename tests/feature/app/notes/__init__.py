@@ -1,1 +1,1 @@
-"""Notes: what a user has added to a rendered project."""
+"""Notes: a feature that a user has added to a rendered project."""

@@ -1,4 +1,4 @@
-"""What clients send and get."""
+"""The request and response bodies of notes."""
 
 from datetime import datetime
 from typing import Annotated
@@ -6,16 +6,16 @@ from uuid import UUID
 
 from pydantic import Field
 
-from app.kit.schemas import Body, Public, Text
+from app.kit.schemas import RequestModel, ResponseModel, Text
 
 
-class NoteCreate(Body):
+class NoteCreate(RequestModel):
     """A new note."""
 
     body: Annotated[Text, Field(min_length=1, max_length=1000)]
 
 
-class NotePublic(Public):
+class NotePublic(ResponseModel):
     """A note."""
 
     id: UUID
