@@ -75,7 +75,7 @@ COMMON = """
     tests/kit/test_server.py
     tests/kit/test_sessions.py
     tests/kit/test_settings.py
-    tests/kit/things.py
+    tests/kit/sample_feature.py
     tests/tasks/__init__.py
     tests/tasks/helpers.py
     tests/tasks/test_batch.py

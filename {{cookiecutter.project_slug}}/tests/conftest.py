@@ -24,7 +24,7 @@ from blockbuster import blockbuster_ctx
 from fastapi import FastAPI
 from httpx2 import ASGITransport, AsyncClient, Response
 from sqlalchemy import URL, Connection, QueuePool, event
-from sqlalchemy.ext.asyncio import AsyncEngine, async_sessionmaker
+from sqlalchemy.ext.asyncio import AsyncEngine
 
 from app.kit import health, project
 from app.kit.db import engine
@@ -136,7 +136,7 @@ async def template(databases: database.Databases) -> str:
 def unhurried() -> None:
     """Let nothing happen only because time has passed, however slow the machine is."""
     # Apps that roll back have one connection, and a test is on it.
-    session.FIRST_SWEEP = timedelta(days=1).total_seconds()
+    session.FIRST_CLEANUP = timedelta(days=1).total_seconds()
     engine.START_CHECK_TIMEOUT = engine.CLOSE_TIMEOUT = engine.REPLICA_TIMEOUT = PATIENCE
     health.READY_TIMEOUT = PATIENCE
 
@@ -151,15 +151,12 @@ async def shared_app(databases: database.Databases, template: str) -> AsyncItera
 
 @asynccontextmanager
 async def rolled_back(app: FastAPI) -> AsyncIterator[None]:
-    """Put every session of an app inside a transaction that ends with the test."""
+    """Put every session of an app inside a transaction that is rolled back after the test."""
     db: Database = app.state.database
-    factories: list[async_sessionmaker[Any]] = [db.write_sessions, db.read_sessions]
-    engines = [db.write_engine, db.read_engine]
     async with db.write_engine.connect() as connection:
         outer = await connection.begin()
-        for factory in factories:
-            # In the default mode one rollback in the app would undo all, and the next commit leak.
-            factory.configure(bind=connection, join_transaction_mode="create_savepoint")
+        # In the default mode a rollback in the app would undo everything.
+        db.write_sessions.configure(bind=connection, join_transaction_mode="create_savepoint")
 
         @contextmanager
         def connect() -> Iterator[Connection]:
@@ -172,8 +169,7 @@ async def rolled_back(app: FastAPI) -> AsyncIterator[None]:
         yield
         await outer.rollback()
     db.connect = db.read_engine.sync_engine.connect
-    for factory, own in zip(factories, engines, strict=True):
-        factory.configure(bind=own, join_transaction_mode="conditional_savepoint")
+    db.write_sessions.configure(bind=db.write_engine, join_transaction_mode="conditional_savepoint")
     app.dependency_overrides.clear()
     assert checked_out(db) == 0, "a connection was leaked"
 

@@ -183,7 +183,7 @@ class KeysetList(Generic[T]):
     @overload
     def __init__(
         self: "KeysetList[Row[Any]]",
-        statement: Select[Any],
+        statement: Select[*tuple[Any, ...]],
         *,
         sorts: Sequence[InstrumentedAttribute[Any]],
         filters: Mapping[str, Filter] = ...,
@@ -211,7 +211,7 @@ class KeysetList(Generic[T]):
         self.statement = statement
         self.filters = dict(filters or {})
         self.scope: type[Base] = scope or cast("type[Base]", sorts[0].class_)
-        self._orders = {
+        self.orders = {
             order.name: order
             for column in sorts
             for order in (
@@ -228,7 +228,7 @@ class KeysetList(Generic[T]):
         Raises:
             Unprocessable: the cursor belongs to another list or order.
         """
-        order = self._orders[getattr(query, "sort", None) or self._default]
+        order = self.orders[getattr(query, "sort", None) or self._default]
         given = {name: values.get(name, getattr(query, name, None)) for name in self.filters}
         parameters = {name: value for name, value in given.items() if value is not None}
         filters = frozenset(parameters)

@@ -83,3 +83,5 @@ class Comment(UUIDPrimaryKey, Base):
     author: Mapped[str] = mapped_column(String(100))
     body: Mapped[str] = mapped_column(Text)
     created_at: Mapped[datetime] = mapped_column(default=now)
+
+    task: Mapped[Task] = relationship(lazy="raise")

@@ -23,7 +23,7 @@ TASKS = KeysetList(
     filters={"status": Task.status, "tag": lambda name: Task.tags.any(Tag.name == name)},
 )
 COMMENTS = KeysetList(
-    select(Comment).join(Task, Task.id == Comment.task_id),
+    select(Comment).join(Comment.task),
     sorts=[Comment.created_at],
     filters={"task_id": Comment.task_id},
     scope=Task,

@@ -9,12 +9,12 @@ from httpx2 import AsyncClient
 from app.main import create_app
 from tests import database
 from tests.conftest import calling, rolled_back, settings_for
-from tests.kit.things import add_things
+from tests.kit.sample_feature import add_things
 
 
 @pytest.fixture(scope="session")
 async def things_app(databases: database.Databases, template: str) -> AsyncIterator[FastAPI]:
-    """Run a second app, which also mounts ``tests.kit.things``, for the tests that roll back."""
+    """Run a second app, which also mounts the sample feature, for the tests that roll back."""
     app = create_app(settings_for(await databases.copy(template)))
     async with app.router.lifespan_context(app):
         await add_things(app)

@@ -16,9 +16,9 @@ from fastapi import Cookie, FastAPI, Header, Path, Query, Request, Response, Sec
 from fastapi.security import APIKeyHeader
 from pydantic import Field
 
-from app.kit.errors import AppError, Conflict, NotFound, problems
+from app.kit.errors import AppError, Conflict, NotFound, error_responses
 from app.kit.routing import Router
-from app.kit.schemas import Body, Text
+from app.kit.schemas import RequestModel, Text
 
 PREFIX = "/realworld/api"
 TOKEN = "Token 1"  # noqa: S105 - of the only user there is at first
@@ -51,7 +51,7 @@ async def authenticate(value: Annotated[str | None, Security(token)]) -> None:
         raise Unauthorized("A token is required.")
 
 
-class NewUser(Body):
+class NewUser(RequestModel):
     username: Name
     email: Name
     password: Annotated[
@@ -59,29 +59,29 @@ class NewUser(Body):
     ]
 
 
-class NewUserBody(Body):
+class NewUserBody(RequestModel):
     user: NewUser
 
 
-class Login(Body):
+class Login(RequestModel):
     email: Name
     password: Name
 
 
-class LoginBody(Body):
+class LoginBody(RequestModel):
     user: Login
 
 
-class Profile(Body):
+class Profile(RequestModel):
     bio: Short | None = None
     image: Short | None = None
 
 
-class ProfileBody(Body):
+class ProfileBody(RequestModel):
     user: Profile
 
 
-class NewArticle(Body):
+class NewArticle(RequestModel):
     title: Short
     description: Short
     body: Short
@@ -90,28 +90,30 @@ class NewArticle(Body):
     )
 
 
-class NewArticleBody(Body):
+class NewArticleBody(RequestModel):
     article: NewArticle
 
 
-class ArticleUpdate(Body):
+class ArticleUpdate(RequestModel):
     title: Short | None = None
 
 
-class ArticleUpdateBody(Body):
+class ArticleUpdateBody(RequestModel):
     article: ArticleUpdate
 
 
-class NewComment(Body):
+class NewComment(RequestModel):
     body: Short
 
 
-class NewCommentBody(Body):
+class NewCommentBody(RequestModel):
     comment: NewComment
 
 
 public = Router(prefix=PREFIX)
-closed = Router(prefix=PREFIX, dependencies=[Security(authenticate)], responses=problems(401))
+closed = Router(
+    prefix=PREFIX, dependencies=[Security(authenticate)], responses=error_responses(401)
+)
 
 
 def store_of(request: Request) -> Store:
@@ -125,7 +127,7 @@ def article_of(request: Request, slug: str) -> dict[str, Any]:
     return articles[slug]
 
 
-@public.post("/users", status_code=201, responses=problems(409))
+@public.post("/users", status_code=201, responses=error_responses(409))
 async def register(body: NewUserBody, request: Request) -> dict[str, Any]:
     users = store_of(request).users
     if body.user.username in users:
@@ -134,7 +136,7 @@ async def register(body: NewUserBody, request: Request) -> dict[str, Any]:
     return {"user": {**users[body.user.username], "token": "1"}}
 
 
-@public.post("/users/login", responses=problems(401))
+@public.post("/users/login", responses=error_responses(401))
 async def login(body: LoginBody) -> dict[str, Any]:
     raise Unauthorized("No such user.")
 
@@ -150,15 +152,15 @@ async def change_user(body: ProfileBody, request: Request) -> dict[str, Any]:
     return {"user": store_of(request).users["ada"]}
 
 
-@public.get("/profiles/{username}", responses=problems(404))
+@public.get("/profiles/{username}", responses=error_responses(404))
 async def profile(username: Name, request: Request) -> dict[str, Any]:
     if username not in store_of(request).users:
         raise NotFound("There is no such user.")
     return {"profile": store_of(request).users[username]}
 
 
-@closed.post("/profiles/{username}/follow", responses=problems(404))
-@closed.delete("/profiles/{username}/follow", responses=problems(404))
+@closed.post("/profiles/{username}/follow", responses=error_responses(404))
+@closed.delete("/profiles/{username}/follow", responses=error_responses(404))
 async def follow(username: Name, request: Request) -> dict[str, Any]:
     return await profile(username, request)
 
@@ -192,12 +194,12 @@ async def write(body: NewArticleBody, request: Request) -> dict[str, Any]:
     return {"article": store.articles[slug]}
 
 
-@public.get("/articles/{slug}", responses=problems(404))
+@public.get("/articles/{slug}", responses=error_responses(404))
 async def article(slug: Name, request: Request) -> dict[str, Any]:
     return {"article": article_of(request, slug)}
 
 
-@closed.put("/articles/{slug}", responses=problems(404))
+@closed.put("/articles/{slug}", responses=error_responses(404))
 async def rewrite(slug: Name, body: ArticleUpdateBody, request: Request) -> dict[str, Any]:
     """Change an article: a new title gives it a new slug."""
     found = article_of(request, slug)
@@ -209,12 +211,12 @@ async def rewrite(slug: Name, body: ArticleUpdateBody, request: Request) -> dict
     return {"article": found}
 
 
-@closed.delete("/articles/{slug}", status_code=204, responses=problems(404))
+@closed.delete("/articles/{slug}", status_code=204, responses=error_responses(404))
 async def remove(slug: Name, request: Request) -> None:
     del store_of(request).articles[article_of(request, slug)["slug"]]
 
 
-@closed.post("/articles/{slug}/comments", responses=problems(404))
+@closed.post("/articles/{slug}/comments", responses=error_responses(404))
 async def comment(slug: Name, body: NewCommentBody, request: Request) -> dict[str, Any]:
     article_of(request, slug)
     store = store_of(request)
@@ -223,7 +225,7 @@ async def comment(slug: Name, body: NewCommentBody, request: Request) -> dict[st
     return {"comment": {"author": {"id": "ada"}, **store.comments[number]}}
 
 
-@public.get("/articles/{slug}/comments", responses=problems(404))
+@public.get("/articles/{slug}/comments", responses=error_responses(404))
 async def comments(slug: Name, request: Request) -> dict[str, Any]:
     article_of(request, slug)
     return {"comments": list(store_of(request).comments.values())}
@@ -232,7 +234,7 @@ async def comments(slug: Name, request: Request) -> dict[str, Any]:
 Number = Annotated[int, Path(ge=0, lt=2**31)]
 
 
-@closed.delete("/articles/{slug}/comments/{id}", status_code=204, responses=problems(404))
+@closed.delete("/articles/{slug}/comments/{id}", status_code=204, responses=error_responses(404))
 async def remove_comment(slug: Name, id: Number, request: Request) -> None:  # noqa: A002
     article_of(request, slug)
     if id not in store_of(request).comments:
@@ -240,8 +242,8 @@ async def remove_comment(slug: Name, id: Number, request: Request) -> None:  # n
     del store_of(request).comments[id]
 
 
-@closed.post("/articles/{slug}/favorite", responses=problems(404))
-@closed.delete("/articles/{slug}/favorite", responses=problems(404))
+@closed.post("/articles/{slug}/favorite", responses=error_responses(404))
+@closed.delete("/articles/{slug}/favorite", responses=error_responses(404))
 async def favorite(slug: Name, request: Request) -> dict[str, Any]:
     return {"article": article_of(request, slug)}
 
@@ -257,25 +259,25 @@ async def tags() -> dict[str, Any]:
 StrictNumber = Annotated[int, Field(strict=True, ge=0, lt=2**31)]
 
 
-class Circle(Body):
+class Circle(RequestModel):
     shape: Literal["circle"]
     radius: StrictNumber
 
 
-class Polygon(Body):
+class Polygon(RequestModel):
     shape: Literal["polygon"]
     corners: Annotated[list[list[StrictNumber]], Field(min_length=3, max_length=9)]
     label: Name
 
 
-class Node(Body):
+class Node(RequestModel):
     """A tree."""
 
     name: Name
     children: Annotated[list["Node"], Field(max_length=3)] = Field(default_factory=list)
 
 
-class Drawing(Body):
+class Drawing(RequestModel):
     shape: Annotated[Circle | Polygon, Field(discriminator="shape")]
     tree: Node
     colours: Annotated[dict[Name, Name], Field(max_length=5)]
@@ -291,7 +293,7 @@ async def draw(body: Drawing, request: Request, response: Response) -> None:
     response.headers["Location"] = f"{PREFIX}/drawings/drawing-{number}?fresh=1"
 
 
-@public.get("/drawings/{which}", responses=problems(404))
+@public.get("/drawings/{which}", responses=error_responses(404))
 async def drawing(which: Name, request: Request) -> str:
     if which not in store_of(request).files:
         raise NotFound("There is no such drawing.")
@@ -307,13 +309,13 @@ async def note(day: Day, body: NewComment, request: Request) -> None:
     store_of(request).files[day] = body.body
 
 
-@public.delete("/notes/{day}", status_code=202, responses=problems(404))
+@public.delete("/notes/{day}", status_code=202, responses=error_responses(404))
 async def remove_note(day: Day, request: Request) -> None:
     if day not in store_of(request).files:
         raise NotFound("There is no such note.")
 
 
-@public.get("/search", responses=problems(404))
+@public.get("/search", responses=error_responses(404))
 async def search(
     ids: Annotated[list[UUID], Query(min_length=1, max_length=5)],
     x_client: Annotated[Name, Header()],
@@ -327,4 +329,4 @@ def mount(app: FastAPI) -> None:
     """Mount the API."""
     app.state.realworld = Store()
     for router in (closed, public):  # /articles/feed before /articles/{slug}
-        app.include_router(router, responses=problems(413, 422, 431))
+        app.include_router(router, responses=error_responses(413, 422, 431))

@@ -8,7 +8,7 @@ from fastapi import FastAPI
 from httpx2 import AsyncClient, Response
 
 from app.kit.db.engine import Database
-from tests.kit.things import Entry
+from tests.kit.sample_feature import Entry
 
 Rename = Callable[..., Awaitable[Response]]
 

@@ -128,7 +128,8 @@ async def test_a_missing_flush_shows_no_id(blog: Database) -> None:
 
 
 async def test_a_leaked_session_is_seen(blog: Database) -> None:
-    session = blog.read_sessions()
+    session = blog.write_sessions()
+    session.sync_session.begin()
     await session.scalar(select(Post))
     assert checked_out(blog) == 1
     await session.close()
@@ -137,7 +138,8 @@ async def test_a_leaked_session_is_seen(blog: Database) -> None:
 
 async def test_a_shared_session_is_refused(live_url: str) -> None:
     database = Database(settings_for(live_url))  # connects only now
-    async with database.read_sessions() as session:
+    async with database.write_sessions() as session:
+        session.sync_session.begin()
         results = await asyncio.gather(
             *(session.scalar(text("SELECT 1")) for _ in range(5)), return_exceptions=True
         )

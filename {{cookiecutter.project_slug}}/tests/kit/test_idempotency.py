@@ -13,10 +13,10 @@ from app.kit.db.models import now
 from app.kit.errors import Unavailable
 from app.kit.idempotency import session as idempotency
 from app.kit.idempotency.models import IdempotencyKey
-from app.kit.idempotency.repository import SWEPT_AT_ONCE, IdempotencyRepository, sweep
+from app.kit.idempotency.repository import DELETED_AT_ONCE, IdempotencyRepository, delete_expired
 from app.main import create_app
 from tests.conftest import PATIENCE, calling, problem, running, settings_for
-from tests.kit.things import add_things
+from tests.kit.sample_feature import add_things
 
 ONCE = "/things/once"
 
@@ -75,7 +75,7 @@ async def test_an_answer_is_for_who_has_asked(things_app: FastAPI, things: Async
     database: Database = things_app.state.database
     async with database.transaction() as session:
         answer = {"fingerprint": b"x", "status": 201, "headers": {}, "body": b"secret"}
-        await IdempotencyRepository(session).keep(caller="somebody", key="a key", **answer)
+        await IdempotencyRepository(session).save(caller="somebody", key="a key", **answer)
     first = await send(things, "a key")
     assert first.status_code == 201
     assert "idempotent-replayed" not in first.headers
@@ -139,7 +139,7 @@ async def test_old_answers_are_swept(live_app: FastAPI, live: AsyncClient) -> No
         await session.execute(
             update(IdempotencyKey).where(IdempotencyKey.key != "key 0").values(created_at=old)
         )
-    await sweep(database, lifetime=100)
+    await delete_expired(database, lifetime=100)
     assert await count(database) == 1
     assert (await send(live, "key 0", 0)).headers["idempotent-replayed"] == "true"
     assert (await send(live, "key 1", 9)).status_code == 201
@@ -149,21 +149,21 @@ async def test_many_are_swept_a_part_at_a_time(live_app: FastAPI, live: AsyncCli
     database: Database = live_app.state.database
     rows = [
         {"caller": "", "key": str(number), "fingerprint": b"", "body": b""}
-        for number in range(SWEPT_AT_ONCE + 1)
+        for number in range(DELETED_AT_ONCE + 1)
     ]
     async with database.transaction() as session:
         session.add_all(IdempotencyKey(**row, status=201, headers={}) for row in rows)
-    await sweep(database, lifetime=-1)
+    await delete_expired(database, lifetime=-1)
     assert await count(database) == 0
 
 
-async def test_the_service_sweeps_by_itself(
+async def test_the_service_deletes_expired_responses_by_itself(
     live_url: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     tries = 0
     swept = asyncio.Event()
 
-    async def fail_then_sweep(_: Database, lifetime: float) -> None:
+    async def fail_then_delete(_: Database, lifetime: float) -> None:
         nonlocal tries
         assert lifetime == 60
         tries += 1
@@ -173,7 +173,7 @@ async def test_the_service_sweeps_by_itself(
 
     monkeypatch.setattr(idempotency, "FIRST_SWEEP", 0)
     monkeypatch.setattr(idempotency, "SWEEP_INTERVAL", 0)
-    monkeypatch.setattr(idempotency, "sweep", fail_then_sweep)
+    monkeypatch.setattr(idempotency, "delete_expired", fail_then_delete)
     async with running(create_app(settings_for(live_url, idempotency_lifetime=60))):
         await asyncio.wait_for(swept.wait(), PATIENCE)
     assert "The database is away." in caplog.text

@@ -16,7 +16,7 @@ from app.kit.errors import AppError, TransactionConflict, Unavailable
 from app.main import create_app
 from tests.conftest import PATIENCE, checked_out, pool_size, problem, running, settings_for
 from tests.database import RUNAWAY
-from tests.kit.things import add_things, things
+from tests.kit.sample_feature import add_things, things
 
 
 @pytest.mark.parametrize("kind", ["transaction", "reading"])
@@ -28,7 +28,7 @@ async def test_a_session_has_its_time(live_url: str, kind: str) -> None:
             async with asyncio.timeout(PATIENCE), getattr(database, kind)() as session:
                 await session.execute(text(RUNAWAY))
         assert checked_out(database) == 0
-        async with getattr(database, kind)(limited=False) as session:  # whole again
+        async with getattr(database, kind)(timeout=None) as session:  # whole again
             assert await session.scalar(text("SELECT 1")) == 1
 
 
@@ -38,9 +38,9 @@ async def test_a_read_of_columns_has_its_time(live_url: str) -> None:
         database: Database = app.state.database
         with pytest.raises(Unavailable, match="in time"):
             async with asyncio.timeout(PATIENCE):
-                await database.execute(text(RUNAWAY))
+                await database.read_session().execute(text(RUNAWAY))
         assert checked_out(database) == 0
-        async with database.reading(limited=False) as session:  # whole again
+        async with database.reading(timeout=None) as session:  # whole again
             assert await session.scalar(text("SELECT 1")) == 1
 
 
@@ -117,7 +117,7 @@ async def test_a_script_takes_its_time(live_url: str) -> None:
     async with running(app):
         database: Database = app.state.database
         for kind in (database.transaction, database.reading):
-            async with kind(limited=False) as session:
+            async with kind(timeout=None) as session:
                 await asyncio.sleep(0.1)
                 assert await session.scalar(text("SELECT 1")) == 1
 
@@ -141,7 +141,7 @@ async def test_a_request_that_is_out_of_time_is_503(live_url: str) -> None:
         assert answer.headers["retry-after"] == "1"
         for connection in held:
             await connection.close()
-        async with database.transaction(limited=False) as session:
+        async with database.transaction(timeout=None) as session:
             assert await session.scalar(select(func.count()).select_from(things)) == 0
 
 
@@ -222,8 +222,8 @@ async def replicated(
     await database.close()
 
 
-async def read(database: Database, *, fresh: bool = False) -> None:
-    async with database.reading(fresh=fresh) as session:
+async def read(database: Database, *, primary: bool = False) -> None:
+    async with database.reading(primary=primary) as session:
         assert await session.scalar(text("SELECT 1")) == 1
 
 
@@ -231,12 +231,10 @@ async def test_a_replica_is_read_from_unless_it_has_to_be_fresh(
     replicated: tuple[Database, Asked],
 ) -> None:
     database, asked = replicated
-    for fresh, name in ((False, "replica"), (True, "read")):
+    for primary, name in ((False, "replica"), (True, "read")):
         asked.names.clear()
-        await read(database, fresh=fresh)
-        # Columns likewise.
-        assert (await database.execute(text("SELECT 1"), fresh=fresh)).scalar() == 1
-        assert asked.names == [name, name]
+        await read(database, primary=primary)
+        assert asked.names == [name]
 
 
 async def test_a_replica_that_is_away_is_not_asked_for_a_while(

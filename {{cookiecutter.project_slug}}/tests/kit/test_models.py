@@ -5,9 +5,9 @@ from datetime import UTC, datetime, timedelta, timezone
 import pytest
 from fastapi import FastAPI
 from httpx2 import AsyncClient
-from sqlalchemy import text
+from sqlalchemy import MetaData, text
 from sqlalchemy.exc import StatementError
-from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+from sqlalchemy.orm import Mapped, mapped_column
 
 from app.kit.db.engine import Database
 from app.kit.db.models import Base, TimestampMixin, UTCDateTime, UUIDPrimaryKey, VersionMixin
@@ -16,8 +16,9 @@ from app.kit.errors import Conflict
 LONG_AGO = datetime(2001, 2, 3, tzinfo=UTC)
 
 
-class Models(DeclarativeBase):
-    type_annotation_map = Base.type_annotation_map
+class Models(Base):
+    __abstract__ = True
+    metadata = MetaData()  # apart from the tables of the service
 
 
 class Document(UUIDPrimaryKey, TimestampMixin, VersionMixin, Models):

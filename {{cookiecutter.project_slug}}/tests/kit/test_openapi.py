@@ -22,9 +22,9 @@ from httpx2 import Response as Answer
 from pydantic import Field
 
 from app.kit.db.engine import Database
-from app.kit.errors import NotFound, problems
+from app.kit.errors import NotFound, error_responses
 from app.kit.routing import Router
-from app.kit.schemas import Body, Text
+from app.kit.schemas import RequestModel, Text
 from app.main import create_app
 from tests.conftest import calling, settings_for
 from tests.database import Databases
@@ -46,9 +46,9 @@ from tests.kit.openapi import (
     key_of,
     operations,
 )
-from tests.test_bad_input import SEAM, credential_findings, findings
+from tests.kit.test_bad_input import SEAM, credential_findings, findings
 
-DECLARED = problems(404, 413, 422, 431)
+DECLARED = error_responses(404, 413, 422, 431)
 
 
 async def token(_: Database) -> dict[str, str]:
@@ -108,32 +108,32 @@ async def test_realworld(app: FastAPI) -> None:
         assert f"{place} = a NUL" in sent[f"GET {realworld.PREFIX}/search"]
 
 
-class Leaf(Body):
+class Leaf(RequestModel):
     title: Annotated[str, Field(max_length=50)]
     """Not ``Text``: it takes a NUL."""
 
 
-class Envelope(Body):
+class Envelope(RequestModel):
     article: Leaf
 
 
-class Branch(Body):
+class Branch(RequestModel):
     number: Annotated[int, Field(ge=0, lt=10)]
 
 
-class Either(Body):
+class Either(RequestModel):
     one: Branch | Leaf
 
 
-class Nested(Body):
+class Nested(RequestModel):
     rows: Annotated[list[list[Leaf]], Field(max_length=3)]
 
 
-class Free(Body):
+class Free(RequestModel):
     values: dict[str, Annotated[Text, Field(max_length=9)]]
 
 
-class Tree(Body):
+class Tree(RequestModel):
     below: Annotated[list["Tree"], Field(max_length=2)] = Field(default_factory=list)
     leaf: Leaf
 
@@ -261,7 +261,7 @@ async def test_bad_credentials_of_any_scheme(app: FastAPI, scheme: Any) -> None:
     async def admit() -> None:
         return
 
-    router = Router(responses=problems(401))
+    router = Router(responses=error_responses(401))
     described = [Depends(refuse), Security(scheme)]
     router.get("/closed", dependencies=described)(admit)
     router.get("/open", dependencies=[Security(scheme), Depends(admit)])(admit)

@@ -12,9 +12,11 @@ from sqlalchemy import delete
 
 from app.kit import pagination
 from app.kit.db.engine import Database
-from tests.kit.things import ORDERS, Entry
+from tests.kit.sample_feature import ENTRIES as LIST
+from tests.kit.sample_feature import Entry
 
 ENTRIES = "/things/entries"
+ORDERS = LIST.orders
 SORTS = ["name", "-name", "at", "-at"]
 LONG_AGO = datetime.min.replace(tzinfo=UTC)
 

@@ -8,10 +8,10 @@ import pytest
 from fastapi import FastAPI
 from httpx2 import AsyncClient
 
-from app.kit.db.session import SessionDep
+from app.kit.caller import CallerDep
+from app.kit.db.session import SessionDep, provider
 from app.kit.errors import Conflict
 from app.tasks.repository import TaskRepository
-from app.tasks.router import task_creator
 from tests.conftest import problem
 from tests.tasks.helpers import JSON, TAGS, TASKS, Json, blamed, create, path, read
 
@@ -55,7 +55,7 @@ async def test_location_leads_to_the_task(client: AsyncClient) -> None:
     answer = await client.post(TASKS, json={"title": "Buy milk", "tags": ["home"]})
     assert answer.headers["Location"].endswith(path(answer.json()))
     found = await read(client, answer.headers["Location"])
-    assert found == {**answer.json(), "comments": []}
+    assert found == answer.json()
 
 
 async def test_the_etag_is_that_of_the_task(client: AsyncClient) -> None:
@@ -190,17 +190,17 @@ async def test_every_wrong_field_is_named(client: AsyncClient) -> None:
 
 
 class FailsAtLast(TaskRepository):
-    async def create(self, *args: Any) -> Any:
-        await super().create(*args)
+    async def add(self, *args: Any) -> Any:
+        await super().add(*args)
         raise Conflict("Too late.")
 
 
-async def fails_at_last(session: SessionDep) -> TaskRepository:
-    return FailsAtLast(session)
+async def fails_at_last(session: SessionDep, caller: CallerDep) -> TaskRepository:
+    return FailsAtLast(session, caller)
 
 
 async def test_an_error_after_the_writing_leaves_nothing(app: FastAPI, client: AsyncClient) -> None:
-    app.dependency_overrides[task_creator] = fails_at_last
+    app.dependency_overrides[provider(TaskRepository)] = fails_at_last
     answer = await client.post(TASKS, json={"title": "x", "tags": ["home"]})
     assert problem(answer, 409)["detail"] == "Too late."
     assert await nothing_is_stored(client)

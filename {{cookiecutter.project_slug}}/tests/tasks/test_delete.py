@@ -3,6 +3,7 @@
 import pytest
 from httpx2 import AsyncClient
 
+from tests.caller import COMMENT
 from tests.conftest import problem
 from tests.tasks.helpers import NOBODY, TAGS, TASKS, blamed, create, names, path, read
 
@@ -20,14 +21,14 @@ async def test_a_deleted_task_is_answered_with_nothing(client: AsyncClient) -> N
         ("PATCH", "", {"tags": ["x"]}),
         ("DELETE", "", None),
         ("GET", "/comments", None),
-        ("POST", "/comments", {"author": "Ada", "body": "x"}),
+        ("POST", "/comments", {**COMMENT, "body": "x"}),
     ],
 )
 async def test_a_deleted_task_is_gone(
     client: AsyncClient, method: str, below: str, body: object
 ) -> None:
     task = await create(client, tags=["home"])
-    await client.post(f"{path(task)}/comments", json={"author": "Ada", "body": "Done?"})
+    await client.post(f"{path(task)}/comments", json={**COMMENT, "body": "Done?"})
     await client.delete(path(task))
     problem(await client.request(method, path(task) + below, json=body), 404)
 

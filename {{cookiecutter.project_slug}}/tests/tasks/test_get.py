@@ -3,42 +3,35 @@
 import pytest
 from httpx2 import AsyncClient
 
-from app.kit.db.engine import Database
-from app.tasks.models import Comment, Task
+from tests.caller import COMMENT
 from tests.conftest import problem
-from tests.tasks.helpers import NOBODY, TASKS, blamed, create, minutes, path, read, store
+from tests.tasks.helpers import NOBODY, TASKS, blamed, create, path, read
 
 
-async def test_a_task_comes_with_its_tags_and_comments(client: AsyncClient) -> None:
+async def test_a_task_comes_with_its_tags(client: AsyncClient) -> None:
     task = await create(client, "Buy milk", tags=["shop", "home"])
     await create(client, "Another", tags=["other"])
-    comment = await client.post(f"{path(task)}/comments", json={"author": "Ada", "body": "Two?"})
-    assert await read(client, path(task)) == {**task, "comments": [comment.json()]}
+    assert await read(client, path(task)) == task
 
 
-async def test_comments_come_the_oldest_first(client: AsyncClient, db: Database) -> None:
-    task = Task(title="Task")
-    times = [3, 1, 2, 1]
-    comments = [
-        Comment(task=task, author="Ada", body=f"{time}", created_at=minutes(time)) for time in times
-    ]
-    await store(db, task, *comments)
-    comments.sort(key=lambda comment: (comment.created_at, comment.id))
-    found = (await read(client, f"{TASKS}/{task.id}"))["comments"]
-    assert [comment["id"] for comment in found] == [str(comment.id) for comment in comments]
+async def test_a_task_that_has_not_changed_is_not_sent_again(client: AsyncClient) -> None:
+    task = path(await create(client, "Buy milk"))
+    tag = (await client.get(task)).headers["ETag"]
+    for known in (tag, f"W/{tag}", f'"other", {tag}', "*"):
+        answer = await client.get(task, headers={"If-None-Match": known})
+        assert (answer.status_code, answer.content) == (304, b""), known
+        assert answer.headers["ETag"] == tag
+    await client.patch(task, json={"title": "Buy bread"})
+    answer = await client.get(task, headers={"If-None-Match": tag})
+    assert (answer.status_code, answer.json()["title"]) == (200, "Buy bread")
 
 
-async def test_only_the_first_hundred_comments_come_with_a_task(
-    client: AsyncClient, db: Database
-) -> None:
-    task = Task(title="Task")
-    comments = [
-        Comment(task=task, author="Ada", body=f"{number}", created_at=minutes(number))
-        for number in range(101)
-    ]
-    await store(db, task, *comments)
-    found = (await read(client, f"{TASKS}/{task.id}"))["comments"]
-    assert [comment["body"] for comment in found] == [f"{number}" for number in range(100)]
+async def test_a_comment_leaves_the_entity_tag_as_it_was(client: AsyncClient) -> None:
+    task = path(await create(client))
+    before = await client.get(task)
+    await client.post(f"{task}/comments", json={**COMMENT, "body": "Hello"})
+    after = await client.get(task)
+    assert (after.content, after.headers["ETag"]) == (before.content, before.headers["ETag"])
 
 
 async def test_a_task_that_is_not_there(client: AsyncClient) -> None:

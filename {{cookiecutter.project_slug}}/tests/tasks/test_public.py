@@ -4,6 +4,7 @@ from typing import Any
 
 from httpx2 import AsyncClient
 
+from tests import caller
 from tests.tasks.helpers import BATCH, TAGS, TASKS, create, path
 
 TASK = {
@@ -42,9 +43,9 @@ async def test_every_answer_holds_the_fields_of_the_contract_and_no_more(
         "batch": (await client.post(BATCH, json={"items": [body]}), TASK | {"items"}),
         "list": (await client.get(TASKS), TASK | PAGE),
         "update": (await client.patch(task, json=body), TASK),
-        "comment": (await client.post(comments, json={"author": "a", "body": "b"}), COMMENT),
+        "comment": (await client.post(comments, json={**caller.COMMENT, "body": "b"}), COMMENT),
         "comments": (await client.get(comments), COMMENT | PAGE),
-        "get": (await client.get(task), TASK | COMMENT | {"comments"}),
+        "get": (await client.get(task), TASK),
         "tags": (await client.get(TAGS), {"name", "task_count"} | PAGE),
     }
     for name, (answer, expected) in answers.items():

@@ -30,7 +30,7 @@ async def stored(db: Database, count: int) -> str:
 @pytest.mark.parametrize(
     ("method", "url", "body", "expected"),
     [
-        ("GET", "{task}", None, 2),
+        ("GET", "{task}", None, 1),
         ("GET", TASKS, None, 2),
         ("GET", f"{TASKS}?limit=100&sort=-due_at&status=todo&tag=home", None, 2),
         ("GET", "{task}/comments", None, 1),
@@ -39,7 +39,7 @@ async def stored(db: Database, count: int) -> str:
         ("POST", TASKS, TWO_TAGS, 4),
         ("POST", BATCH, {"items": [{"title": "Task"}]}, 1),
         ("POST", BATCH, {"items": [TWO_TAGS]}, 4),
-        ("POST", "{task}/comments", {"author": "Ada", "body": "Hello"}, 1),
+        ("POST", "{task}/comments", {**caller.COMMENT, "body": "Hello"}, 1),
         ("PATCH", "{task}", {"title": "x", "due_at": None}, 2),
         ("PATCH", "{task}", {}, 2),
         ("PATCH", "{task}", {"tags": ["home", "new"]}, 5),
@@ -88,7 +88,7 @@ async def test_statements_of_a_batch(
     [
         ("GET", "", None, 1),
         ("GET", "/comments", None, 2),
-        ("POST", "/comments", {"author": "Ada", "body": "Hello"}, 1),
+        ("POST", "/comments", {**caller.COMMENT, "body": "Hello"}, 1),
         ("PATCH", "", {"title": "x"}, 2),
         ("DELETE", "", None, 2),
     ],

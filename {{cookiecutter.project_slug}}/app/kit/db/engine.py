@@ -20,6 +20,7 @@ from sqlalchemy import (
     SelectBase,
     TextClause,
     exc,
+    select,
 )
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
 from sqlalchemy.orm import Session
@@ -29,6 +30,7 @@ from sqlalchemy.util import greenlet_spawn
 
 from app.kit.config import KitSettings
 from app.kit.db import driver, metrics
+from app.kit.db.loading import primary_key
 from app.kit.errors import AppError, Conflict, TransactionConflict, Unavailable
 
 logger = logging.getLogger(__name__)
@@ -36,9 +38,9 @@ logger = logging.getLogger(__name__)
 T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
 
-START_CHECK_TIMEOUT: Final = 2.0
+START_CHECK_TIMEOUT = 2.0
 """Seconds that the check at start waits for the database."""
-CLOSE_TIMEOUT: Final = 1.0
+CLOSE_TIMEOUT = 1.0
 """Seconds that closing the engines may take."""
 
 REPLICA_TIMEOUT = 1.0
@@ -97,6 +99,7 @@ class ReadSession(_Tracked):
         self._primary = primary
         self._timeout = timeout
         self._deadline: float | None = None
+        self._closed = False
         super().__init__()
 
     @overload
@@ -120,6 +123,8 @@ class ReadSession(_Tracked):
             InvalidRequestError: the statement writes.
             AppError: the database is unavailable.
         """
+        if self._closed:
+            raise exc.InvalidRequestError("This session is closed: open another one")
         if statement.is_dml:
             raise exc.InvalidRequestError("A read session can't write: use a transaction")
         if self._timeout is not None and self._deadline is None:
@@ -165,6 +170,23 @@ class ReadSession(_Tracked):
     ) -> Any:
         """Run one statement and return the first column of its first row, or None."""
         return (await self.execute(statement, parameters)).scalar()
+
+    async def get_one(self, model: type[T], key: Any) -> T:
+        """Return the entity with this primary key.
+
+        Raises:
+            NoResultFound: there is none.
+        """
+        return (await self.scalars(select(model).where(primary_key(model) == key))).one()
+
+    def close(self) -> None:
+        """End the session.
+
+        Raises:
+            InvalidRequestError: an entity was changed.
+        """
+        self._closed = True
+        self.check_unchanged()
 
 
 def _has_entities(statement: SelectBase | TextClause) -> bool:
@@ -421,12 +443,12 @@ class Database:
         """
         session = self.read_session(primary=primary, timeout=timeout)
         yield session
-        session.check_unchanged()
+        session.close()
 
     def read_session(
         self, *, primary: bool = False, timeout: float | None = FROM_SETTINGS
     ) -> ReadSession:
-        """Return a session for reading that nobody has to close; see ``reading``."""
+        """Return a session for reading; closing it only checks it. See ``reading``."""
         if timeout == FROM_SETTINGS:
             timeout = self._settings.database_session_timeout or None
         return ReadSession(self, primary=primary, timeout=timeout)

@@ -199,10 +199,12 @@ class Repository(Generic[ModelT]):
         """Return every row of columns that ``statement`` finds: bound it by a LIMIT."""
         return (await self._execute(statement, parameters)).all()
 
-    async def count(self, statement: Select[Any]) -> int:
+    async def count(
+        self, statement: Select[*tuple[Any, ...]], parameters: Mapping[str, Any] | None = None
+    ) -> int:
         """Return the number of rows of ``statement``. It reads them all: use it sparingly."""
         counted = select(func.count()).select_from(statement.order_by(None).subquery())
-        return int((await self._execute(counted)).scalar_one())
+        return int((await self._execute(counted, parameters)).scalar_one())
 
     def not_found(self) -> NotFound:
         """Return the error for a row that does not exist or is not visible to the caller."""

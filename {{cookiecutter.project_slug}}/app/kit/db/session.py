@@ -11,7 +11,6 @@ from app.kit.db.engine import Database, ReadSession, WriteSession
 from app.kit.db.repository import Repository
 
 T = TypeVar("T")
-RepositoryT = TypeVar("RepositoryT", bound=Repository[Any])
 
 SAFE_METHODS: Final = frozenset({"GET", "HEAD", "OPTIONS"})
 
@@ -75,25 +74,43 @@ ReadSessionDep = Annotated[ReadSession, Depends(read_session)]
 """A session that can't write, in autocommit."""
 
 
-def repository(kind: type[RepositoryT]) -> Any:
+Provider = Callable[[Request], Awaitable[Repository[Any]]]
+
+_PROVIDERS: Final[dict[type[Repository[Any]], Provider]] = {}
+
+
+def provider(kind: type[Repository[Any]]) -> Provider:
+    """Return the function that gives a request its repository; tests override it with a fake."""
+    if kind in _PROVIDERS:
+        return _PROVIDERS[kind]
+
+    async def get_repository(request: Request) -> Repository[Any]:
+        open_session = read_session if request.method in SAFE_METHODS else write_session
+        return kind(await open_session(request), await current_caller(request))
+
+    setattr(get_repository, _WRITES, True)
+    _PROVIDERS[kind] = get_repository
+    return get_repository
+
+
+def repository(kind: type[Repository[Any]]) -> Any:
     """Return the dependency that injects a repository.
 
     Use it once for each feature: ``Tasks = Annotated[TaskRepository, repository(TaskRepository)]``.
     The repository acts for the caller of the request, in a read session for GET and HEAD requests
     and in the request's transaction for others.
     """
-
-    async def get_repository(request: Request) -> RepositoryT:
-        open_session = read_session if request.method in SAFE_METHODS else write_session
-        return kind(await open_session(request), await current_caller(request))
-
-    setattr(get_repository, _WRITES, True)
-    return Depends(get_repository)
+    return Depends(provider(kind))
 
 
 def opens_transaction(dependency: object) -> bool:
     """Return whether a dependency opens the transaction of a request that writes."""
     return dependency is write_session or hasattr(dependency, _WRITES)
+
+
+def is_session_open(request: Request) -> bool:
+    """Return whether this request has a session already."""
+    return _READ_SESSION in request.scope or _WRITE_SESSION in request.scope
 
 
 def add_hook(request: Request, hook: Hook) -> None:
@@ -105,6 +122,6 @@ async def before_response(request: Request, response: Response) -> None:
     """Do what has to be done between the building of a response and the commit."""
     session: ReadSession | None = request.scope.get(_READ_SESSION)
     if session is not None:
-        session.check_unchanged()
+        session.close()
     for hook in request.scope.get(_HOOKS, ()):
         await hook(response)

@@ -1,4 +1,4 @@
-"""Who calls in the tests: anybody may."""
+"""The caller in the tests: nobody in particular, since the service has no users."""
 
 import pytest
 from fastapi import FastAPI
@@ -6,23 +6,33 @@ from fastapi import FastAPI
 from app.kit.db.engine import Database
 
 STATEMENTS = 0
-"""How many statements it takes to know who is calling."""
+"""The statements that authentication takes."""
 
 SETTINGS: dict[str, str] = {}
-"""What the service has to be told."""
+"""The settings that the service needs."""
+
+AUTHOR = "Ada"
+"""The author of comments."""
+
+COMMENT = {"author": AUTHOR}
+"""The fields of a comment that name its author."""
 
 
 async def credentials(database: Database) -> dict[str, str]:
-    """Give the headers of a caller who may do everything."""
+    """Return the headers of a caller who may do everything."""
     return {}
 
 
 CALLERS = (credentials,)
-"""Who calls in the generic tests: the next one, where the one before gets 403."""
+"""The callers of the generic tests: each is used where the one before gets 403."""
+
+
+def own(*rows: object) -> None:
+    """Do nothing: rows have no owner."""
 
 
 def admit_anybody(app: FastAPI) -> None:
-    """Let requests of this app pass without asking who is calling."""
+    """Do nothing: there is no authentication to skip."""
 
 
 def hash_cheaply(monkeypatch: pytest.MonkeyPatch) -> None:

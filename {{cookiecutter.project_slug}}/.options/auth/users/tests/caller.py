@@ -1,35 +1,53 @@
-"""Who calls in the tests: a user with an access token."""
+"""The caller in the tests: a user with an access token."""
 
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import pytest
 from argon2 import PasswordHasher
-from fastapi import FastAPI
+from fastapi import FastAPI, Request
 
 from app.kit.db.engine import Database
 from app.users import security
-from app.users.caller import authorise
+from app.users.caller import ALL_SCOPES, UserCaller, authorize
 from app.users.models import User
+from app.users.owner import OwnerMixin
 from app.users.repository import UserRepository
-from app.users.security import access_token
+from app.users.security import access_token, read_access_token
 from app.users.settings import UserSettings
 
 STATEMENTS = 1
-"""How many statements it takes to know who is calling."""
+"""The statements that authentication takes."""
 
 SETTINGS = {"environment": "local"}
-"""What the service has to be told."""
+"""The settings that the service needs."""
+
+COMMENT: dict[str, str] = {}
+"""The fields of a comment that name its author: the author is the caller."""
+
+AUTHOR = "Caller"
+"""The author of comments."""
+
+CALLERS_CREATED: list[UUID] = []
+"""The users that were created here, the latest last."""
+
+SUPERUSERS: set[UUID] = set()
+"""The superusers that were created here."""
 
 
 async def credentials(database: Database, *, is_superuser: bool = False) -> dict[str, str]:
     """Create a user; return the headers that sign them in."""
     async with database.transaction() as session:
         user = await UserRepository(session).create(
-            email=f"caller-{uuid4()}@example.com",
-            name="Caller",
-            password_hash="none",  # noqa: S106 - no password has this hash
-            is_superuser=is_superuser,
+            {
+                "email": f"caller-{uuid4()}@example.com",
+                "name": "Caller",
+                "password_hash": "none",  # no password has this hash
+                "is_superuser": is_superuser,
+            }
         )
+    CALLERS_CREATED.append(user.id)
+    if is_superuser:
+        SUPERUSERS.add(user.id)
     return headers(user)
 
 
@@ -39,18 +57,32 @@ async def superuser(database: Database) -> dict[str, str]:
 
 
 CALLERS = (credentials, superuser)
-"""Who calls in the generic tests: the next one, where the one before gets 403."""
+"""The callers of the generic tests: each is used where the one before gets 403."""
 
 
 def headers(user: User) -> dict[str, str]:
-    """Give the headers of a user who has signed in."""
+    """Return the headers of a user who has signed in."""
     settings = UserSettings(environment="local")
     return {"Authorization": f"Bearer {access_token(user, settings)}"}
 
 
+def own(*rows: OwnerMixin) -> None:
+    """Let rows belong to the latest caller."""
+    for row in rows:
+        row.owner_id = CALLERS_CREATED[-1]
+
+
 def admit_anybody(app: FastAPI) -> None:
-    """Let requests of this app pass without asking who is calling."""
-    app.dependency_overrides[authorise] = lambda: None
+    """Trust the access tokens of requests to this app, without a statement for each."""
+
+    async def trust(request: Request) -> None:
+        token = request.headers.get("authorization", "").removeprefix("Bearer ")
+        claims = read_access_token(token, UserSettings(environment="local"))
+        if claims is not None:
+            user_id, _ = claims
+            request.state.caller = UserCaller(user_id, "Caller", user_id in SUPERUSERS, ALL_SCOPES)
+
+    app.dependency_overrides[authorize] = trust
 
 
 def hash_cheaply(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,7 +9,7 @@ from fastapi.security import APIKeyHeader, OAuth2PasswordBearer
 
 from app.kit.caller import ANONYMOUS, Caller, CallerDep
 from app.kit.db.models import now
-from app.kit.db.session import SAFE_METHODS, get_database
+from app.kit.db.session import SAFE_METHODS, get_database, is_session_open
 from app.users import security
 from app.users.errors import Forbidden, Unauthorized
 from app.users.repository import UserRepository
@@ -46,6 +46,7 @@ async def identify(
 
     Raises:
         Unauthorized: the credential is invalid, expired or revoked.
+        RuntimeError: a session was opened before, for an unknown caller.
     """
     if bearer is None and api_key is None:
         return ANONYMOUS
@@ -56,6 +57,8 @@ async def identify(
         caller = await _by_key(request, api_key)
     if caller is None:
         raise Unauthorized("Sign in with an access token or an API key.")
+    if is_session_open(request):
+        raise RuntimeError("Authenticate before the session or the repository is opened")
     request.state.caller = caller
     return caller
 

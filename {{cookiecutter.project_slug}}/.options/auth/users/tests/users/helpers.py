@@ -102,7 +102,7 @@ async def add_user(db: Database, email: str, **values: Any) -> User:
     """Write a user whom nobody could register: with flags or a hash of the test's choice."""
     values = {"name": "Somebody", "password_hash": CHEAP.hash(WORDS)} | values
     async with db.transaction() as session:
-        return await UserRepository(session).create(email=email, **values)
+        return await UserRepository(session).create({"email": email} | values)
 
 
 async def add_key(

@@ -140,7 +140,7 @@ async def token_as_key(db: Database) -> Headers:
 
 async def token_of_an_earlier_generation(db: Database) -> Headers:
     user = await add_user(db, BOB)
-    await change_user(db, user, generation=user.generation + 1)
+    await change_user(db, user, token_version=user.token_version + 1)
     return bearer_of(user)
 
 
@@ -237,10 +237,10 @@ BAD: dict[str, Callable[[Database], Awaitable[Any]]] = {
     "another issuer": token_with(iss="another service"),
     "another subject": token_with(sub=str(UUID(int=0))),
     "odd subject": token_with(sub="admin"),
-    "odd generation": token_with(gen="x"),
-    "no generation": token_with(gen=None),
-    "later generation": token_with(gen=2),
-    "earlier generation": token_of_an_earlier_generation,
+    "odd token_version": token_with(ver="x"),
+    "no token_version": token_with(ver=None),
+    "later token_version": token_with(ver=2),
+    "earlier token_version": token_of_an_earlier_generation,
     **{f"without {claim}": token_without(claim) for claim in security.CLAIMS},
     "inactive user": token_of_an_inactive_user,
     "deleted user": token_of_a_deleted_user,
@@ -287,7 +287,7 @@ async def test_bad_credentials_do_not_close_what_is_public(anonymous: AsyncClien
 
 
 def test_no_route_hides_from_the_document(app: FastAPI, operations: list[Operation]) -> None:
-    routers = [health.router, *api.PUBLIC, *api.CLOSED]
+    routers = [health.router, *(router for _, router in (*api.PUBLIC, *api.CLOSED))]
     routes = [route for router in routers for route in router.routes]
     assert len(routes) == len(operations)
     assert all(isinstance(route, APIRoute) and route.include_in_schema for route in routes)

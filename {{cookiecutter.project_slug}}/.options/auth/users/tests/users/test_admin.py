@@ -85,7 +85,7 @@ async def test_nobody_there(anonymous: AsyncClient, root: Headers) -> None:
     [
         ({"email": ADA}, "email"),
         ({"password": "words enough"}, "password"),
-        ({"generation": 7}, "generation"),
+        ({"token_version": 7}, "token_version"),
         ({"is_active": None}, "is_active"),
         ({"is_superuser": None}, "is_superuser"),
         ({"name": ""}, "name"),
@@ -108,7 +108,7 @@ async def test_a_change(anonymous: AsyncClient, root: Headers, bob: User, db: Da
         "is_active": True,
         "is_superuser": False,
     }
-    assert (await stored_user(db, BOB)).generation == 1
+    assert (await stored_user(db, BOB)).token_version == 1
 
 
 async def test_who_is_deactivated_is_out_at_once(

@@ -56,8 +56,8 @@ async def test_what_an_access_token_says(anonymous: AsyncClient) -> None:
     before = datetime.now(UTC).timestamp()
     token = (await login(anonymous))["access_token"]
     said = claims(token)
-    assert set(said) == {"sub", "gen", "iat", "exp", "jti", "iss", "aud"}
-    assert (said["sub"], said["gen"]) == (user["id"], 1)
+    assert set(said) == {"sub", "ver", "iat", "exp", "jti", "iss", "aud"}
+    assert (said["sub"], said["ver"]) == (user["id"], 1)
     assert said["exp"] - said["iat"] == 15 * 60
     assert before - 1 <= said["iat"] <= datetime.now(UTC).timestamp()
     assert said["iss"] == said["aud"] == project.NAME

@@ -70,7 +70,7 @@ async def test_a_name_changes_alone(anonymous: AsyncClient, ada: Headers, db: Da
     assert answer.json()["name"] == "Countess"
     after = await stored_user(db)
     assert after.updated_at > before.updated_at
-    for unchanged in ("id", "email", "password_hash", "generation", "is_active", "is_superuser"):
+    for unchanged in ("id", "email", "password_hash", "token_version", "is_active", "is_superuser"):
         assert getattr(after, unchanged) == getattr(before, unchanged)
 
 
@@ -87,7 +87,7 @@ async def test_nothing_changes_nothing(anonymous: AsyncClient, ada: Headers, db:
         ({"is_superuser": True}, "is_superuser"),
         ({"is_active": True}, "is_active"),
         ({"id": "x"}, "id"),
-        ({"generation": 1}, "generation"),
+        ({"token_version": 1}, "token_version"),
         ({"name": None}, "name"),
         ({"name": ""}, "name"),
         ({"email": None, "current_password": WORDS}, "email"),
@@ -177,7 +177,7 @@ async def test_of_many_new_passwords_one_wins(live: AsyncClient, live_app: FastA
         assert answer.status_code in ({200} if change is winner else {401, 403}), answer.text
         tried = await try_login(live, password=change["password"])
         assert tried.status_code == (200 if change is winner else 401)
-    assert (await stored_user(live_app.state.database)).generation == 2
+    assert (await stored_user(live_app.state.database)).token_version == 2
 
 
 async def test_another_address(anonymous: AsyncClient, ada: Headers) -> None:

@@ -164,7 +164,7 @@ async def test_a_login_brings_an_old_hash_up_to_date(
     tokens = await login(anonymous)
     user = await stored_user(db)
     assert not CHEAP.check_needs_rehash(user.password_hash)
-    assert user.generation == 1
+    assert user.token_version == 1
     assert (await anonymous.get(ME, headers=bearer(tokens))).status_code == 200
     await login(anonymous)
     assert (await stored_user(db)).password_hash == user.password_hash

@@ -47,7 +47,7 @@ async def test_somebody_registers(anonymous: AsyncClient, db: Database) -> None:
         "created_at": stored.created_at.isoformat().replace("+00:00", "Z"),
         "api_key": None,
     }
-    assert (stored.is_active, stored.is_superuser, stored.generation) == (True, False, 1)
+    assert (stored.is_active, stored.is_superuser, stored.token_version) == (True, False, 1)
     assert await count(db, APIKey) == 0
     await login(anonymous)
 
@@ -59,7 +59,7 @@ async def test_somebody_registers(anonymous: AsyncClient, db: Database) -> None:
         {"is_active": False},
         {"role": "admin"},
         {"scopes": ["write"]},
-        {"generation": 0},
+        {"token_version": 0},
         {"password_hash": "x"},
         {"id": "00000000-0000-0000-0000-000000000000"},
     ],

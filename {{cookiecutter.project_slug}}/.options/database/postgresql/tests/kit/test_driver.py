@@ -18,7 +18,7 @@ from app.kit.errors import AppError, Conflict, Unavailable, Unprocessable
 from app.main import create_app
 from tests import database as seam
 from tests.conftest import PATIENCE, running, settings_for
-from tests.kit.things import add_things, things
+from tests.kit.sample_feature import add_things, things
 
 direct = pytest.mark.skipif(
     seam.POOLER is not None, reason="a pooler hands connections on: they are nobody's own"

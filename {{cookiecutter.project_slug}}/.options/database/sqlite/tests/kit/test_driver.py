@@ -17,7 +17,7 @@ from app.kit.errors import Unavailable
 from app.main import create_app
 from tests.conftest import PATIENCE, running, settings_for
 from tests.database import PATIENT
-from tests.kit.things import add_things, things
+from tests.kit.sample_feature import add_things, things
 
 
 @pytest.mark.parametrize(

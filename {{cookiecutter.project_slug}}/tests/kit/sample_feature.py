@@ -1,4 +1,4 @@
-"""A feature for tests only, so that what they show does not hang on the example's."""
+"""A feature for the tests of the kit, so that they don't depend on the example."""
 
 from collections.abc import AsyncIterator
 from datetime import datetime
@@ -19,19 +19,18 @@ from sqlalchemy import (
     insert,
     select,
 )
-from sqlalchemy.orm import DeclarativeBase, Mapped
+from sqlalchemy.orm import Mapped
 
-from app.kit import pagination
 from app.kit.db.engine import Database
 from app.kit.db.models import Base, UUIDPrimaryKey, VersionMixin
 from app.kit.db.repository import Repository
-from app.kit.db.session import ReadsDep, ReadSessionDep, SessionDep, get_database
-from app.kit.errors import Conflict, PreconditionFailed
-from app.kit.etag import IfMatch, etag
-from app.kit.idempotency.session import IdempotentSessionDep
-from app.kit.pagination import Order, Page
+from app.kit.db.session import ReadSessionDep, SessionDep, get_database, repository
+from app.kit.errors import Conflict
+from app.kit.etag import NOT_MODIFIED, IfMatch, set_etag
+from app.kit.idempotency.session import idempotent
+from app.kit.pagination import KeysetList, OffsetPage, OffsetQuery, Page, PageQuery
 from app.kit.routing import Router
-from app.kit.schemas import Body, PageQuery, Public, Text
+from app.kit.schemas import RequestModel, ResponseModel, Text
 
 metadata = MetaData()
 things = Table(
@@ -44,13 +43,13 @@ things = Table(
 )
 
 
-class Models(DeclarativeBase):
-    metadata = things.metadata
-    type_annotation_map = Base.type_annotation_map
+class Models(Base):
+    __abstract__ = True
+    metadata = things.metadata  # apart from the tables of the service
 
 
 class Entry(UUIDPrimaryKey, VersionMixin, Models):
-    """What there are lists of: in order of a column that is never null, or of one that may be."""
+    """Rows of lists: in order of a column that is never null, or of one that may be."""
 
     __tablename__ = "tests_entries"
 
@@ -58,23 +57,24 @@ class Entry(UUIDPrimaryKey, VersionMixin, Models):
     at: Mapped[datetime | None]
 
 
-class Entries(Repository):
-    model = Base
+ENTRIES = KeysetList(
+    select(Entry),
+    sorts=[Entry.name, Entry.at],
+    filters={"name": Entry.name, "before": lambda name: Entry.name < name},
+)
+NAMES = KeysetList(select(Entry.id, Entry.name), sorts=[Entry.name])
 
 
-ORDERS = {
-    order.name: order
-    for column in (Entry.name, Entry.at)
-    for order in (
-        Order(column.key, column, Entry.id),
-        Order(f"-{column.key}", column, Entry.id, descending=True),
-    )
-}
+class Entries(Repository[Entry]):
+    model = Entry
+
+
+EntriesDep = Annotated[Entries, repository(Entries)]
 
 router = Router(prefix="/things")
 
 
-class Thing(Body):
+class Thing(RequestModel):
     id: Annotated[int, Field(ge=0, lt=2**31)]
     name: Annotated[Text, Field(max_length=10)] | None = None
     part_of: int | None = None
@@ -99,7 +99,8 @@ async def crash(thing: Thing, session: SessionDep) -> None:
 
 
 @router.post("/once", status_code=201)
-async def create_once(thing: Thing, session: IdempotentSessionDep, response: Response) -> Thing:
+@idempotent
+async def create_once(thing: Thing, session: SessionDep, response: Response) -> Thing:
     await session.execute(insert(things).values(thing.model_dump()))
     response.headers["Location"] = f"/things/{thing.id}"
     return thing
@@ -128,9 +129,9 @@ async def ids(session: ReadSessionDep) -> list[int]:
 
 
 @router.get("/rows")
-async def rows(reads: ReadsDep) -> list[dict[str, object]]:
-    found = (await reads.execute(select(things))).mappings()
-    pool = cast("QueuePool", reads.database.read_engine.pool)
+async def rows(session: ReadSessionDep, request: Request) -> list[dict[str, object]]:
+    found = (await session.execute(select(things))).mappings()
+    pool = cast("QueuePool", get_database(request).read_engine.pool)
     return [{**row, "in_use": pool.checkedout()} for row in found]
 
 
@@ -149,37 +150,65 @@ class EntryQuery(PageQuery):
     sort: Literal["name", "-name", "at", "-at"] = "name"
 
 
-class EntryPublic(Public):
+class EntryPublic(ResponseModel):
     id: UUID
     name: str
     at: datetime | None
     version: int
 
 
-class Rename(Body):
+class EntryCreate(RequestModel):
+    name: Text
+    at: datetime | None = None
+
+
+class Rename(RequestModel):
     name: Text
 
 
+class NamePublic(ResponseModel):
+    name: str
+
+
+@router.post("/entries", status_code=201, response_model=EntryPublic)
+async def create_entry(body: EntryCreate, entries: EntriesDep) -> Entry:
+    return await entries.create(body)
+
+
 @router.get("/entries", response_model=Page[EntryPublic])
-async def entries(query: Annotated[EntryQuery, Query()], session: ReadSessionDep) -> object:
-    order = ORDERS[query.sort]
-    position = pagination.decode(order, query.cursor)
-    statement = pagination.keyset(select(Entry), order, position.start)
-    rows = await Entries(session).all(statement, pagination.parameters(query.limit, position))
-    return pagination.cut(rows, query.limit, order)
+async def list_entries(query: Annotated[EntryQuery, Query()], entries: EntriesDep) -> object:
+    return await entries.page(ENTRIES, query)
+
+
+@router.get("/entries/offset", response_model=OffsetPage[EntryPublic])
+async def list_by_offset(query: Annotated[OffsetQuery, Query()], entries: EntriesDep) -> object:
+    return await entries.page(ENTRIES, query)
+
+
+@router.get("/entries/names", response_model=Page[NamePublic])
+async def list_names(query: Annotated[PageQuery, Query()], entries: EntriesDep) -> object:
+    return await entries.page(NAMES, query)
+
+
+@router.get("/entries/{entry_id}", response_model=EntryPublic, responses=NOT_MODIFIED)
+async def get_entry(entry_id: UUID, entries: EntriesDep, response: Response) -> Entry:
+    entry = await entries.get(entry_id)
+    set_etag(response, entry)
+    return entry
 
 
 @router.patch("/entries/{entry_id}", response_model=EntryPublic)
 async def rename(
-    entry_id: UUID, body: Rename, versions: IfMatch, session: SessionDep, response: Response
+    entry_id: UUID, body: Rename, versions: IfMatch, entries: EntriesDep, response: Response
 ) -> Entry:
-    entry = await Entries(session).one(select(Entry).where(Entry.id == entry_id))
-    if versions is not None and entry.version not in versions:
-        raise PreconditionFailed("The entry has changed: read it again.")
-    entry.name = body.name
-    await session.flush()
-    response.headers["ETag"] = etag(entry.version)
+    entry = await entries.update(entry_id, body, versions)
+    set_etag(response, entry)
     return entry
+
+
+@router.delete("/entries/{entry_id}", status_code=204)
+async def delete_entry(entry_id: UUID, versions: IfMatch, entries: EntriesDep) -> None:
+    await entries.delete(entry_id, versions)
 
 
 async def add_things(app: FastAPI) -> None:
