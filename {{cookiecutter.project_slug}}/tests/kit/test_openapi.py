@@ -46,7 +46,7 @@ from tests.kit.openapi import (
     key_of,
     operations,
 )
-from tests.test_bad_input import SEAM, credential_findings, findings
+from tests.kit.test_bad_input import SEAM, credential_findings, findings
 
 DECLARED = problems(404, 413, 422, 431)
 
