@@ -91,6 +91,7 @@ COMMON = """
     tests/tasks/test_statements.py
     tests/tasks/test_tags.py
     tests/tasks/test_update.py
+    tests/test_smoke.py
 """.split()
 
 CONTAINER = [".dockerignore", "Dockerfile", "compose.yaml"]
