@@ -54,6 +54,7 @@ COMMON = """
     tests/fuzzing.py
     tests/kit/__init__.py
     tests/kit/realworld.py
+    tests/kit/test_fuzzing.py
     tests/kit/test_openapi.py
     tests/openapi.py
     tests/serving.py
@@ -135,7 +136,6 @@ BROUGHT_BY: dict[str, dict[str, list[str]]] = {
         tests/users/test_api_keys.py
         tests/users/test_crowd.py
         tests/users/test_idempotency.py
-        tests/users/test_fuzz.py
         tests/users/test_login.py
         tests/users/test_me.py
         tests/users/test_passwords.py

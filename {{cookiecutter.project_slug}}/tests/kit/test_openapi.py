@@ -78,7 +78,7 @@ async def test_realworld(app: FastAPI) -> None:
     realworld.mount(app)
     found, sent = await tried(app, below=realworld.PREFIX)
     assert not found, "\n".join(found)
-    assert len(sent) == 24
+    assert len(sent) == 25
     # Without any input, there is nothing that could be bad.
     assert {name.split("/", 3)[-1] for name, names in sent.items() if not names} == {"user", "tags"}
     fields = {
