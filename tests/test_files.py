@@ -54,7 +54,7 @@ COMMON = """
     tests/fuzzing.py
     tests/kit/__init__.py
     tests/kit/realworld.py
-    tests/kit/test_fuzzing.py
+    tests/kit/test_schemathesis.py
     tests/kit/test_openapi.py
     tests/openapi.py
     tests/serving.py

@@ -68,7 +68,7 @@ async def fuzz(
     callers: Callers,
     folder: Path,
     *options: str,
-    config: Path = project.ROOT / "schemathesis.toml",
+    examples: int = EXAMPLES,
 ) -> dict[str, Any]:
     """Run Schemathesis against a service; return its report.
 
@@ -77,13 +77,13 @@ async def fuzz(
         callers: who calls it.
         folder: for the report.
         options: options of ``schemathesis run`` to add.
-        config: the configuration of Schemathesis.
+        examples: the number of requests of each kind for an operation.
     """
     report = folder / "report.json"
     arguments = (
-        *(sys.executable, "-m", "schemathesis.cli", "--config-file", str(config)),
+        *(sys.executable, "-m", "schemathesis.cli", "--config-file", "schemathesis.toml"),
         *("run", f"{url}/openapi.json", *options),
-        *("--max-examples", str(EXAMPLES), "--seed", SEED, "--report-json-path", str(report)),
+        *("--max-examples", str(examples), "--seed", SEED, "--report-json-path", str(report)),
     )
     # Without coverage: its own lines are not the service's.
     environment = {

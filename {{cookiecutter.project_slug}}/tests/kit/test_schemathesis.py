@@ -41,10 +41,7 @@ def app(template: str) -> FastAPI:
     return app
 
 
-async def test_keys_change_and_sessions_end(
-    app: FastAPI, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("tests.test_fuzz.EXAMPLES", 10)
+async def test_keys_change_and_sessions_end(app: FastAPI, tmp_path: Path) -> None:
     tokens = [f"Token {number}" for number in range(1000)]
     unused = iter(tokens)
 
@@ -56,7 +53,9 @@ async def test_keys_change_and_sessions_end(
     paths = ("/articles", "/articles/{slug}", "/articles/{slug}/comments", "/user")
     included = [f"--include-path={realworld.PREFIX}{path}" for path in paths]
     async with served(app) as url:
-        report = await fuzz(url, [sign_in], tmp_path, "--phases=fuzzing,stateful", *included)
+        report = await fuzz(
+            url, [sign_in], tmp_path, "--phases=fuzzing,stateful", *included, examples=10
+        )
     assert report["exit_code"] == 0
     assert next(unused) > tokens[1]  # a request ended a session, and the run went on
 
