@@ -55,7 +55,7 @@ LONGEST = unicodedata.normalize("NFD", "\u1f82") * 256
         "a&b=c+d%20e;f#g",
         "e\u0301" * 8,
         "é" * 8,
-        "ﬁ and ﷺ",
+        "ﬁsh and ﷺ",
     ],
     ids=ascii,
 )
