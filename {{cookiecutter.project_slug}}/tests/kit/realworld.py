@@ -18,10 +18,10 @@ from pydantic import Field
 
 from app.errors import AppError, Conflict, NotFound, problems
 from app.routing import Router
-from app.schemas import Body, Text
+from app.schemas import Body, Public, Text
 
 PREFIX = "/realworld/api"
-TOKEN = "Token 1"  # noqa: S105 - of the only user there is at first
+TOKEN = "Token 0"  # noqa: S105 - of the only user there is at first
 
 Name = Annotated[Text, Field(min_length=1, max_length=50)]
 Short = Annotated[Text, Field(max_length=200)]
@@ -40,14 +40,15 @@ class Store:
     articles: dict[str, dict[str, Any]] = field(default_factory=dict)
     comments: dict[int, dict[str, Any]] = field(default_factory=dict)
     files: dict[str, str] = field(default_factory=dict)
+    tokens: set[str] = field(default_factory=lambda: {TOKEN})
     numbers: Any = field(default_factory=lambda: count(1))
 
 
 token = APIKeyHeader(name="Authorization", scheme_name="Token", auto_error=False)
 
 
-async def authenticate(value: Annotated[str | None, Security(token)]) -> None:
-    if value != TOKEN:
+async def authenticate(request: Request, value: Annotated[str | None, Security(token)]) -> None:
+    if value not in store_of(request).tokens:
         raise Unauthorized("A token is required.")
 
 
@@ -95,7 +96,8 @@ class NewArticleBody(Body):
 
 
 class ArticleUpdate(Body):
-    title: Short | None = None
+    title: Short
+    description: Short | None = None
 
 
 class ArticleUpdateBody(Body):
@@ -108,6 +110,15 @@ class NewComment(Body):
 
 class NewCommentBody(Body):
     comment: NewComment
+
+
+class Article(Public):
+    slug: str
+    title: str
+
+
+class ArticlePublic(Public):
+    article: Article
 
 
 public = Router(prefix=PREFIX)
@@ -163,6 +174,14 @@ async def follow(username: Name, request: Request) -> dict[str, Any]:
     return await profile(username, request)
 
 
+@closed.delete("/user", status_code=204)
+async def sign_out(request: Request, value: Annotated[str, Security(token)]) -> None:
+    """End the session; what the caller has written is gone with it."""
+    store = store_of(request)
+    store.tokens.discard(value)
+    store.articles.clear()
+
+
 Offset = Annotated[int, Query(ge=0, le=2**31)]
 Limit = Annotated[int, Query(ge=1, le=100)]
 
@@ -183,7 +202,7 @@ async def feed(request: Request, offset: Offset = 0, limit: Limit = 20) -> dict[
     return await articles(request, offset=offset, limit=limit)
 
 
-@closed.post("/articles", status_code=201)
+@closed.post("/articles", status_code=201, response_model=ArticlePublic)
 async def write(body: NewArticleBody, request: Request) -> dict[str, Any]:
     store = store_of(request)
     slug = f"article-{next(store.numbers)}"
@@ -192,20 +211,18 @@ async def write(body: NewArticleBody, request: Request) -> dict[str, Any]:
     return {"article": store.articles[slug]}
 
 
-@public.get("/articles/{slug}", responses=problems(404))
+@public.get("/articles/{slug}", response_model=ArticlePublic, responses=problems(404))
 async def article(slug: Name, request: Request) -> dict[str, Any]:
     return {"article": article_of(request, slug)}
 
 
-@closed.put("/articles/{slug}", responses=problems(404))
+@closed.put("/articles/{slug}", response_model=ArticlePublic, responses=problems(404))
 async def rewrite(slug: Name, body: ArticleUpdateBody, request: Request) -> dict[str, Any]:
-    """Change an article: a new title gives it a new slug."""
-    found = article_of(request, slug)
-    if body.article.title is not None:
-        store = store_of(request)
-        found = store.articles.pop(slug)
-        found |= {"title": body.article.title, "slug": f"renamed-{next(store.numbers)}"}
-        store.articles[found["slug"]] = found
+    """Change the title of an article, which gives it a new slug."""
+    store = store_of(request)
+    found = store.articles.pop(article_of(request, slug)["slug"])
+    found |= {"title": body.article.title, "slug": f"renamed-{next(store.numbers)}"}
+    store.articles[found["slug"]] = found
     return {"article": found}
 
 
