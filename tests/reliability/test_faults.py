@@ -13,7 +13,6 @@ from tests.figures import Measured
 
 pytestmark = [
     pytest.mark.slow,
-    pytest.mark.alone,
     pytest.mark.skipif(sys.platform == "win32", reason="processes are stopped by POSIX signals"),
 ]
 
@@ -49,6 +48,7 @@ def turned_away_at_once(writers: Writers) -> float:
     return slowest
 
 
+@pytest.mark.alone
 async def test_a_killed_database_loses_nothing_acknowledged(
     on_postgresql: Stage, rounds: int, measured: Measured
 ) -> None:
@@ -81,6 +81,7 @@ async def test_a_killed_database_loses_nothing_acknowledged(
     assert max(recoveries) < BACK_SOON
 
 
+@pytest.mark.alone
 async def test_a_request_with_a_key_is_carried_out_exactly_once(
     on_postgresql: Stage, rounds: int, measured: Measured
 ) -> None:
@@ -108,6 +109,7 @@ async def test_a_request_with_a_key_is_carried_out_exactly_once(
     assert max(recoveries) < BACK_SOON
 
 
+@pytest.mark.alone
 async def test_it_starts_without_its_database(on_postgresql: Stage, measured: Measured) -> None:
     assert isinstance(on_postgresql.database, PostgreSQL)
     server = on_postgresql.database.server

@@ -14,7 +14,6 @@ from tests.figures import Measured
 
 pytestmark = [
     pytest.mark.slow,
-    pytest.mark.alone,
     pytest.mark.skipif(sys.platform == "win32", reason="processes are stopped by POSIX signals"),
 ]
 
@@ -34,6 +33,7 @@ async def looked_at(service: Service, answers: list[Answer]) -> None:
             await asyncio.sleep(0.05)
 
 
+@pytest.mark.alone
 async def test_a_locked_table_turns_away_in_time_and_holds_up_nothing_else(
     on_postgresql: Stage, measured: Measured
 ) -> None:
@@ -78,6 +78,7 @@ async def test_a_locked_table_turns_away_in_time_and_holds_up_nothing_else(
     assert after > before / 2
 
 
+@pytest.mark.alone
 async def test_nobody_is_served_much_less_than_the_others(stage: Stage, measured: Measured) -> None:
     clients, each = 32, 100
     async with stage.serving() as service, loaded(service, clients, write) as load:
@@ -222,6 +223,7 @@ async def gone_in_mid_request(service: Service, number: int) -> Client:
     return client
 
 
+@pytest.mark.alone
 async def test_clients_that_go_away_take_nothing_with_them(
     stage: Stage, measured: Measured
 ) -> None:

@@ -14,7 +14,6 @@ from tests.figures import Measured
 
 pytestmark = [
     pytest.mark.slow,
-    pytest.mark.alone,
     pytest.mark.skipif(sys.platform == "win32", reason="processes are stopped by POSIX signals"),
 ]
 
@@ -116,6 +115,7 @@ async def heard(service: Service) -> None:
             assert (await client.get("/health/live")).status == 200
 
 
+@pytest.mark.alone
 async def test_a_stop_waits_no_longer_than_its_grace(stage: Stage, measured: Measured) -> None:
     async with stage.serving(
         SHUTDOWN_TIMEOUT=str(GRACE),
