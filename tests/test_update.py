@@ -1,7 +1,6 @@
 """A project that was rendered long ago, and worked on since, is brought up to date by cruft."""
 
 import json
-import os
 import shutil
 import signal
 import subprocess
@@ -14,6 +13,7 @@ from typing import Final
 import pytest
 
 from testing.baking import ROOT, TREE, Project, clean_environment, copy_template, install, succeeded
+from testing.requirements import require
 from testing.usage import just, let_in, served
 from tests.conftest import Bake
 
@@ -98,9 +98,7 @@ def repository(folder: Path) -> Path:
         capture_output=True,
         check=False,
     )
-    if archive.returncode:
-        stop = pytest.fail if "CI" in os.environ else pytest.skip
-        stop(f"The history of this clone does not reach back to {PREVIOUS}: git fetch it")
+    require(f"the history back to {PREVIOUS}", found=archive.returncode == 0)
     subprocess.run(["tar", "x"], cwd=path, input=archive.stdout, check=True)
     commit(path, "The release before")
     git(path, "tag", "before")
