@@ -1,7 +1,6 @@
 """A project that was rendered long ago, and worked on since, is brought up to date by cruft."""
 
 import json
-import os
 import shutil
 import signal
 import subprocess
@@ -15,6 +14,7 @@ import pytest
 
 from scripts.release import previous_release
 from testing.baking import ROOT, TREE, Project, clean_environment, copy_template, install, succeeded
+from testing.requirements import require
 from testing.usage import just, let_in, served
 from tests.conftest import Bake
 
@@ -99,9 +99,7 @@ def repository(folder: Path) -> Path:
         capture_output=True,
         check=False,
     )
-    if archive.returncode:
-        stop = pytest.fail if "CI" in os.environ else pytest.skip
-        stop(f"The history of this clone does not reach back to {PREVIOUS}: git fetch it")
+    require(f"the history back to {PREVIOUS}", found=archive.returncode == 0)
     subprocess.run(["tar", "x"], cwd=path, input=archive.stdout, check=True)
     commit(path, "The release before")
     git(path, "tag", "before")

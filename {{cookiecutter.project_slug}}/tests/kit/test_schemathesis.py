@@ -20,7 +20,7 @@ from app.main import create_app
 from tests import fuzzing
 from tests.conftest import settings_for
 from tests.kit import realworld
-from tests.test_fuzz import fuzz
+from tests.kit.test_fuzz import fuzz
 
 
 @asynccontextmanager
