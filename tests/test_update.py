@@ -194,7 +194,7 @@ def is_a_fresh_render_with_what_is_ours(project: Project, bake: Bake, **answers:
 def passes(project: Project) -> None:
     """Run what an update touches: the rest is that of a fresh render, byte by byte."""
     just(project, "lint")
-    just(project, "test", "tests/notes", "tests/test_migrations.py", "tests/test_main.py")
+    just(project, "test", "tests/notes", "tests/kit/test_migrations.py", "tests/kit/test_main.py")
 
 
 @pytest.fixture(scope="module")
