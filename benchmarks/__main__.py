@@ -20,7 +20,7 @@ from benchmarks.data import ENDPOINTS, SERVICES, Rows
 from benchmarks.harness import Cores, Server
 from benchmarks.load import Run
 from benchmarks.report import BUSY, EVERYTHING, Compared, Fairness, Memory, Report, Side
-from testing.baking import Project
+from testing.baking import Project, install
 from testing.postgres import Postgres
 
 CHOICES: Final[dict[str, tuple[str, ...]]] = {
@@ -257,11 +257,11 @@ def starts(options: Options, report: Report, folder: Path, template: Path) -> di
                 shutil.copytree(project.path, folder / f"{database}-suite" / project.path.name),
                 project.answers,
             )
-            harness.install(pristine)
+            install(pristine, "--quiet")
             say(f"{database}: the service's own tests")
             name = f"the service's own tests ({database})"
             report.seconds[name] = [harness.suite_seconds(pristine)]
-        harness.install(project, "--no-dev")
+        install(project, "--quiet", "--no-dev")
         report.versions[database] = harness.versions(project)
         harness.import_seconds(project)  # compiles
         report.seconds[f"import of app.main ({database})"] = [

@@ -109,11 +109,6 @@ def with_items(project: Project) -> None:
     api.write_text(text.replace("tasks,)", "tasks)"), encoding="utf-8")
 
 
-def install(project: Project, *arguments: str) -> None:
-    """Install what a rendered service needs."""
-    _output(project.run("uv", "sync", "--quiet", *arguments))
-
-
 def script(project: Project, name: str) -> str:
     """Give a program of an installed render."""
     windows = sys.platform == "win32"

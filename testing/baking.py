@@ -39,6 +39,7 @@ FOREIGN_VARIABLES: Final = (
     "PYTHONDONTWRITEBYTECODE",  # each start would compile all that is installed
     "TEST_DATABASE_",
     "TEMPLATE_TESTS_",
+    "UV_PROJECT_ENVIRONMENT",
     "UV_RUN_RECURSION_DEPTH",
     "VIRTUAL_ENV",
 )

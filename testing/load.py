@@ -37,6 +37,32 @@ class Load:
         return Counter(client for client, _, answer in self.answers if answer.status < 300)
 
 
+@dataclass
+class Lag:
+    """How late the machine lets this process run: no answer is seen earlier."""
+
+    worst: float = 0.0
+    """Seconds."""
+
+
+@asynccontextmanager
+async def lag() -> AsyncIterator[Lag]:
+    """Measure meanwhile how much later than it asked for this process runs."""
+    measured, interval = Lag(), 0.01
+
+    async def look() -> None:
+        while True:
+            asked = time.perf_counter()
+            await asyncio.sleep(interval)
+            measured.worst = max(measured.worst, time.perf_counter() - asked - interval)
+
+    task = asyncio.create_task(look())
+    try:
+        yield measured
+    finally:
+        task.cancel()
+
+
 @asynccontextmanager
 async def loaded(service: Service, clients: int, request: Request) -> AsyncIterator[Load]:
     """Let so many clients ask meanwhile, each as soon as it is answered."""

@@ -25,9 +25,19 @@ POLL = 0.02
 
 
 async def until(
-    condition: Callable[[], Awaitable[bool] | bool], what: str, *, seconds: float = 20
+    condition: Callable[[], Awaitable[bool] | bool], what: str, *, seconds: float = 60
 ) -> float:
-    """Wait until something is so; give the seconds that it took."""
+    """Wait until a condition is true.
+
+    Args:
+        condition: what is looked at, again and again.
+        what: its name in the error.
+        seconds: the time after which it hangs; a promise says how long it may take.
+
+    Returns:
+        The seconds that it took.
+
+    """
     started = time.monotonic()
     while True:
         found = condition()

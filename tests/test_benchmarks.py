@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import os
 import re
 import subprocess
 import sys
@@ -13,7 +14,8 @@ import pytest
 from benchmarks import harness, report
 from benchmarks.__main__ import CHOICES, parsed
 from benchmarks.report import Compared, Fairness, Memory, Report, Side
-from testing.baking import ROOT, Project, clean_environment, installed, succeeded
+from testing.baking import ENVIRONMENTS, ROOT, Project, clean_environment, installed, succeeded
+from testing.usage import just
 from tests.conftest import Bake
 
 
@@ -24,7 +26,7 @@ def test_a_quick_run_measures_every_endpoint(tmp_path: Path) -> None:
         subprocess.run(
             [sys.executable, "-m", "benchmarks", "--quick", "--json", str(file)],
             cwd=ROOT,
-            env=clean_environment(),
+            env=clean_environment(**{ENVIRONMENTS: os.environ[ENVIRONMENTS]}),
             capture_output=True,
             encoding="utf-8",
             check=False,
@@ -50,10 +52,8 @@ def test_the_flat_resource_is_one_as_the_template_wants_it(bake: Bake, database:
     with installed(bake(database=database, auth="none")) as project:
         harness.with_items(project)
 
-        succeeded(project.run("uv", "run", "just", "lint"))
-        drift = ("tests/kit/test_migrations.py", "-k", "head or drifted")
-        own = {"TMPDIR": str(project.path.parent)}
-        succeeded(project.run("uv", "run", "just", "test", *drift, **own))
+        just(project, "lint")
+        just(project, "test", "tests/kit/test_migrations.py", "-k", "head or drifted")
 
 
 def test_adding_the_flat_resource_is_one_line(bake: Bake, tmp_path: Path) -> None:

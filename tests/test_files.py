@@ -70,6 +70,7 @@ COMMON = """
     tests/kit/test_main.py
     tests/kit/test_migrations.py
     tests/kit/test_models.py
+    tests/kit/test_schemathesis.py
     tests/kit/test_openapi.py
     tests/kit/test_pagination.py
     tests/kit/test_server.py
@@ -91,6 +92,7 @@ COMMON = """
     tests/tasks/test_statements.py
     tests/tasks/test_tags.py
     tests/tasks/test_update.py
+    tests/test_smoke.py
 """.split()
 
 CONTAINER = [".dockerignore", "Dockerfile", "compose.yaml"]
@@ -128,7 +130,6 @@ BROUGHT_BY: dict[str, dict[str, list[str]]] = {
         app/users/superuser.py
         migrations/versions/2026_11_20_0002_b7c9e02d4f16_users.py
         tests/caller.py
-        tests/kit/test_fuzz_superuser.py
         tests/users/__init__.py
         tests/users/conftest.py
         tests/users/helpers.py

@@ -7,13 +7,13 @@ import time
 import pytest
 
 from testing.baking import free_port
+from testing.load import Lag, lag
 from testing.serving import PostgreSQL, SQLite, Stage, until
 from testing.writers import Writers, rows, spread, writing
 from tests.figures import Measured
 
 pytestmark = [
     pytest.mark.slow,
-    pytest.mark.alone,
     pytest.mark.skipif(sys.platform == "win32", reason="processes are stopped by POSIX signals"),
 ]
 
@@ -40,19 +40,20 @@ async def kill_the_database(stage: Stage, writers: Writers, rounds: int) -> list
     return recoveries
 
 
-def turned_away_at_once(writers: Writers) -> float:
-    """See that whoever could not be served was told so, in time; give the worst time."""
+def turned_away_at_once(writers: Writers, late: Lag) -> float:
+    """Check that requests that could not be served were refused in time; return the worst time."""
     refused = writers.answers(503)
     assert all("retry-after" in answer.headers for answer in refused)
     slowest = max(answer.seconds for answer in refused)
-    assert slowest < POOL_TIMEOUT + MARGIN
+    assert slowest < POOL_TIMEOUT + MARGIN + late.worst
     return slowest
 
 
+@pytest.mark.alone
 async def test_a_killed_database_loses_nothing_acknowledged(
     on_postgresql: Stage, rounds: int, measured: Measured
 ) -> None:
-    async with on_postgresql.serving() as service:
+    async with on_postgresql.serving() as service, lag() as late:
         processes = service.processes()
         async with writing(service.port) as writers:
             recoveries = await kill_the_database(on_postgresql, writers, rounds)
@@ -70,7 +71,7 @@ async def test_a_killed_database_loses_nothing_acknowledged(
         lost=len(acknowledged - there.keys()),
         answered_503=writers.statuses()[503],
         of_these_written_all_the_same=unknown,
-        slowest_503=f"{turned_away_at_once(writers):.2f} s",
+        slowest_503=f"{turned_away_at_once(writers, late):.2f} s",
         back_in_service=spread(recoveries),
     )
     assert set(writers.statuses()) == {201, 422, 503}
@@ -78,13 +79,18 @@ async def test_a_killed_database_loses_nothing_acknowledged(
     assert set(there.values()) == {1}
     assert not there.keys() & writers.titles(422)
     assert unknown <= rounds * 5  # at most one for each connection that died
-    assert max(recoveries) < BACK_SOON
+    assert max(recoveries) < BACK_SOON + late.worst
 
 
+@pytest.mark.alone
 async def test_a_request_with_a_key_is_carried_out_exactly_once(
     on_postgresql: Stage, rounds: int, measured: Measured
 ) -> None:
-    async with on_postgresql.serving() as service, writing(service.port, keyed=True) as writers:
+    async with (
+        on_postgresql.serving() as service,
+        writing(service.port, keyed=True) as writers,
+        lag() as late,
+    ):
         recoveries = await kill_the_database(on_postgresql, writers, rounds)
 
     there = await rows(on_postgresql.database)
@@ -104,15 +110,16 @@ async def test_a_request_with_a_key_is_carried_out_exactly_once(
     assert set(writers.statuses()) <= {201, 409, 503}
     assert there.keys() == wanted
     assert set(there.values()) == {1}
-    turned_away_at_once(writers)
-    assert max(recoveries) < BACK_SOON
+    turned_away_at_once(writers, late)
+    assert max(recoveries) < BACK_SOON + late.worst
 
 
+@pytest.mark.alone
 async def test_it_starts_without_its_database(on_postgresql: Stage, measured: Measured) -> None:
     assert isinstance(on_postgresql.database, PostgreSQL)
     server = on_postgresql.database.server
     server.kill()
-    async with on_postgresql.serving() as service:
+    async with on_postgresql.serving() as service, lag() as late:
         processes = service.processes()
         with service.client() as client:
             assert (await client.get("/health/live")).status == 200
@@ -129,7 +136,7 @@ async def test_it_starts_without_its_database(on_postgresql: Stage, measured: Me
         on_postgresql.label,
         ready_after=f"{seconds:.2f} s",
     )
-    assert seconds < BACK_SOON
+    assert seconds < BACK_SOON + late.worst
 
 
 async def test_a_killed_service_loses_nothing_acknowledged(

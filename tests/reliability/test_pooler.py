@@ -20,7 +20,6 @@ from tests.figures import Measured
 
 pytestmark = [
     pytest.mark.slow,
-    pytest.mark.xdist_group("pooler"),
     pytest.mark.skipif(sys.platform == "win32", reason="processes are stopped by POSIX signals"),
 ]
 

@@ -23,7 +23,6 @@ from tests.figures import Measured
 
 pytestmark = [
     pytest.mark.slow,
-    pytest.mark.xdist_group("rolling"),
     pytest.mark.skipif(sys.platform == "win32", reason="processes are stopped by POSIX signals"),
 ]
 

@@ -42,6 +42,11 @@ ADVICE = {
     "sa.Column('size', sa.Text(), server_default='', nullable=False))",
     "an index": f"with op.get_context().autocommit_block():\n        {INDEX}, if_not_exists=True, "
     "postgresql_concurrently=True)",
+    "a unique constraint": "with op.get_context().autocommit_block():\n        "
+    "op.create_index('uq_things_old', 'things', ['old'], unique=True, if_not_exists=True, "
+    "postgresql_concurrently=True)\n    "
+    "op.execute('ALTER TABLE things ADD CONSTRAINT uq_things_old '\n        "
+    "'UNIQUE USING INDEX uq_things_old')",
     "a foreign key": "op.create_foreign_key('fk', 'things', 'things', ['id'], ['id'], "
     "postgresql_not_valid=True)",
     "a check": "op.execute('ALTER TABLE things ADD CONSTRAINT old_is_there "

@@ -18,10 +18,10 @@ from pydantic import Field
 
 from app.kit.errors import AppError, Conflict, NotFound, error_responses
 from app.kit.routing import Router
-from app.kit.schemas import RequestModel, Text
+from app.kit.schemas import RequestModel, ResponseModel, Text
 
 PREFIX = "/realworld/api"
-TOKEN = "Token 1"  # noqa: S105 - of the only user there is at first
+TOKEN = "Token 0"  # noqa: S105 - of the only user there is at first
 
 Name = Annotated[Text, Field(min_length=1, max_length=50)]
 Short = Annotated[Text, Field(max_length=200)]
@@ -40,14 +40,15 @@ class Store:
     articles: dict[str, dict[str, Any]] = field(default_factory=dict)
     comments: dict[int, dict[str, Any]] = field(default_factory=dict)
     files: dict[str, str] = field(default_factory=dict)
+    tokens: set[str] = field(default_factory=lambda: {TOKEN})
     numbers: Any = field(default_factory=lambda: count(1))
 
 
 token = APIKeyHeader(name="Authorization", scheme_name="Token", auto_error=False)
 
 
-async def authenticate(value: Annotated[str | None, Security(token)]) -> None:
-    if value != TOKEN:
+async def authenticate(request: Request, value: Annotated[str | None, Security(token)]) -> None:
+    if value not in store_of(request).tokens:
         raise Unauthorized("A token is required.")
 
 
@@ -95,7 +96,8 @@ class NewArticleBody(RequestModel):
 
 
 class ArticleUpdate(RequestModel):
-    title: Short | None = None
+    title: Short
+    description: Short | None = None
 
 
 class ArticleUpdateBody(RequestModel):
@@ -110,10 +112,17 @@ class NewCommentBody(RequestModel):
     comment: NewComment
 
 
+class Article(ResponseModel):
+    slug: str
+    title: str
+
+
+class ArticlePublic(ResponseModel):
+    article: Article
+
+
 public = Router(prefix=PREFIX)
-closed = Router(
-    prefix=PREFIX, dependencies=[Security(authenticate)], responses=error_responses(401)
-)
+closed = Router(prefix=PREFIX, dependencies=[Security(authenticate)], responses=error_responses(401))
 
 
 def store_of(request: Request) -> Store:
@@ -165,6 +174,14 @@ async def follow(username: Name, request: Request) -> dict[str, Any]:
     return await profile(username, request)
 
 
+@closed.delete("/user", status_code=204)
+async def sign_out(request: Request, value: Annotated[str, Security(token)]) -> None:
+    """End the session; what the caller has written is gone with it."""
+    store = store_of(request)
+    store.tokens.discard(value)
+    store.articles.clear()
+
+
 Offset = Annotated[int, Query(ge=0, le=2**31)]
 Limit = Annotated[int, Query(ge=1, le=100)]
 
@@ -185,7 +202,7 @@ async def feed(request: Request, offset: Offset = 0, limit: Limit = 20) -> dict[
     return await articles(request, offset=offset, limit=limit)
 
 
-@closed.post("/articles", status_code=201)
+@closed.post("/articles", status_code=201, response_model=ArticlePublic)
 async def write(body: NewArticleBody, request: Request) -> dict[str, Any]:
     store = store_of(request)
     slug = f"article-{next(store.numbers)}"
@@ -194,20 +211,18 @@ async def write(body: NewArticleBody, request: Request) -> dict[str, Any]:
     return {"article": store.articles[slug]}
 
 
-@public.get("/articles/{slug}", responses=error_responses(404))
+@public.get("/articles/{slug}", response_model=ArticlePublic, responses=error_responses(404))
 async def article(slug: Name, request: Request) -> dict[str, Any]:
     return {"article": article_of(request, slug)}
 
 
-@closed.put("/articles/{slug}", responses=error_responses(404))
+@closed.put("/articles/{slug}", response_model=ArticlePublic, responses=error_responses(404))
 async def rewrite(slug: Name, body: ArticleUpdateBody, request: Request) -> dict[str, Any]:
-    """Change an article: a new title gives it a new slug."""
-    found = article_of(request, slug)
-    if body.article.title is not None:
-        store = store_of(request)
-        found = store.articles.pop(slug)
-        found |= {"title": body.article.title, "slug": f"renamed-{next(store.numbers)}"}
-        store.articles[found["slug"]] = found
+    """Change the title of an article, which gives it a new slug."""
+    store = store_of(request)
+    found = store.articles.pop(article_of(request, slug)["slug"])
+    found |= {"title": body.article.title, "slug": f"renamed-{next(store.numbers)}"}
+    store.articles[found["slug"]] = found
     return {"article": found}
 
 

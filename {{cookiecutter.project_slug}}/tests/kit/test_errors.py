@@ -86,7 +86,7 @@ async def test_a_key_that_is_named_twice(things: AsyncClient) -> None:
     headers = {"content-type": "application/json"}
     response = await things.post("/things", content=b'{"id": 1, "id": 2}', headers=headers)
     (error,) = problem(response, 422)["errors"]
-    assert error["message"] == "Not JSON: An object names a key twice"
+    assert error["message"] == "Not JSON: An object repeats a key"
 
 
 @pytest.mark.parametrize(

@@ -1,12 +1,16 @@
-"""The service keeps the promises of its OpenAPI document, whatever Schemathesis makes up.
+"""The service keeps to its OpenAPI document, whatever requests Schemathesis makes up.
 
-``schemathesis.toml`` says what is asked of it; ``just fuzz 1000`` asks it more often.
+``schemathesis.toml`` configures it, and ``tests/fuzzing.py`` has its hooks. ``just fuzz 1000``
+makes up more requests.
 """
 
 import asyncio
 import json
 import os
 import sys
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,13 +24,13 @@ from tests.conftest import settings_for
 from tests.kit.serving import serving
 
 EXAMPLES = int(os.environ.get("FUZZ_EXAMPLES", "5"))
-"""How many requests of each kind are made up for an operation, at most."""
+"""The number of requests of each kind that are made up for an operation, at most."""
 
 SEED = os.environ.get("FUZZ_SEED", "1")
-"""Another one makes up other requests."""
+"""Another seed makes up other requests."""
 
 LONGEST = 100 + EXAMPLES
-"""Seconds that a run may take."""
+"""Seconds after which a run is taken to hang."""
 
 # A password takes long to hash: a few are enough. A token has to last as long as the whole run.
 LIMITS = {
@@ -36,48 +40,84 @@ LIMITS = {
 }
 
 
+Callers = Sequence[Callable[[], Awaitable[dict[str, str]]]]
+"""Functions that create a caller and return their headers, the least powerful first."""
+
+
+@asynccontextmanager
+async def credentials(callers: Callers) -> AsyncIterator[int]:
+    """Hand out the headers of new callers on a local port, as JSON.
+
+    A client sends a line with the number of the caller. Credentials have to be new each time: a
+    request may have ended those before, or deleted their user.
+    """
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        headers = await callers[int(await reader.readline())]()
+        writer.write(json.dumps(headers).encode() + b"\n")
+        await writer.drain()
+        writer.close()
+
+    server = await asyncio.start_server(answer, "127.0.0.1", 0)
+    async with server:
+        yield server.sockets[0].getsockname()[1]
+
+
 async def fuzz(
     url: str,
-    headers: dict[str, str],
-    report: Path,
+    callers: Callers,
+    folder: Path,
     *options: str,
-    config: Path = project.ROOT / "schemathesis.toml",
+    examples: int = EXAMPLES,
 ) -> dict[str, Any]:
-    """Let Schemathesis try a service; give its report."""
+    """Run Schemathesis against a service; return its report.
+
+    Args:
+        url: the service.
+        callers: who calls it.
+        folder: for the report.
+        options: options of ``schemathesis run`` to add.
+        examples: the number of requests of each kind for an operation.
+    """
+    report = folder / "report.json"
     arguments = (
-        *(sys.executable, "-m", "schemathesis.cli", "--config-file", str(config)),
+        *(sys.executable, "-m", "schemathesis.cli", "--config-file", "schemathesis.toml"),
         *("run", f"{url}/openapi.json", *options),
-        *("--max-examples", str(EXAMPLES), "--seed", SEED, "--report-json-path", str(report)),
-        *(text for header in headers.items() for text in ("--header", ": ".join(header))),
+        *("--max-examples", str(examples), "--seed", SEED, "--report-json-path", str(report)),
     )
-    # Its tables of Unicode are kept beside the report. Its own lines are nobody's to count.
+    # Without coverage: its own lines are not the service's.
     environment = {
         name: value for name, value in os.environ.items() if not name.startswith("COVERAGE_")
     }
-    for _ in range(2):
-        process = await asyncio.create_subprocess_exec(
-            *arguments,
-            cwd=project.ROOT,
-            env=environment | {"HYPOTHESIS_STORAGE_DIRECTORY": str(report.parent)},
-        )
-        try:
-            await asyncio.wait_for(process.wait(), LONGEST)
-            break
-        except TimeoutError:  # seen once in some thirty runs: the tool itself spins for ever
-            process.kill()
-            await process.wait()
+    async with credentials(callers) as port:
+        environment |= {
+            "FUZZ_CALLERS": str(len(callers)),
+            # Tables of Unicode, which take two seconds to make: once for all runs.
+            "HYPOTHESIS_STORAGE_DIRECTORY": str(project.ROOT / ".pytest_cache" / "hypothesis"),
+            "FUZZ_CREDENTIALS_PORT": str(port),
+        }
+        for _ in range(2):
+            process = await asyncio.create_subprocess_exec(
+                *arguments, cwd=project.ROOT, env=environment
+            )
+            try:
+                await asyncio.wait_for(process.wait(), LONGEST)
+                break
+            except TimeoutError:  # one run in thirty: the tool spins in a loop of its own
+                process.kill()
+                await process.wait()
     found: dict[str, Any] = json.loads(report.read_text(encoding="utf-8"))
     return found
 
 
 async def test_fuzz(live_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in LIMITS.items():
-        monkeypatch.setenv(name.upper(), value)  # also for whoever makes the access token
+        monkeypatch.setenv(name.upper(), value)  # also for what signs the access tokens
     database = Database(settings_for(live_url))
     await database.open()
-    headers = await caller.credentials(database)
-    await database.close()
+    callers = [partial(create, database) for create in caller.CALLERS]
     async with serving(live_url) as service:
-        report = await fuzz(service.url, headers, tmp_path / "report.json")
+        report = await fuzz(service.url, callers, tmp_path)
+    await database.close()
     assert report["exit_code"] == 0
     assert report["operations"]["tested"] == report["operations"]["selected"]

@@ -70,7 +70,7 @@ async def test_not_ready_behind(live_app: FastAPI, live: AsyncClient) -> None:
 
 async def test_not_ready_when_about_to_end(live_app: FastAPI, live: AsyncClient) -> None:
     live_app.state.ending = True
-    assert "about to end" in problem(await live.get("/health/ready"), 503)["detail"]
+    assert "shutting down" in problem(await live.get("/health/ready"), 503)["detail"]
     assert (await live.get("/health/live")).status_code == 200
 
 

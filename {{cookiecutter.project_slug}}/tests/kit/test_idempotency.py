@@ -171,8 +171,8 @@ async def test_the_service_deletes_expired_responses_by_itself(
             raise Unavailable("The database is away.")
         swept.set()
 
-    monkeypatch.setattr(idempotency, "FIRST_SWEEP", 0)
-    monkeypatch.setattr(idempotency, "SWEEP_INTERVAL", 0)
+    monkeypatch.setattr(idempotency, "FIRST_CLEANUP", 0)
+    monkeypatch.setattr(idempotency, "CLEANUP_INTERVAL", 0)
     monkeypatch.setattr(idempotency, "delete_expired", fail_then_delete)
     async with running(create_app(settings_for(live_url, idempotency_lifetime=60))):
         await asyncio.wait_for(swept.wait(), PATIENCE)

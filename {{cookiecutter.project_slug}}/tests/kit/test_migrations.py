@@ -1,9 +1,12 @@
-"""Migrations build what the models say, can be undone, and lose no row."""
+"""Migrations match the models, can be undone and keep all rows."""
 
 import asyncio
+import shutil
 import sys
 from collections.abc import AsyncIterator, Callable
-from datetime import datetime
+from datetime import date, datetime, time, timedelta
+from decimal import Decimal
+from pathlib import Path
 from typing import Any
 from uuid import UUID
 
@@ -11,9 +14,10 @@ import pytest
 from alembic import command
 from alembic.config import Config
 from alembic.script import Script, ScriptDirectory
-from sqlalchemy import Column, Enum, insert, inspect
+from sqlalchemy import JSON, Column, Enum, insert, inspect
+from sqlalchemy.exc import IntegrityError
 
-from app.kit import project
+from app.kit import health, project
 from app.kit.db import driver
 from app.kit.db.engine import Database
 from app.kit.db.models import Base, now
@@ -34,18 +38,18 @@ async def run(do: Callable[..., Any], *arguments: Any) -> None:
 
 
 def history(config: Config) -> ScriptDirectory:
-    """Give the revisions: there may be none yet."""
+    """Return the revisions; there may be none yet."""
     return ScriptDirectory.from_config(config)
 
 
 def below(script: Script) -> str:
-    """Name what a revision builds on: not "-1", for it may be a merge, or one of two branches."""
+    """Return the parent of a revision; "-1" is ambiguous for merges and branches."""
     parents = script.down_revision or "base"
     return parents if isinstance(parents, str) else parents[0]
 
 
 async def tables(config: Config) -> set[str]:
-    """Name the tables of the database, but for Alembic's own."""
+    """Return the names of the tables, without Alembic's own."""
     engine = driver.migration_engine(config.attributes["settings"])
     async with engine.connect() as connection:
         names = await connection.run_sync(lambda sync: inspect(sync).get_table_names())
@@ -53,7 +57,7 @@ async def tables(config: Config) -> set[str]:
     return set(names) - {"alembic_version"}
 
 
-def test_there_is_one_head_at_most(live_url: str) -> None:
+def test_at_most_one_head(live_url: str) -> None:
     assert len(history(alembic_config(settings_for(live_url))).get_heads()) <= 1
 
 
@@ -73,12 +77,12 @@ async def test_each_revision_up_down_up(empty: Config) -> None:
         await run(command.upgrade, empty, script.revision)
 
 
-async def test_the_models_have_not_drifted(empty: Config) -> None:
+async def test_no_drift_from_the_models(empty: Config) -> None:
     await run(command.upgrade, empty, "head")
     await run(command.check, empty)
 
 
-async def test_a_migration_that_fails_leaves_nothing(
+async def test_failed_migration_leaves_nothing(
     empty: Config, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(_: Any) -> None:
@@ -104,22 +108,20 @@ async def test_two_runners_at_once(empty: Config) -> None:
     await run(command.check, empty)
 
 
-async def test_the_sql_can_be_had_without_a_database(
-    empty: Config, capsys: pytest.CaptureFixture[str]
-) -> None:
+async def test_sql_without_a_database(empty: Config, capsys: pytest.CaptureFixture[str]) -> None:
     await asyncio.to_thread(command.upgrade, empty, "head", sql=True)
     printed = capsys.readouterr().out
     assert "COMMIT" in printed
     for script in history(empty).walk_revisions():
-        assert f"'{script.revision}'" in printed  # what the database is told to be at
+        assert f"'{script.revision}'" in printed  # the version that is written
     assert await tables(empty) == set()
 
 
-async def test_the_newest_revision_goes_down_and_up_over_rows(empty: Config) -> None:
+async def test_newest_revision_down_and_up_with_rows(empty: Config) -> None:
     newest = next(iter(history(empty).walk_revisions()), None)
     if newest is None:
         pytest.skip("there is no revision yet")
-    # A column that is added NOT NULL and without a default passes on empty tables alone.
+    # Adding a NOT NULL column without a default fails only if the table has rows.
     await run(command.upgrade, empty, "head")
     database = Database(empty.attributes["settings"])
     rows: dict[Column[Any], Any] = {}
@@ -135,19 +137,73 @@ async def test_the_newest_revision_goes_down_and_up_over_rows(empty: Config) -> 
 
 
 def sample(column: Column[Any], rows: dict[Column[Any], Any]) -> Any:
-    """Make up a value for a column; of a foreign key, that of the row it refers to."""
+    """Return a value for a column; for a foreign key, that of the row it refers to."""
     for key in column.foreign_keys:
         return rows[key.column]
     if isinstance(column.type, Enum):
         return column.type.enums[0]
+    if isinstance(column.type, JSON):
+        return {}
     values: dict[type, Any] = {
         str: "x",
         int: 1,
+        float: 1.0,
+        Decimal: Decimal(1),
         bool: True,
         bytes: b"x",
         UUID: UUID(int=1),
         datetime: now(),
+        date: now().date(),
+        time: now().time(),
+        timedelta: timedelta(seconds=1),
         dict: {},
         object: [],
     }
+    if column.nullable or column.server_default is not None:
+        return values.get(column.type.python_type)
     return values[column.type.python_type]
+
+
+REVISION = """
+import sqlalchemy as sa
+from alembic import op
+
+revision = {name!r}
+down_revision = {parent!r}
+
+
+def upgrade() -> None:
+    {upgrade}
+"""
+
+TABLE = """op.create_table('things', sa.Column('name', sa.Text()))
+    op.execute("INSERT INTO things VALUES ('a'), ('{}')")"""
+
+UNIQUE = """with op.batch_alter_table('things') as batch:
+        batch.create_unique_constraint('uq_things_name', ['name'])"""
+
+
+@pytest.mark.parametrize(("other", "is_added"), [("b", True), ("a", False)])
+async def test_unique_constraint_on_rows(
+    empty: Config, tmp_path: Path, other: str, *, is_added: bool
+) -> None:
+    (versions := tmp_path / "versions").mkdir()
+    shutil.copy(project.ROOT / "migrations" / "env.py", tmp_path)
+    empty.set_main_option("script_location", str(tmp_path))
+    for name, parent, upgrade in (("1", None, TABLE.format(other)), ("2", "1", UNIQUE)):
+        text = REVISION.format(name=name, parent=parent, upgrade=upgrade)
+        (versions / f"{name}.py").write_text(text, encoding="utf-8")
+    await run(command.upgrade, empty, "1")
+    if is_added:
+        await run(command.upgrade, empty, "2")
+    else:
+        with pytest.raises(IntegrityError):
+            await run(command.upgrade, empty, "2")
+    engine = driver.migration_engine(empty.attributes["settings"])
+    async with engine.connect() as connection:
+        found = await connection.run_sync(
+            lambda sync: inspect(sync).get_unique_constraints("things")
+        )
+        assert set(await connection.scalars(health.REVISIONS)) == {"2" if is_added else "1"}
+    await engine.dispose()
+    assert [each["name"] for each in found] == (["uq_things_name"] if is_added else [])

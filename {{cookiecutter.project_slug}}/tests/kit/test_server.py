@@ -264,6 +264,6 @@ async def test_a_request_that_is_stuck_is_told_so(served: Served) -> None:
     served.server.config.timeout_graceful_shutdown = 0
     served.server.should_exit = True
     answer = await connection.answer()
-    assert (answer.status, answer.json()["detail"]) == (503, "The service was stopped meanwhile.")
+    assert (answer.status, answer.json()["detail"]) == (503, "The service is shutting down.")
     assert answer.headers["retry-after"] == "1"
     assert await connection.closed()

@@ -122,7 +122,10 @@ class UserRepository(Repository[User]):
         )
         if family_id is None:
             return
-        family = delete(RefreshToken).where(RefreshToken.family_id == family_id)
+        # Locked in one order, so that two requests that revoke the same family can't deadlock.
+        found = select(RefreshToken.id).where(RefreshToken.family_id == family_id)
+        ordered = found.order_by(RefreshToken.id).with_for_update()
+        family = delete(RefreshToken).where(RefreshToken.id.in_(ordered))
         # A concurrent refresh may add a token that the statement did not see: repeat until none.
         while (await self.session.scalars(family.returning(RefreshToken.id))).all():
             pass

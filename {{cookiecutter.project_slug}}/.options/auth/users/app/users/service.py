@@ -130,8 +130,10 @@ async def refresh(database: Database, settings: UserSettings, token: SecretStr) 
             user = await users.by_token(used.user_id, used.token_version)
             if user is not None:
                 return await _issue(users, settings, user, used.family_id)
-        # The error is raised below, after this is committed.
-        await users.revoke_family(token_hash)
+    # In a transaction of its own: PostgreSQL keeps the lock on a row that was found to be used, and
+    # two requests that hold one each of a family would deadlock. The error follows the commit.
+    async with database.transaction() as session:
+        await UserRepository(session).revoke_family(token_hash)
     raise Unauthorized("The refresh token is invalid: sign in.")
 
 
