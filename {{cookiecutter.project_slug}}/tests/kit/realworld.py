@@ -122,7 +122,9 @@ class ArticlePublic(ResponseModel):
 
 
 public = Router(prefix=PREFIX)
-closed = Router(prefix=PREFIX, dependencies=[Security(authenticate)], responses=error_responses(401))
+closed = Router(
+    prefix=PREFIX, dependencies=[Security(authenticate)], responses=error_responses(401)
+)
 
 
 def store_of(request: Request) -> Store:

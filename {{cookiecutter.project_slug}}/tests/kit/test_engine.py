@@ -7,7 +7,7 @@ import pytest
 from fastapi import FastAPI
 from httpx2 import AsyncClient
 from opentelemetry.metrics import CallbackOptions, Observation
-from sqlalchemy import text
+from sqlalchemy import Connection, text
 
 from app.kit.db import driver, metrics
 from app.kit.db.engine import Database
@@ -34,8 +34,8 @@ async def test_two_apps_live_in_one_process(
         for client in (here, there):
             assert (await client.get("/health/ready")).status_code == 200
         for app, changed in ((one, True), (other, False)):
-            found = await app.state.database.execute(REVISIONS)
-            assert ("other" in found.scalars()) == changed
+            found = await app.state.database.read_session().scalars(REVISIONS)
+            assert ("other" in found.all()) == changed
     await databases.drop(other_url)
 
 
@@ -81,9 +81,11 @@ async def test_whoever_waits_for_a_connection_is_served_in_turn(live_url: str) -
 
 async def test_the_pools_are_seen_as_metrics(live_app: FastAPI, live: AsyncClient) -> None:
     database: Database = live_app.state.database
-    async with database.reading() as session:
-        await session.execute(text("SELECT 1"))
-        assert _used(metrics.connections(CallbackOptions())) == {"read": 1, "write": 0}
+
+    def used(_: Connection) -> dict[str, float]:
+        return _used(metrics.connections(CallbackOptions()))
+
+    assert await database.run_read(used) == {"read": 1, "write": 0}
 
 
 def _used(observations: Iterable[Observation]) -> dict[str, float]:

@@ -1,14 +1,14 @@
 """How long anything may take with the database, and what happens then."""
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack
+from collections.abc import AsyncIterator, Callable
 from functools import partial
 
 import pytest
 from fastapi import FastAPI
 from httpx2 import AsyncClient
-from sqlalchemy import event, func, insert, select, text
+from sqlalchemy import Connection, event, func, insert, select, text
+from sqlalchemy.util import await_only
 
 from app.kit.db import driver
 from app.kit.db.engine import Database, WriteSession
@@ -84,30 +84,37 @@ async def test_whoever_waits_for_a_connection_has_no_more(live_url: str) -> None
         assert checked_out(database) == 0
 
 
-@pytest.mark.parametrize("kind", ["transaction", "reading"])
+@pytest.mark.parametrize("kind", ["write", "read"])
 async def test_whoever_came_first_is_served_first(live_url: str, kind: str) -> None:
     database = Database(settings_for(live_url))
-    engine = database.write_engine if kind == "transaction" else database.read_engine
-    opened = getattr(database, kind)
+    engine = database.engines[kind]
+    free, held = asyncio.Event(), asyncio.Semaphore(0)
     served: list[str] = []
 
-    async def ask(name: str) -> None:
-        async with opened() as session:
-            _ = await session.connection()
-            served.append(name)
+    def hold(connection: Connection) -> None:
+        held.release()
+        await_only(free.wait())
 
-    async with AsyncExitStack() as held, asyncio.TaskGroup() as group:
+    async def use(work: Callable[[Connection], None]) -> None:
+        if kind == "read":
+            await database.run_read(work)
+        else:
+            async with database.transaction() as session:
+                await (await session.connection()).run_sync(work)
+
+    async with asyncio.TaskGroup() as group:
         for _ in range(pool_size(engine)):
-            session = await held.enter_async_context(opened())
-            _ = await session.connection()
-        group.create_task(ask("waited"))
+            group.create_task(use(hold))
+        for _ in range(pool_size(engine)):
+            await held.acquire()
+        group.create_task(use(lambda _: served.append("waited")))
         await asyncio.sleep(0)
 
         @event.listens_for(engine.sync_engine, "checkin", once=True)
         def come(*_: object) -> None:  # just when a connection is free
-            group.create_task(ask("came later"))
+            group.create_task(use(lambda _: served.append("came later")))
 
-        await held.aclose()
+        free.set()
     await database.close()
     assert served == ["waited", "came later"]
 

@@ -42,7 +42,7 @@ async def test_an_end_may_be_announced_and_hastened(live_url: str, workers: int)
         service.terminate()
         # All of them: a second signal that comes before the first was handled is the same signal.
         await service.logged("shutting down in 3600 s", times=workers)
-        assert "about to end" in problem(await client.get("/health/ready"), 503)["detail"]
+        assert "shutting down" in problem(await client.get("/health/ready"), 503)["detail"]
         assert (await client.get("/openapi.json")).status_code == 200
         service.terminate()
         log = await service.ended()
