@@ -150,7 +150,7 @@ def test_no_password_stands_anywhere(bake: Bake, answers: dict[str, str]) -> Non
         # The verbs that run it for one person alone are the only ones that know another.
         others = project.files() - {"justfile", "compose.yaml"}
         for file in others:
-            if not file.startswith(("app/", "tests/", "README")):
+            if not file.startswith(("app/", "docs/", "tests/")):
                 assert not re.search(rf"\b{name}=[^\s$]", project.text(file)), file
     assert all(manifest["kind"] != "Secret" for manifest in manifests(project).values())
     verbs = project.text("justfile")
@@ -279,11 +279,11 @@ def test_on_postgresql_a_job_migrates_and_no_pod_is_missed(bake: Bake, auth: str
     (migrate,) = pod(kinds["Job"])["containers"]
     assert migrate["command"] == ["alembic", "upgrade", "head"]
     assert [each["name"] for each in migrate["env"]] == ["DATABASE_URL"]
-    readme = project.text("README.md")
+    page = project.text("docs/deployment.md")
     component = kinds["Job"]["metadata"]["labels"]["app.kubernetes.io/component"]
-    assert re.findall(r"--selector \S+=(\S+)", readme) == [component]
-    assert set(re.findall(r"job[ /]([\w-]+)", readme)) == {kinds["Job"]["metadata"]["name"]}
-    assert re.findall(r"deployment/(\S+)", readme) == [deployment["metadata"]["name"]]
+    assert re.findall(r"--selector \S+=(\S+)", page) == [component]
+    assert set(re.findall(r"job[ /]([\w-]+)", page)) == {kinds["Job"]["metadata"]["name"]}
+    assert re.findall(r"deployment/(\S+)", page) == [deployment["metadata"]["name"]]
 
 
 @pytest.mark.parametrize("auth", CHOICES["auth"])
@@ -305,8 +305,8 @@ def test_on_sqlite_one_pod_owns_the_file(bake: Bake, auth: str) -> None:
     assert [mounts[claim["metadata"]["name"]]] == json.loads(
         read(project.text("Dockerfile"))[-1].last("VOLUME")
     )
-    readme = project.text("README.md")
-    assert re.findall(r"statefulset/(\S+)", readme) == [kinds["StatefulSet"]["metadata"]["name"]]
+    page = project.text("docs/deployment.md")
+    assert re.findall(r"statefulset/(\S+)", page) == [kinds["StatefulSet"]["metadata"]["name"]]
 
 
 @each_service

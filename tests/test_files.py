@@ -39,6 +39,14 @@ COMMON = """
     app/tasks/repository.py
     app/tasks/router.py
     app/tasks/schemas.py
+    docs/api.md
+    docs/database.md
+    docs/deployment.md
+    docs/development.md
+    docs/migrations.md
+    docs/recipes.md
+    docs/security.md
+    docs/settings.md
     justfile
     migrations/env.py
     migrations/script.py.mako

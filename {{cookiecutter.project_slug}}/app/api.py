@@ -8,7 +8,10 @@ from app.tasks.router import router as tasks
 from app.users import option as users
 
 # Routes of a closed router require a caller, if the service has authentication.
-CLOSED: tuple[Mount, ...] = (("/v1", tasks), *users.CLOSED)
+CLOSED: tuple[Mount, ...] = (
+    ("/v1", tasks),
+    *users.CLOSED,
+)
 PUBLIC: tuple[Mount, ...] = (*users.PUBLIC,)
 
 

@@ -96,7 +96,7 @@ def test_nothing_secret_is_shown(monkeypatch: pytest.MonkeyPatch, template: str)
 
 @pytest.mark.parametrize(
     ("document", "pattern"),
-    [(".env.example", r"^(?:# )?([A-Z_]+)="), ("README.md", r"^\| `([A-Z_]+)` \|")],
+    [(".env.example", r"^(?:# )?([A-Z_]+)="), ("docs/settings.md", r"^\| `([A-Z_]+)` \|")],
 )
 def test_every_setting_is_written_down(document: str, pattern: str) -> None:
     text = (project.ROOT / document).read_text(encoding="utf-8")
