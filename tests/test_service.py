@@ -3,12 +3,13 @@
 Slow, for it installs the service; `uv run pytest -m "not slow"` leaves it out.
 """
 
+import ast
+import os
 import re
 import shlex
 import shutil
 import signal
 import sys
-import textwrap
 import tomllib
 from collections.abc import Iterator
 from typing import Any
@@ -152,76 +153,87 @@ def test_dev_serves_at_once_and_leaves_nothing_running(
         assert client.get(created.headers["Location"]).json()["title"] == "x"
 
 
-# What an editor adds to the code that the README shows.
-IMPORTS = {
-    "models": """
-        from sqlalchemy import Index, String
-        from sqlalchemy.orm import Mapped, mapped_column
-        from app.kit.db.models import Base, UUIDPrimaryKey, TimestampMixin
-    """,
-    "schemas": """
-        from datetime import datetime
-        from typing import Annotated
-        from uuid import UUID
-        from pydantic import Field
-        from app.kit.schemas import Body, Public, Text
-    """,
-    "repository": """
-        from functools import cache
-        from typing import Any
-        from sqlalchemy import Row, Select, insert, select
-        from app.kit import pagination
-        from app.kit.db.engine import WriteSession
-        from app.kit.db.repository import RowRepository
-        from app.kit.pagination import Order, Slice, Start
-        from app.projects.models import Project
-        from app.projects.schemas import ProjectCreate
-        from app.kit.schemas import PageQuery
-    """,
-    "router": """
-        from typing import Annotated
-        from fastapi import Depends, Query
-        from app.kit.db.session import ReadsDep, SessionDep
-        from app.kit.errors import problems
-        from app.kit.pagination import Page
-        from app.projects.repository import ProjectReader, ProjectRepository
-        from app.projects.schemas import ProjectCreate, ProjectPublic
-        from app.kit.routing import Router
-        from app.kit.schemas import PageQuery
-    """,
-}
+MAX_LINES = 80
+"""Lines of the README's resource that are not blank."""
+MAX_NAMES = 14
+"""Names that it uses of what the template brings."""
 
 
-@pytest.mark.parametrize("answers", each(each_answer_once()), indirect=True)
-def test_the_readme_adds_a_resource(service: Project, answers: dict[str, str]) -> None:
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+def shown_files(readme: str) -> dict[str, str]:
+    """Return the files of the README's resource: each begins with a docstring that names it."""
     (shown,) = re.findall(r"```python\n(.*?)```", readme, re.DOTALL)
-    modules = dict(
-        re.findall(r"^# (\w+)\.py\n(.*?)(?=^# \w+\.py|\Z)", shown, re.DOTALL | re.MULTILINE)
-    )
-    assert set(modules) == set(IMPORTS)
-    folder = service.path / "app" / "projects"
-    folder.mkdir()
-    (folder / "__init__.py").write_text('"""Projects."""\n')
-    for name, code in modules.items():
-        text = f'"""Projects."""\n\n{textwrap.dedent(IMPORTS[name])}\n{code}'
-        (folder / f"{name}.py").write_text(text)
-    api = service.path / "app" / "api.py"
-    mounted = api.read_text().replace("(tasks,", "(tasks, projects,", 1)
-    imported = "from app.projects.router import router as projects\nfrom app.tasks"
-    api.write_text(mounted.replace("from app.tasks", imported, 1))
+    parts = re.split(r'^(""".*?""")  # (app/\S+\.py)$', shown, flags=re.MULTILINE)
+    assert parts[0] == ""
+    docstrings, paths, codes = parts[1::3], parts[2::3], parts[3::3]
+    return {
+        path: f"{docstring}\n{code}"
+        for docstring, path, code in zip(docstrings, paths, codes, strict=True)
+    }
 
-    just(service, "migration", "add projects")
-    just(service, "fix")
-    just(service, "lint")
-    just(service, "test", "tests/kit/test_migrations.py", "-k", "head or drifted")
+
+def names_of_the_template(module: ast.Module, feature: str) -> set[str]:
+    """Return what a module of a feature imports from the rest of the service."""
+    own = {"app", f"app.{feature}"}
+    return {
+        f"{node.module}.{alias.name}"
+        for node in ast.walk(module)
+        if isinstance(node, ast.ImportFrom) and node.module
+        for alias in node.names
+        if node.module.startswith("app.")
+        and not own & {node.module, node.module.rpartition(".")[0]}
+    }
+
+
+def test_the_readme_adds_a_resource(
+    service: Project, answers: dict[str, str], measured: Measured
+) -> None:
+    readme = service.text("README.md")
+    files = shown_files(readme)
+    modules = {path: ast.parse(code) for path, code in files.items()}
+    names = {name for each in modules.values() for name in names_of_the_template(each, "notes")}
+    code = "".join(text for path, text in files.items() if not path.endswith("__init__.py"))
+    lines = sum(bool(line.strip()) for line in code.splitlines())
+    label = LABELS[answers["database"]]
+    measured("The small resource of the README", label, lines=lines, names=len(names))
+    assert lines <= MAX_LINES
+    assert len(names) <= MAX_NAMES, sorted(names)
+
+    for path, text in files.items():
+        (service.path / path).parent.mkdir(exist_ok=True)
+        (service.path / path).write_text(text)
+    (imported,) = re.findall(r"the import `(from .+?)`", readme)
+    (mounted,) = re.findall(r"in `CLOSED`, the line\s`(.+?)`", readme)
+    api = service.path / "app" / "api.py"
+    start = "CLOSED: tuple[Mount, ...] = (\n"
+    text = api.read_text().replace(start, f"{start}    {mounted}\n", 1)
+    api.write_text(text.replace("from app.tasks", f"{imported}\nfrom app.tasks", 1))
+    succeeded(service.run("uv", "run", "just", "fix"))
+    succeeded(service.run("uv", "run", "just", "migration", "add notes"))
+
+    succeeded(service.run("uv", "run", "just", "lint"))
+    succeeded(service.run("uv", "run", "just", "test", "tests", "-k", "head or drifted"))
     with served(service, signal.SIGINT, "uv", "run", "just", "dev") as client:
         let_in(client, answers)
-        assert client.post("/v1/projects", json={"name": "x"}).status_code == 201
-        taken = client.post("/v1/projects", json={"name": "x"})
-        assert (taken.status_code, taken.json()["errors"][0]["field"]) == (409, "name")
-        assert [item["name"] for item in client.get("/v1/projects").json()["items"]] == ["x"]
-        assert client.post("/v1/projects", json={"name": "y", "z": 1}).status_code == 422
+        created = client.post("/v1/notes", json={"text": "first"})
+        assert created.status_code == 201, created.text
+        note = created.json()
+        url = f"/v1/notes/{note['id']}"
+        assert client.get(url).json() == note
+        assert client.get("/v1/notes").json() == {"items": [note], "next_cursor": None}
+        assert client.patch(url, json={}).json() == note
+        changed = client.patch(url, json={"text": "second"})
+        assert (changed.status_code, changed.json()) == (200, {**note, "text": "second"})
+        assert client.get(url).json() == changed.json()
+        assert client.post("/v1/notes", json={"text": "x", "y": 1}).status_code == 422
+        if answers["auth"] == "users":
+            mine = dict(client.headers)
+            let_in(client, answers)
+            assert client.get(url).status_code == 404
+            assert client.get("/v1/notes").json()["items"] == []
+            client.headers.update(mine)
+        assert client.delete(url).status_code == 204
+        assert [call(url).status_code for call in (client.get, client.delete)] == [404, 404]
+        assert client.get("/v1/notes").json()["items"] == []
 
 
 @pytest.mark.parametrize(
@@ -233,21 +245,30 @@ def test_the_readme_adds_a_resource(service: Project, answers: dict[str, str]) -
 )
 def test_the_example_can_be_deleted(bake: Bake, chosen: dict[str, str]) -> None:
     with installed(bake(**chosen)) as service:
-        assert "To be rid of the example" in service.text("README.md")
-        for folder in ("app/tasks", "tests/tasks"):
+        (steps,) = re.findall(
+            r"\n## Remove the example\n(.*?)\n## ", service.text("README.md"), re.DOTALL
+        )
+        named = re.findall(r"`(\S+)`", steps)
+        for folder in ("app/tasks/", "tests/tasks/"):
+            assert folder in named
             shutil.rmtree(service.path / folder)
         api = service.path / "app" / "api.py"
-        text = api.read_text().replace("from app.tasks.router import router as tasks\n", "")
-        api.write_text(text.replace("(tasks,)", "()").replace("(tasks, ", "("))
+        lines = api.read_text().splitlines(keepends=True)
+        kept = [line for line in lines if "tasks" not in line]
+        assert len(lines) - len(kept) == 2
+        api.write_text("".join(kept))
+        fuzzing = service.path / "schemathesis.toml"
+        start = "\n[[operations]]\n"
+        blocks = fuzzing.read_text().split(start)
+        fuzzing.write_text(start.join(each for each in blocks if "/v1/tasks/batch" not in each))
         versions = service.path / "migrations" / "versions"
-        (revision,) = versions.glob("*_tasks.py")
-        key = re.search(r'^revision: str = (".+")$', revision.read_text(), re.MULTILINE)
-        below = re.search(r"^down_revision.* = (.+)$", revision.read_text(), re.MULTILINE)
-        assert key
-        assert below
-        revision.unlink()
-        for other in versions.glob("*.py"):
-            other.write_text(other.read_text().replace(f"= {key[1]}", f"= {below[1]}"))
-
-        just(service, "lint")
-        just(service, "test")
+        for pattern in (name for name in named if name.startswith("*_")):
+            (revision,) = versions.glob(pattern)
+            key = re.search(r'^revision: str = (".+")$', revision.read_text(), re.MULTILINE)
+            below = re.search(r"^down_revision.* = (.+)$", revision.read_text(), re.MULTILINE)
+            assert key
+            assert below
+            revision.unlink()
+            for other in versions.glob("*.py"):
+                other.write_text(other.read_text().replace(f"= {key[1]}", f"= {below[1]}"))
+        check(service)
