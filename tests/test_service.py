@@ -184,6 +184,7 @@ def names_of_the_template(module: ast.Module, feature: str) -> set[str]:
     }
 
 
+@pytest.mark.parametrize("answers", each(each_answer_once()), indirect=True)
 def test_the_readme_adds_a_resource(
     service: Project, answers: dict[str, str], measured: Measured
 ) -> None:
@@ -193,7 +194,7 @@ def test_the_readme_adds_a_resource(
     names = {name for each in modules.values() for name in names_of_the_template(each, "notes")}
     code = "".join(text for path, text in files.items() if not path.endswith("__init__.py"))
     lines = sum(bool(line.strip()) for line in code.splitlines())
-    label = LABELS[answers["database"]]
+    label = label_of(answers)
     measured("The small resource of the README", label, lines=lines, names=len(names))
     assert lines <= MAX_LINES
     assert len(names) <= MAX_NAMES, sorted(names)
@@ -207,11 +208,11 @@ def test_the_readme_adds_a_resource(
     start = "CLOSED: tuple[Mount, ...] = (\n"
     text = api.read_text().replace(start, f"{start}    {mounted}\n", 1)
     api.write_text(text.replace("from app.tasks", f"{imported}\nfrom app.tasks", 1))
-    succeeded(service.run("uv", "run", "just", "fix"))
-    succeeded(service.run("uv", "run", "just", "migration", "add notes"))
+    just(service, "fix")
+    just(service, "migration", "add notes")
 
-    succeeded(service.run("uv", "run", "just", "lint"))
-    succeeded(service.run("uv", "run", "just", "test", "tests", "-k", "head or drifted"))
+    just(service, "lint")
+    just(service, "test", "tests", "-k", "head or drifted")
     with served(service, signal.SIGINT, "uv", "run", "just", "dev") as client:
         let_in(client, answers)
         created = client.post("/v1/notes", json={"text": "first"})
@@ -271,4 +272,5 @@ def test_the_example_can_be_deleted(bake: Bake, chosen: dict[str, str]) -> None:
             revision.unlink()
             for other in versions.glob("*.py"):
                 other.write_text(other.read_text().replace(f"= {key[1]}", f"= {below[1]}"))
-        check(service)
+        just(service, "lint")
+        just(service, "test", "tests")
