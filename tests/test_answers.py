@@ -341,8 +341,8 @@ def test_a_good_slug_is_taken_as_it_is(bake: Bake, slug: str) -> None:
 def test_a_team_keeps_its_answers_in_a_file(
     command_line: CommandLine, tmp_path: Path, template: Path
 ) -> None:
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    (shown,) = re.findall(r"^# team.yaml\n(.*?)^```", readme, re.DOTALL | re.MULTILINE)
+    page = (ROOT / "docs" / "teams.md").read_text(encoding="utf-8")
+    (shown,) = re.findall(r"^# team.yaml\n(.*?)^```", page, re.DOTALL | re.MULTILINE)
     (tmp_path / "team.yaml").write_text(
         f"{shown}replay_dir: {json.dumps(str(tmp_path / 'replay'))}\n", encoding="utf-8"
     )

@@ -1,78 +1,128 @@
-"""The documents of a render: their length, their links, and that the example can be removed."""
+"""The documentation: its length, links, figures, the transcript and the code that it shows."""
 
+import json
 import re
-from pathlib import PurePosixPath
+from pathlib import Path
+from typing import Final
 
 import pytest
 
-from tests.baking import Project, combinations
-from tests.conftest import Bake
+from tests.baking import ROOT
 
-MAX_README = 160
-MAX_AGENTS = 99
-
-EXAMPLE = re.compile(r"\bTask|\btasks?\b|task_", re.MULTILINE)
-"""A word of the example. Documents say "job" for other tasks."""
-
-REMOVAL = re.compile(r"^## Remove the example\n.*?(?=^## )", re.MULTILINE | re.DOTALL)
-
-each_variant = pytest.mark.parametrize(
-    "answers",
-    combinations("database", "auth", "deploy"),
-    ids=lambda answers: "-".join(answers.values()),
+README: Final = (ROOT / "README.md").read_text(encoding="utf-8")
+PAGES: Final = sorted(
+    [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").rglob("*.md")]
 )
 
 
-def documents(project: Project) -> dict[str, str]:
-    """Return the text of every Markdown file."""
-    return {file: project.text(file) for file in project.files() if file.endswith(".md")}
+def test_the_readme_is_short() -> None:
+    assert len(README.splitlines()) <= 120
 
 
-def anchors(text: str) -> set[str]:
-    """Return the anchors of the headings of a document, as GitHub and GitLab name them."""
-    prose = re.sub(r"^```.*?^```", "", text, flags=re.MULTILINE | re.DOTALL)
-    headings = re.findall(r"^#+ (.+)$", prose, re.MULTILINE)
-    return {re.sub(r"[^\w -]", "", heading).lower().replace(" ", "-") for heading in headings}
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
+def test_links_between_pages_resolve(page: Path) -> None:
+    text = re.sub(
+        r"^```.*?^```", "", page.read_text(encoding="utf-8"), flags=re.DOTALL | re.MULTILINE
+    )
+    for target in re.findall(r"\]\((?!https?://)([^)]+)\)", text):
+        name, _, anchor = target.partition("#")
+        file = (page.parent / name).resolve() if name else page
+        assert file.exists(), target
+        if anchor:
+            titles = re.findall(r"^#+ (.+)$", file.read_text(encoding="utf-8"), re.MULTILINE)
+            anchors = {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles}
+            assert anchor in anchors, target
 
 
-def links(file: str, text: str) -> set[tuple[str, str]]:
-    """Return the file and the anchor of each relative link of a document."""
-    found = set()
-    for target in re.findall(r"\]\(([^)\s]+)\)", text):
-        path, _, anchor = target.partition("#")
-        if "://" not in target:
-            parts: list[str] = []
-            for part in PurePosixPath(file).parent.joinpath(path).parts:
-                parts = parts[:-1] if part == ".." else [*parts, part]
-            found.add(("/".join(parts) if path else file, anchor))
-    return found
+def test_the_transcript_has_the_questions_of_today() -> None:
+    questions = json.loads((ROOT / "cookiecutter.json").read_text(encoding="utf-8"))
+    expected = []
+    prompts = questions["__prompts__"]
+    for number, (question, prompt) in enumerate(prompts.items(), start=1):
+        start = f"  [{number}/{len(prompts)}] "
+        if isinstance(prompt, str):
+            expected.append(f"{start}{prompt} (")
+            continue
+        expected.append(start + prompt["__prompt__"])
+        answers = questions[question]
+        for choice, answer in enumerate(answers, start=1):
+            expected.append(f"    {choice} - {prompt[answer]}")
+        numbers = "/".join(str(choice + 1) for choice in range(len(answers)))
+        expected.append(f"    Choose from [{numbers}] (1):")
+    (transcript,) = re.findall(r"^```\n(  \[1/.*?)^```", README, re.DOTALL | re.MULTILINE)
+    shown = transcript.splitlines()
+    assert len(shown) == len(expected)
+    for line, start in zip(shown, expected, strict=True):
+        assert line.startswith(start)
 
 
-@each_variant
-def test_the_readme_and_agents_are_short(bake: Bake, answers: dict[str, str]) -> None:
-    project = bake(**answers)
-    assert len(project.text("README.md").splitlines()) <= MAX_README
-    assert len(project.text("AGENTS.md").splitlines()) <= MAX_AGENTS
+def figures(promise: str) -> list[dict[str, str]]:
+    """Return what docs/reliability.md has measured of a promise, for each database."""
+    text = (ROOT / "docs" / "reliability.md").read_text(encoding="utf-8")
+    found = re.findall(rf"^\| {re.escape(promise)} \| \w+ \| (.+) \|$", text, re.MULTILINE)
+    assert found, promise
+    return [dict(re.findall(r"([^:;]+): ([^;]+)(?:; |$)", row)) for row in found]
 
 
-@each_variant
-def test_every_link_has_a_target_and_every_page_a_link(bake: Bake, answers: dict[str, str]) -> None:
-    found = documents(bake(**answers))
-    for file, text in found.items():
-        for path, anchor in links(file, text):
-            assert path in found, f"{file}: {path}"
-            assert not anchor or anchor in anchors(found[path]), f"{file}: {path}#{anchor}"
-    pages = {file for file in found if file.startswith("docs/")}
-    assert pages <= {path for path, _ in links("README.md", found["README.md"])}
-
-
-@each_variant
-def test_one_section_speaks_of_the_example(bake: Bake, answers: dict[str, str]) -> None:
-    project = bake(**answers)
-    readme = project.text("README.md")
-    assert len(REMOVAL.findall(readme)) == 1
-    texts = documents(project) | {"README.md": REMOVAL.sub("", readme)}
-    texts |= {file: project.text(file) for file in (".env.example", "justfile")}
-    assert {file: EXAMPLE.findall(text) for file, text in texts.items()} == {
-        file: [] for file in texts
+def test_the_features_have_the_figures_of_the_tests() -> None:
+    killed = figures("A killed database loses nothing acknowledged")
+    ended = figures("A killed service loses nothing acknowledged")
+    lost = [*killed, *ended]
+    (once,) = figures("A request with a key is carried out exactly once")
+    (update,) = figures("A rolling update loses no request")
+    (slow,) = figures("A frozen database is told of in time by every route")
+    (locked,) = figures("A locked table: who can't be served is told so in time")
+    generated = {each["cases"] for each in figures("Requests made up from the OpenAPI document")}
+    served = {
+        tuple(re.findall(r"\d+", each["requests each"])[:2])
+        for each in figures("Everybody is served alike")
     }
+    told = re.sub(r"\s+", " ", README)
+
+    kills = [sum(int(each["kills"]) for each in group) for group in (killed, ended)]
+    assert f"the database {kills[0]} times and the service {kills[1]} times" in told
+    acknowledged = sum(int(each["acknowledged"]) for each in lost)
+    assert f"{acknowledged:,} acknowledged writes, {sum(int(x['lost']) for x in lost)} lost" in told
+    assert f"{once['kills']} kills" in told
+    assert f"{int(once['requests']):,} requests {int(once['sent']):,} times" in told
+    assert (once["twice"], once["missing"]) == ("0", "0")
+    assert f"{int(update['requests']):,} requests, {update['failed']} failed" in told
+    assert f"each of {slow['routes']} routes returned 503 within" in told
+    within = re.findall(r"503 within ([\d.]+) s", told)
+    measured = [slow["slowest of 32 at once"], locked["slowest without a connection"]]
+    for limit, seconds in zip(within, measured, strict=True):
+        assert float(seconds.removesuffix(" s")) <= float(limit)
+    (cases,) = generated
+    assert f"{int(cases):,} requests generated" in told
+    ((least, most),) = served
+    assert f"received {least} or {most} responses each" in told
+
+
+def test_the_depth_of_pages_is_that_of_the_benchmark() -> None:
+    text = (ROOT / "docs" / "performance.md").read_text(encoding="utf-8")
+    depths = sorted(
+        re.findall(r"^\| depth 100,000 against page 1, .*?([\d.]+) times", text, re.MULTILINE)
+    )
+    told = re.sub(r"\s+", " ", README)
+    assert f"{depths[0]} to {depths[-1]} times as long as the first page" in told
+
+
+def test_scaling_has_the_figures_of_reliability() -> None:
+    scaling = (ROOT / "docs" / "scaling.md").read_text(encoding="utf-8")
+    for promise in (
+        "One process and two, sharing this machine's cores",
+        "One process and two, a 20% part of a core each",
+    ):
+        (found,) = figures(promise)
+        for name in ("one", "two"):
+            assert f"| {found[name]} |" in scaling
+        assert f"| {found['ratio']} |" in scaling
+
+
+def test_the_code_of_the_features_is_that_of_a_tested_feature() -> None:
+    features = (ROOT / "docs" / "features.md").read_text(encoding="utf-8")
+    (shown,) = re.findall(r"^```python\n(.*?)^```", features, re.DOTALL | re.MULTILINE)
+    notes = ROOT / "tests" / "feature" / "app" / "notes"
+    code = "".join((notes / name).read_text("utf-8") for name in ("repository.py", "router.py"))
+    for part in filter(None, map(str.strip, shown.split("\n\n\n"))):
+        assert part in code
