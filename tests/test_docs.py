@@ -7,7 +7,7 @@ from typing import Final
 
 import pytest
 
-from tests.baking import ROOT
+from testing.baking import ROOT
 
 README: Final = (ROOT / "README.md").read_text(encoding="utf-8")
 PAGES: Final = sorted(

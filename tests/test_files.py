@@ -14,8 +14,13 @@ COMMON = """
     README.md
     app/__init__.py
     app/__main__.py
+    app/api.py
+    app/kit/__init__.py
+    app/kit/app.py
+    app/kit/caller.py
     app/kit/db/__init__.py
     app/kit/db/engine.py
+    app/kit/db/loading.py
     app/kit/db/metrics.py
     app/kit/db/models.py
     app/kit/db/repository.py
@@ -29,6 +34,7 @@ COMMON = """
     app/kit/idempotency/repository.py
     app/kit/idempotency/session.py
     app/main.py
+    app/settings.py
     app/kit/pagination.py
     app/kit/project.py
     app/kit/routing.py
@@ -123,12 +129,12 @@ BROUGHT_BY: dict[str, dict[str, list[str]]] = {
     },
     "auth": {
         "users": """
-        app/api.py
-        app/settings.py
         app/users/__init__.py
         app/users/caller.py
         app/users/errors.py
         app/users/models.py
+        app/users/option.py
+        app/users/owner.py
         app/users/repository.py
         app/users/router.py
         app/users/schemas.py
@@ -137,6 +143,7 @@ BROUGHT_BY: dict[str, dict[str, list[str]]] = {
         app/users/settings.py
         app/users/superuser.py
         migrations/versions/2026_11_20_0002_b7c9e02d4f16_users.py
+        migrations/versions/2026_11_20_0003_e3d8a5b17c20_task_owners.py
         tests/caller.py
         tests/users/__init__.py
         tests/users/conftest.py
@@ -158,8 +165,9 @@ BROUGHT_BY: dict[str, dict[str, list[str]]] = {
         tests/users/test_throttle.py
     """.split(),
         "none": """
-        app/api.py
-        app/settings.py
+        app/users/__init__.py
+        app/users/option.py
+        app/users/owner.py
         tests/caller.py
     """.split(),
     },

@@ -10,7 +10,7 @@ from typing import Any, Final
 import pytest
 from pytest_cookies.plugin import Cookies
 
-from tests.baking import ROOT, TREE, Project, copy_template, installed, succeeded
+from testing.baking import ROOT, TREE, Project, copy_template, installed, succeeded
 
 LOAD: Final = """
 from app.main import create_app

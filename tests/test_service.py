@@ -4,7 +4,6 @@ Slow, for it installs the service; `uv run pytest -m "not slow"` leaves it out.
 """
 
 import ast
-import os
 import re
 import shlex
 import shutil
@@ -194,7 +193,7 @@ def test_the_readme_adds_a_resource(
     names = {name for each in modules.values() for name in names_of_the_template(each, "notes")}
     code = "".join(text for path, text in files.items() if not path.endswith("__init__.py"))
     lines = sum(bool(line.strip()) for line in code.splitlines())
-    label = label_of(answers)
+    label = LABELS[answers["database"]]
     measured("The small resource of the README", label, lines=lines, names=len(names))
     assert lines <= MAX_LINES
     assert len(names) <= MAX_NAMES, sorted(names)

@@ -122,17 +122,17 @@ def test_free_text_stands_in_prose_or_escaped_between_quotes(template: Path) -> 
 
 @pytest.mark.parametrize("question", QUESTIONS)
 def test_a_question_is_complete(question: str) -> None:
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    table = (ROOT / "docs" / "questions.md").read_text(encoding="utf-8")
     hook = rendered_hook(typed())
     default, prompt = QUESTIONS[question], PROMPTS[question]
-    rows = [row for row in readme.splitlines() if row.startswith("| `") and f"`{question}`" in row]
+    rows = [row for row in table.splitlines() if row.startswith("| `") and f"`{question}`" in row]
 
-    assert len(rows) == 1, "a row in the table of README.md"
+    assert len(rows) == 1, "a row in the table of docs/questions.md"
     if question in CHOICES:
         assert hook["CHOICES"].get(question) == tuple(default), "CHOICES of pre_gen_project.py"
         assert list(prompt) == ["__prompt__", *default], "a prompt for each answer"
         for answer in default:
-            assert f"`{answer}`" in rows[0], "each answer in the table of README.md"
+            assert f"`{answer}`" in rows[0], "each answer in the table of docs/questions.md"
     else:
         assert isinstance(prompt, str)
         judged = {*hook["TEXT_LIMITS"], "project_slug", "author_email"}

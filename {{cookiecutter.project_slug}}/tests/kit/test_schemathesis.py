@@ -17,9 +17,8 @@ from schemathesis.openapi.checks import EnsureResourceAvailability
 from uvicorn import Config, Server
 
 from app.main import create_app
-from tests.kit import fuzzing
 from tests.conftest import settings_for
-from tests.kit import realworld
+from tests.kit import fuzzing, realworld
 from tests.kit.test_fuzz import fuzz
 
 

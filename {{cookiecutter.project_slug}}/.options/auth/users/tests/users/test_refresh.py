@@ -6,7 +6,7 @@ from contextvars import Context
 
 import pytest
 from fastapi import FastAPI
-from httpx2 import AsyncClient
+from httpx2 import AsyncClient, Response
 from sqlalchemy import ColumnElement, delete, select, update
 
 from app.kit.db.engine import Database
@@ -229,12 +229,17 @@ async def test_thieves_do_not_block_one_another(live_app: FastAPI, live: AsyncCl
 
     async with db.transaction() as other:  # ends the family as well: one token after the other
         await other.execute(delete(RefreshToken).where(row(first)))
-        async with db.transaction() as winner:
-            token = security.hash_token(stolen["refresh_token"])
-            assert await UserRepository(winner).use_refresh_token(token)
-            thief = asyncio.create_task(try_refresh(live, stolen))
-            for _ in range(20):  # time enough for it to meet the row that is locked here
-                await live.get(ME)
+
+        async def win() -> asyncio.Task[Response]:
+            async with db.transaction() as winner:
+                token = security.hash_token(stolen["refresh_token"])
+                assert await UserRepository(winner).use_refresh_token(token)
+                thief = asyncio.create_task(try_refresh(live, stolen), context=Context())
+                for _ in range(20):  # time enough for it to meet the row that is locked here
+                    await live.get(ME)
+            return thief
+
+        thief = await asyncio.create_task(win(), context=Context())
         for _ in range(20):  # and the row that is locked by the other
             await live.get(ME)
         await other.execute(delete(RefreshToken).where(row(stolen)))
