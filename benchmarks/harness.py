@@ -94,19 +94,19 @@ def template_copy(folder: Path) -> Path:
 
 
 def with_items(project: Project) -> None:
-    """Add the flat resource, as a user adds one: its files, and its name in ``app/api.py``."""
+    """Add the flat resource as a user does: its files, and two lines in ``app/api.py``."""
     ignored = shutil.ignore_patterns("ruff.toml", "__pycache__", ".*_cache")
     shutil.copytree(HERE / "flat", project.path, ignore=ignored, dirs_exist_ok=True)
     api = project.path / "app" / "api.py"
     text = api.read_text(encoding="utf-8")
     for before, after in (
         ("from app.tasks", "from app.items.router import router as items\nfrom app.tasks"),
-        ("(tasks,", "(items, tasks,"),
+        ('    ("/v1", tasks),\n', '    ("/v1", items),\n    ("/v1", tasks),\n'),
     ):
         if before not in text:
             sys.exit(f"app/api.py of the render has no {before!r}: benchmarks/harness.py is behind")
         text = text.replace(before, after, 1)
-    api.write_text(text.replace("tasks,)", "tasks)"), encoding="utf-8")
+    api.write_text(text, encoding="utf-8")
 
 
 def script(project: Project, name: str) -> str:

@@ -56,7 +56,7 @@ def test_the_flat_resource_is_one_as_the_template_wants_it(bake: Bake, database:
         just(project, "test", "tests/kit/test_migrations.py", "-k", "head or drifted")
 
 
-def test_adding_the_flat_resource_is_one_line(bake: Bake, tmp_path: Path) -> None:
+def test_the_flat_resource_is_mounted(bake: Bake, tmp_path: Path) -> None:
     rendered = bake(database="sqlite", auth="none")
     (tmp_path / "app").mkdir()
     (tmp_path / "app" / "api.py").write_text(rendered.text("app/api.py"), encoding="utf-8")
@@ -64,7 +64,7 @@ def test_adding_the_flat_resource_is_one_line(bake: Bake, tmp_path: Path) -> Non
 
     harness.with_items(project)
 
-    assert "(items, tasks)" in project.text("app/api.py")
+    assert '    ("/v1", items),\n    ("/v1", tasks),\n' in project.text("app/api.py")
     assert (tmp_path / "app" / "items" / "router.py").exists()
     assert not (tmp_path / "ruff.toml").exists()
 

@@ -163,13 +163,16 @@ def write_question(template: Path) -> None:
 
 
 def changed(text: str, code: str) -> str:
-    """Return a module with an import added, and its lines of the same start replaced."""
-    imported, *lines = filter(None, code.splitlines())
-    for line in lines:
-        start = re.match(r"class \w+|\w+: ", line)
-        assert start, line
-        (former,) = re.findall(rf"^{re.escape(start[0])}.*$", text, re.MULTILINE)
-        text = text.replace(former, line)
+    """Return a module with an import added, and its statements of the same start replaced."""
+    imported, rest = code.split("\n", 1)
+    for statement in re.findall(r"^\w.*\n(?:[ )].*\n)*", rest, re.MULTILINE):
+        start = re.match(r"class \w+|\w+: ", statement)
+        assert start, statement
+        pattern = rf"^{re.escape(start[0])}.*\n"
+        if not start[0].startswith("class"):
+            pattern += r"(?:[ )].*\n)*"
+        (former,) = re.findall(pattern, text, re.MULTILINE)
+        text = text.replace(former, statement)
     return text.replace("\nfrom ", f"\n{imported}\nfrom ", 1)
 
 

@@ -25,7 +25,7 @@ pytestmark = [
 ]
 
 HERE: Final = Path(__file__).parent
-PREVIOUS: Final = previous_release(ROOT) or "fb04ce593fffe3038fbf40febd4c0553490eed34"
+PREVIOUS: Final = previous_release(ROOT) or "f2559043fb8a1268c005a7c551ae9aa8fe76f787"
 """The release before this one; before the first release, a commit that stands for it."""
 
 ANSWERS: Final = {
@@ -144,11 +144,11 @@ def with_notes(api: str) -> str:
     """Mount the notes in the text of ``app/api.py``."""
     for before, after in (
         ("from app.tasks", "from app.notes.router import router as notes\nfrom app.tasks"),
-        ("(tasks,", "(tasks, notes,"),
+        ('    ("/v1", tasks),\n', '    ("/v1", tasks),\n    ("/v1", notes),\n'),
     ):
         assert api.count(before) == 1, f"{before} in app/api.py"
         api = api.replace(before, after)
-    return api.replace("notes,)", "notes)")
+    return api
 
 
 def updated(path: Path, target: Path, **answers: str) -> Project:
