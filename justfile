@@ -29,6 +29,17 @@ prove: lint
 soak rounds="500":
     uv run pytest tests/reliability --timeout 0 --rounds {{ rounds }}
 
+# Run the service's tests 50 times on both databases at once: `just flaky 20 -k "crowd or driver"`
+[unix]
+[positional-arguments]
+flaky *arguments:
+    uv run python -m scripts.flaky "$@"
+
+# Run the service's tests 50 times on both databases at once: `just flaky 20 -k crowd`
+[windows]
+flaky *arguments:
+    uv run python -m scripts.flaky {{ arguments }}
+
 # Measure the service beside raw drivers, with arguments such as `--quick` or `--only service=flat`
 bench *arguments:
     uv run python -m benchmarks {{ arguments }}
@@ -47,10 +58,19 @@ fix:
     uv run ruff check --fix .
     uv run ruff format .
 
-# Move exclude-newer to today (or DAY), raise the lower bounds to match, and prove everything
-refresh day="":
-    uv run python -m scripts.refresh {{ day }}
+# Move exclude-newer to a week ago (or DAY) and run every check; `--package NAME` raises a lower bound
+refresh *arguments:
+    uv run python -m scripts.refresh {{ arguments }}
     uv run just check
+
+# Install a service with the oldest direct dependencies that its lower bounds allow, and test it
+[env("UV_RESOLUTION", "lowest-direct")]
+lowest database="sqlite": (render database)
+    uv run --directory .rendered/{{ database }}/my-service just test
+
+# Commit and tag a release locally: `just release 1.2.3`
+release version:
+    uv run python -m scripts.release {{ version }}
 
 # Render a service into .rendered/<database>/, with answers such as license=Apache-2.0
 render database="sqlite" *answers:

@@ -13,16 +13,10 @@ from testing.baking import ROOT
 DOCS: Final = ROOT / "docs"
 DOCUMENT: Final = DOCS / "performance.md"
 PICTURE: Final = DOCS / "performance.svg"
-FIGURES: Final = DOCS / "performance.json"
 MARKERS: Final = ("<!-- figures -->", "<!-- /figures -->")
 
-PEERS: Final = {
-    "rafsaf": (0.11, 0.14, 0.15, 0.10),
-    "s3rius": (0.10, 0.13, 0.13, 0.12),
-    "benavlabs": (0.10, 0.12, 0.09, 0.09),
-    "full-stack-fastapi-template": (0.09, 0.11, 0.08, 0.09),
-}
-"""Shares of other templates, measured before, one at a time: GET one, GET page, POST, PATCH."""
+SERIES: Final = {"flat": "a flat resource", "example": "the example: tasks with tags"}
+"""The services whose shares the picture shows."""
 
 SHOWN: Final = {"get": "GET one", "page": "GET page of 20", "post": "POST", "patch": "PATCH"}
 """What the picture shows, and has goals."""
@@ -240,24 +234,26 @@ class Report:
                 yield [name, f"{each.ours:.0f} MiB", "85 MiB", "75 MiB"]
 
     def picture(self) -> str:
-        """Draw the shares beside those of others."""
-        ours = {
-            each.endpoint: each.share
+        """Draw the shares of the limit on PostgreSQL as bars."""
+        found = {
+            (each.service, each.endpoint): each.share
             for each in self.compared
-            if (each.database, each.service, each.connections) == ("postgresql", "flat", 32)
+            if (each.database, each.connections) == ("postgresql", 32)
         }
-        shares = {"this template": tuple(ours.get(endpoint, 0.0) for endpoint in SHOWN), **PEERS}
+        shares = {
+            name: tuple(found.get((service, endpoint), 0.0) for endpoint in SHOWN)
+            for service, name in SERIES.items()
+        }
         return _picture(shares, self.date[:10])
 
     def publish(self) -> None:
         """Write the figures into the documentation, in place of those there."""
-        FIGURES.write_text(self.json(), encoding="utf-8")
         PICTURE.write_text(self.picture(), encoding="utf-8")
         before, found, rest = DOCUMENT.read_text(encoding="utf-8").partition(MARKERS[0])
         _, ended, after = rest.partition(MARKERS[1])
         if not found or not ended:
             sys.exit(f"{DOCUMENT.name} has no {MARKERS[0]} and {MARKERS[1]}")
-        picture = f"![Shares of the limit, beside those of other templates]({PICTURE.name})"
+        picture = f"![Shares of the limit on PostgreSQL]({PICTURE.name})"
         text = f"{MARKERS[0]}\n\n{picture}\n\n{self.text()}\n\n{MARKERS[1]}"
         DOCUMENT.write_text(before + text + after, encoding="utf-8")
 
@@ -320,23 +316,21 @@ _STYLE: Final = """
   .value { font-size: 10px; text-anchor: middle }
   .group { text-anchor: middle; font-weight: 600 }
   .grid { stroke: #d0d7de }
-  .s0 { fill: #0969da } .s1 { fill: #57606a } .s2 { fill: #768089 }
-  .s3 { fill: #949da6 } .s4 { fill: #adb6bf }
+  .s0 { fill: #0969da } .s1 { fill: #768089 }
   @media (prefers-color-scheme: dark) {
     text { fill: #e6edf3 }
     .small { fill: #9198a1 }
     .grid { stroke: #3d444d }
-    .s0 { fill: #4493f8 } .s1 { fill: #b1bac4 } .s2 { fill: #929ba5 }
-    .s3 { fill: #768089 } .s4 { fill: #616a73 }
+    .s0 { fill: #4493f8 } .s1 { fill: #929ba5 }
   }
 """
 
 
 def _picture(shares: dict[str, tuple[float, ...]], date: str) -> str:
-    width, height, left, right, top, bottom = 760, 360, 44, 744, 84, 286
+    width, height, left, right, top, bottom = 760, 343, 44, 744, 84, 286
     most = max(0.3, *(share for each in shares.values() for share in each))
     scale = (bottom - top) / (most * 1.08)
-    bar, gap = 26, 5
+    bar, gap = 40, 5
     parts = []
 
     def text(x: float, y: float, words: str, style: str = "") -> None:
@@ -349,10 +343,9 @@ def _picture(shares: dict[str, tuple[float, ...]], date: str) -> str:
     text(left, 24, "Share of the limit: raw ASGI over raw asyncpg = 1.00", "title")
     x = float(left)
     for series, name in enumerate(shares):
-        label = f"{name} *" if series else name
         box(series, x, 42, 11, 11)
-        text(x + 16, 52, label)
-        x += 40 + 6.4 * len(label)
+        text(x + 16, 52, name)
+        x += 40 + 6.4 * len(name)
     for tenth in range(int(most * 10) + 1):
         y = bottom - tenth / 10 * scale
         ends = f'x1="{left}" x2="{right}" y1="{y:.1f}" y2="{y:.1f}"'
@@ -368,10 +361,8 @@ def _picture(shares: dict[str, tuple[float, ...]], date: str) -> str:
             box(series, at, bottom - high, bar, high)
             text(at + bar / 2, bottom - high - 4, f"{each[group]:.2f}", "value")
         text(middle, bottom + 20, label, "group")
-    ours = "This template: a flat resource on PostgreSQL, one worker on one core, 32 connections,"
-    text(left, height - 30, f"{ours} pools of 5 and 5; {date}.", "small")
-    others = "* Measured separately and earlier, beside a limit of the same kind,"
-    text(left, height - 13, f"{others} with 32 connections and a pool of 10.", "small")
+    setup = "PostgreSQL, one worker on one core, 32 connections, pools of 5 and 5"
+    text(left, height - 13, f"{setup}; {date}.", "small")
     head = f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" role="img">'
     title = "<title>Requests per second, as a share of raw ASGI over raw asyncpg</title>"
     return "\n".join([head, title, f"<style>{_STYLE}</style>", *parts, "</svg>"]) + "\n"

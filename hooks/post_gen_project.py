@@ -1,9 +1,9 @@
-"""Lay the chosen options over the project, remove the rest, say what to do next.
+"""Copy the chosen options over the project, remove the others, print the next steps.
 
-`.options/<question>/<answer>/` mirrors the project root and holds the files which that answer
-brings; an answer that brings none needs no folder. So this hook knows the name of no question,
-of no answer and of no file, and it never edits one. It runs in the rendered project, after
-Cookiecutter has rendered it with Jinja; see pre_gen_project.py for how the answers arrive.
+`.options/<question>/<answer>/` mirrors the project root and contains the files that the answer
+adds; an answer that adds none needs no folder. This hook contains no name of a question, an answer
+or a file, and edits no file. Cookiecutter renders it with Jinja and runs it in the rendered
+project; see pre_gen_project.py for how the answers arrive.
 """
 
 import json
@@ -27,11 +27,11 @@ README.md says the rest. No uv yet? pip install uv"""
 
 
 def lay_options(project: Path) -> None:
-    """Copy the chosen folder of each question over the project, then drop all of them."""
+    """Copy the chosen folder of each question over the project, then remove `.options`."""
     options = project / ".options"
-    for question in filter(Path.is_dir, sorted(options.iterdir())):
-        chosen = question / ANSWERS[question.name]
-        if chosen.is_dir():
+    for question in sorted(options.iterdir()):
+        # Tools leave folders such as .ruff_cache in a clone: they are no questions.
+        if question.name in ANSWERS and (chosen := question / ANSWERS[question.name]).is_dir():
             shutil.copytree(chosen, project, dirs_exist_ok=True)
     shutil.rmtree(options)
 

@@ -1,7 +1,8 @@
-"""``just refresh``: move the date of exclude-newer, and raise lower bounds and uv's pin to match.
+"""Keep what the template installs current: ``just refresh``.
 
-uv is asked what a service needs, for every render whose dependencies differ. Nothing is written
-before all of it is known.
+Moves ``exclude-newer`` and uv's pin to a day, and rewrites the names that the pre-generation hook
+reserves. uv resolves every render whose dependencies differ, and nothing is written before all of
+them resolve. Lower bounds say what the code needs: only the one that ``--package`` names is raised.
 """
 
 import argparse
@@ -10,8 +11,11 @@ import re
 import subprocess
 import sys
 import tempfile
+import textwrap
 import tomllib
-from datetime import UTC, date, datetime
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, timedelta
 from itertools import product
 from pathlib import Path
 from typing import Final
@@ -23,34 +27,100 @@ from testing.baking import CHOICES, ROOT, TREE, clean_environment, copy_template
 DEPENDENT: Final = ("database", "auth")
 """The questions whose answers change the dependencies."""
 
+SETTLED: Final = timedelta(days=7)
+"""The least age of the day: by then, what was uploaded before it is visible to everyone."""
+
+OLDEST: Final = timedelta(days=120)
+"""The greatest age of the day, for ``--check``."""
+
 # "name[extra]>=1.2.3", as both of the pyproject.toml write it.
-_BOUND: Final = re.compile(r'"(?P<name>[\w.-]+)(?P<extra>\[[\w,-]+\])?>=(?P<version>[\d.]+)')
+BOUND: Final = re.compile(r'"(?P<name>[\w.-]+)(?P<extra>\[[\w,-]+\])?>=(?P<version>[\d.]+)')
 
 
-def refreshed(root: Path, day: str) -> dict[Path, str]:
-    """Give what the files of a template have to become for the packages of a day (YYYY-MM-DD).
+@dataclass(frozen=True)
+class Request:
+    """What the command line asks for."""
+
+    day: date | None
+    """The day to move to; None to check the age of the present one."""
+    package: str | None = None
+    """The dependency whose lower bound is raised."""
+
+
+def pinned_day(root: Path) -> date:
+    """Return the day of ``exclude-newer``."""
+    questions = json.loads((root / "cookiecutter.json").read_text(encoding="utf-8"))
+    return datetime.fromisoformat(questions["_exclude_newer"]).date()
+
+
+def parsed(arguments: Sequence[str], today: date, pinned: date) -> Request:
+    """Read the command line.
 
     Raises:
-        subprocess.CalledProcessError: something can't be resolved.
+        SystemExit: it makes no sense, or the day is too young.
+
+    """
+    parser = argparse.ArgumentParser(prog="refresh", description=__doc__)
+    parser.add_argument("day", nargs="?", help="YYYY-MM-DD; a week ago by default")
+    parser.add_argument("--package", help="raise this lower bound; without DAY, the day stays")
+    parser.add_argument("--urgent", action="store_true", help="allow a day of the last week")
+    parser.add_argument("--check", action="store_true", help="fail if the day is too old")
+    given = parser.parse_args(arguments)
+    if given.check:
+        if len(arguments) > 1:
+            parser.error("--check stands alone")
+        return Request(None)
+    newest = today if given.urgent else today - SETTLED
+    if given.day is None:
+        return Request(pinned if given.package and not given.urgent else newest, given.package)
+    try:
+        day = datetime.strptime(given.day, "%Y-%m-%d").replace(tzinfo=UTC).date()
+    except ValueError:
+        parser.error(f"{given.day} is not a day: write one such as {newest}")
+    if day > newest:
+        parser.error(
+            f"{day} is in the future: {newest} is the latest possible day"
+            if given.urgent
+            else f"{day} is less than {SETTLED.days} days ago, so what it selects may still "
+            "change: use an earlier day, or --urgent"
+        )
+    return Request(day, given.package)
+
+
+def refreshed(root: Path, day: date, package: str | None = None) -> dict[Path, str]:
+    """Return the new text of each file of a template that depends on the day.
+
+    Args:
+        root: The template's folder.
+        day: The new ``exclude-newer``.
+        package: The direct dependency whose lower bound is raised to its newest version.
+
+    Raises:
+        subprocess.CalledProcessError: The dependencies can't be resolved.
+        SystemExit: ``package`` has no lower bound.
 
     """
     moment = f"{day}T00:00:00Z"
     questions, own = root / "cookiecutter.json", root / "pyproject.toml"
     rendered = root / TREE.name / "pyproject.toml"
-    new = {
-        questions: _dated(questions, r'("_exclude_newer": )"[^"]*"', moment),
-        own: _dated(own, r'(exclude-newer = )"[^"]*"', moment),
-    }
-    new[questions] = _replaced(
-        questions, new[questions], r'("_uv_version": )"[^"]*"', _newest("uv", moment)
-    )
+    hook = root / "hooks" / "pre_gen_project.py"
+    new = {file: file.read_text(encoding="utf-8") for file in (questions, own, rendered, hook)}
+    bounds = {bound["name"] for file in (own, rendered) for bound in BOUND.finditer(new[file])}
+    if package and package not in bounds:
+        sys.exit(f"Nothing was changed: {package} has no lower bound.")
+    for file in (questions, hook):
+        new[file] = _replaced(new[file], r'("_exclude_newer": )"[^"]*"', f'"{moment}"')
+    new[own] = _replaced(new[own], r'(exclude-newer = )"[^"]*"', f'"{moment}"')
+    uv = _newest("uv", moment)
+    new[questions] = _replaced(new[questions], r'("_uv_version": )"[^"]*"', f'"{uv}"')
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         (folder / "own").mkdir()
         (folder / "own" / own.name).write_text(new[own], encoding="utf-8")
-        new[own] = _bounded(new[own], _locked(folder / "own"))
+        tools = _locked(folder / "own")
         template = copy_template(folder / "template", root)
-        (template / questions.name).write_text(new[questions], encoding="utf-8")
+        for file in (questions, hook):
+            (template / file.relative_to(root)).write_text(new[file], encoding="utf-8")
         versions: dict[str, str] = {}
         for answers in product(*(CHOICES[question] for question in DEPENDENT)):
             path = cookiecutter(
@@ -61,23 +131,39 @@ def refreshed(root: Path, day: str) -> dict[Path, str]:
                 output_dir=str(folder / "-".join(answers)),
             )
             versions |= _locked(Path(path))
-        new[rendered] = _bounded(rendered.read_text(encoding="utf-8"), versions)
+    names = textwrap.fill(" ".join(sorted(versions)), 96, break_on_hyphens=False)
+    block = textwrap.indent(names, "    ")
+    new[hook] = _replaced(
+        new[hook], r'(PACKAGES: Final = frozenset\(\n    """\n)[^"]*', f"{block}\n    "
+    )
+    if package:
+        new[own] = _raised(new[own], package, tools)
+        new[rendered] = _raised(new[rendered], package, versions)
     return new
 
 
-def _dated(file: Path, pattern: str, moment: str) -> str:
-    return _replaced(file, file.read_text(encoding="utf-8"), pattern, moment)
+def _raised(text: str, package: str, versions: dict[str, str]) -> str:
+    """Raise one lower bound to the resolved version, with as many numbers as it has."""
+
+    def raised(bound: re.Match[str]) -> str:
+        name, extra, old = bound["name"], bound["extra"] or "", bound["version"]
+        if name != package:
+            return bound[0]
+        new = versions[name].split(".")[: old.count(".") + 1]
+        return f'"{name}{extra}>={".".join(new)}'
+
+    return BOUND.sub(raised, text)
 
 
-def _replaced(file: Path, text: str, pattern: str, value: str) -> str:
-    replaced, count = re.subn(pattern, rf'\g<1>"{value}"', text)
+def _replaced(text: str, pattern: str, value: str) -> str:
+    replaced, count = re.subn(pattern, lambda found: found[1] + value, text)
     if count != 1:
-        sys.exit(f"{file.name} has {pattern} {count} times, not once")
+        sys.exit(f"Nothing was changed: {pattern} was found {count} times, not once")
     return replaced
 
 
 def _newest(package: str, moment: str) -> str:
-    """Give the newest version of a package at a moment."""
+    """Return the newest version of a package at a moment."""
     command = ["uv", "pip", "compile", "--quiet", "--no-header", "--no-annotate", "-"]
     command += ["--exclude-newer", moment]
     done = subprocess.run(
@@ -92,48 +178,39 @@ def _newest(package: str, moment: str) -> str:
 
 
 def _locked(folder: Path) -> dict[str, str]:
-    """Give the versions that uv chooses."""
+    """Return the versions that uv selects, without the project itself."""
     command = ["uv", "lock", "--quiet"]
     subprocess.run(command, cwd=folder, env=clean_environment(), check=True)
     lock = tomllib.loads((folder / "uv.lock").read_text(encoding="utf-8"))
     versions: dict[str, str] = {}
     for package in lock["package"]:  # of several, for other systems or Pythons, the lowest is first
-        versions.setdefault(package["name"], package["version"])
+        if "virtual" not in package["source"]:
+            versions.setdefault(package["name"], package["version"])
     return versions
 
 
-def _bounded(text: str, versions: dict[str, str]) -> str:
-    """Raise the lower bounds, each to as many numbers as it has."""
-
-    def raised(bound: re.Match[str]) -> str:
-        name, extra, old = bound["name"], bound["extra"] or "", bound["version"]
-        new = versions[name.lower().replace("_", "-")].split(".")[: old.count(".") + 1]
-        return f'"{name}{extra}>={".".join(new)}'
-
-    return _BOUND.sub(raised, text)
+def check(pinned: date, today: date) -> None:
+    """Raise SystemExit if the day is too old."""
+    age = today - pinned
+    if age > OLDEST:
+        sys.exit(f"exclude-newer is {age.days} days old, {OLDEST.days} at most: run just refresh.")
+    print(f"exclude-newer is {age.days} days old.")
 
 
 def main() -> None:
     """Read the command line and write the files."""
-    parser = argparse.ArgumentParser(prog="refresh", description=__doc__)
-    today = datetime.now(UTC).date().isoformat()
-    parser.add_argument("day", nargs="?", default=today, help="YYYY-MM-DD; today by default")
-    day: str = parser.parse_args().day
+    today, pinned = datetime.now(UTC).date(), pinned_day(ROOT)
+    request = parsed(sys.argv[1:], today, pinned)
+    if request.day is None:
+        check(pinned, today)
+        return
     try:
-        date.fromisoformat(day)
-    except ValueError:
-        day = ""
-    if len(day) != len(today):
-        parser.error(f"A day is written as {today}")
-    try:
-        new = refreshed(ROOT, day)
+        new = refreshed(ROOT, request.day, request.package)
     except subprocess.CalledProcessError as error:
         sys.exit(f"Nothing was changed: {error}")
     for file, text in new.items():
-        json.loads(text) if file.suffix == ".json" else tomllib.loads(text)
-    for file, text in new.items():
         file.write_text(text, encoding="utf-8")
-    print(f"exclude-newer is {day}; the lower bounds are what is newest then.")
+    print(f"exclude-newer is {request.day}.")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Answers are data: a bad one is refused in one sentence, an awkward one stands as it was typed."""
+"""A bad answer is refused in one sentence; any other is rendered exactly as it was typed."""
 
 import json
 import re
@@ -16,42 +16,40 @@ from testing.image import read
 from tests.conftest import Bake, CommandLine
 from tests.test_render import contents, parse
 
-EMPTY = "is empty: write at least one visible character."
-SPACE = "begins or ends with a space: remove it."
-CONTROL = "holds a line break or a control character: write one line of plain text."
-NOT_A_NAME = (
-    "is not a name: begin with a letter a-z, go on with lower-case letters and digits, "
-    "join words by single hyphens or underscores, use 50 characters at most."
+EMPTY = "is empty: enter at least one visible character."
+SPACE = "starts or ends with white space: remove it."
+CONTROL = "contains a line break or a control character: enter one line of plain text."
+NOT_A_SLUG = (
+    "is not a valid slug: start with a letter a-z, use lower-case letters and digits, "
+    "separate words by one hyphen or underscore, use at most 50 characters."
 )
-NOT_AN_EMAIL = "is not an e-mail address: write one such as you@example.com."
+NOT_AN_EMAIL = "is not an e-mail address: enter one such as you@example.com."
 
 
-def reserved(slug: str) -> str:
-    return (
-        "is reserved (a folder of the service, a dependency of it, or a word of Python or "
-        f"Windows): add a word, as in my-{slug}."
-    )
+def conflicts(slug: str) -> str:
+    return f"conflicts with a Python package or keyword; try my-{slug}."
 
 
 TEXTS = ("project_name", "description", "author_name")
 REFUSED = [
     *((question, "", f"'' {EMPTY}") for question in TEXTS),
     *((question, "a\nb", rf"'a\nb' {CONTROL}") for question in TEXTS),
-    ("project_name", "x\n", rf"'x\n' {CONTROL}"),
+    ("project_name", "x\n", rf"'x\n' {SPACE}"),
+    ("project_name", "\u200b\u2060", rf"'\u200b\u2060' {EMPTY}"),
     ("project_name", " \t ", rf"' \t ' {EMPTY}"),
     ("project_name", " x", f"' x' {SPACE}"),
-    ("project_name", "x" * 101, f"'{'x' * 40}...' has 101 characters: use 100 at most."),
-    ("description", "x" * 201, f"'{'x' * 40}...' has 201 characters: use 200 at most."),
-    ("author_name", "x" * 101, f"'{'x' * 40}...' has 101 characters: use 100 at most."),
+    ("project_name", "x" * 101, f"'{'x' * 40}...' has 101 characters: use at most 100."),
+    ("description", "x" * 201, f"'{'x' * 40}...' has 201 characters: use at most 200."),
+    ("author_name", "x" * 101, f"'{'x' * 40}...' has 101 characters: use at most 100."),
     ("description", "nul \0", rf"'nul \x00' {CONTROL}"),
     ("description", "line\u2028end", rf"'line\u2028end' {CONTROL}"),
     ("description", "lone \ud800", rf"'lone \ud800' {CONTROL}"),
     ("description", "none \uffff", rf"'none \uffff' {CONTROL}"),
-    ("project_slug", "", f"'' {NOT_A_NAME}"),
-    ("project_slug", "x" * 51, f"'{'x' * 40}...' {NOT_A_NAME}"),
-    ("project_slug", "x" * 300, f"'{'x' * 40}...' {NOT_A_NAME}"),
+    ("project_slug", "", f"'' {NOT_A_SLUG}"),
+    ("project_slug", "x" * 51, f"'{'x' * 40}...' {NOT_A_SLUG}"),
+    ("project_slug", "x" * 300, f"'{'x' * 40}...' {NOT_A_SLUG}"),
     *(
-        ("project_slug", slug, f"{slug!a} {NOT_A_NAME}")
+        ("project_slug", slug, f"{slug!a} {NOT_A_SLUG}")
         for slug in (
             *(".", "..", "../up", "a/b", "a/../b", "/abs/olute", "~", "a\\b", "C:\\x", "a:b"),
             *("My-Service", "my service", "1st", "-x", "x-", "a--b", "a__b", "a.b", "caf\u00e9"),
@@ -59,13 +57,17 @@ REFUSED = [
         )
     ),
     *(
-        ("project_slug", slug, f"{slug!r} {reserved(slug)}")
+        ("project_slug", slug, f"{slug!r} {conflicts(slug)}")
         for slug in (
             *("app", "test", "tests", "migrations", "scripts"),
             *("class", "none", "match", "json", "email", "asyncio"),
             *("fastapi", "sqlalchemy", "pydantic-settings", "pydantic_settings"),
-            *("con", "nul", "com1", "lpt9"),
+            *("null", "yes", "no", "on", "off", "y", "n"),
         )
+    ),
+    *(
+        ("project_slug", slug, f"{slug!r} is the name of a device on Windows; try my-{slug}.")
+        for slug in ("con", "nul", "com1", "lpt9")
     ),
     *(
         ("author_email", email, f"{email!r} {NOT_AN_EMAIL}")
@@ -109,7 +111,7 @@ TYPED = [
 
 
 def shows(project: Project, text: str) -> None:
-    """Check that a text given as name, description and author stands everywhere as typed."""
+    """Check that a text used as name, description and author is rendered exactly as typed."""
     pyproject = tomllib.loads(project.text("pyproject.toml"))
     assert pyproject["project"]["description"] == text
     assert pyproject["project"]["authors"] == [{"name": text, "email": "you@example.com"}]
@@ -124,14 +126,14 @@ def shows(project: Project, text: str) -> None:
 
 
 class Refuse(Protocol):
-    """Renders with one bad answer, and gives what the user is told."""
+    """Render with one bad answer and return what the user reads on stderr."""
 
     def __call__(self, question: str, answer: str) -> str: ...
 
 
 @pytest.fixture
 def refuse(template: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> Refuse:
-    """Check that nothing is left behind, too."""
+    """Return a function that also checks that nothing is left behind."""
     output = tmp_path / "output"
     output.mkdir()
 
@@ -169,17 +171,17 @@ def test_no_slug_can_be_the_name_of_a_dependency(bake: Bake, refuse: Refuse, dat
     assert requirements
     for requirement in requirements:
         name = re.split(r"[^\w-]", requirement)[0].lower()
-        assert refuse("project_slug", name) == f"project_slug {name!r} {reserved(name)}\n"
+        assert refuse("project_slug", name) == f"project_slug {name!r} {conflicts(name)}\n"
 
 
 @pytest.mark.parametrize(
     ("argument", "sentence"),
     [
         ("project_name=", f"project_name '' {EMPTY}\n"),
-        ("project_name=Test", f"project_slug 'test' {reserved('test')}\n"),
-        ("project_name=\U0001f680", f"project_slug '' {NOT_A_NAME}\n"),
-        ("project_slug=a/b", f"project_slug 'a/b' {NOT_A_NAME}\n"),
-        ("project_slug=../up", f"project_slug '../up' {NOT_A_NAME}\n"),
+        ("project_name=Test", f"project_slug 'test' {conflicts('test')}\n"),
+        ("project_name=\U0001f680", f"project_slug '' {NOT_A_SLUG}\n"),
+        ("project_slug=a/b", f"project_slug 'a/b' {NOT_A_SLUG}\n"),
+        ("project_slug=../up", f"project_slug '../up' {NOT_A_SLUG}\n"),
         ("author_email=me", f"author_email 'me' {NOT_AN_EMAIL}\n"),
     ],
 )
@@ -208,20 +210,68 @@ def test_cookiecutter_itself_refuses_a_choice_that_is_none(
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("question", CHOICES)
-def test_a_replayed_choice_that_is_none_is_refused(
-    bake: Bake, command_line: CommandLine, tmp_path: Path, question: str
+OTHER_VERSION = (
+    "belongs to another version of the template: keep your answers in a --config-file "
+    "instead of a replay file, or check out that version."
+)
+EDITED = (
+    "does not follow from the other answers: "
+    "keep your answers in a --config-file instead of editing a replay file."
+)
+
+
+@pytest.mark.parametrize(
+    ("edits", "sentence"),
+    [
+        *(
+            ({question: "other"}, f"'other' is not a choice: use one of {', '.join(choices)}.")
+            for question, choices in CHOICES.items()
+        ),
+        ({"description": None}, "None is missing or not text: enter one line of text."),
+        ({"project_name": "Orders"}, f"__toml_name 'Billing' {EDITED}"),
+        ({"project_slug": "orders"}, f"project_slug 'orders' {EDITED}"),
+        ({"database": "sqlite"}, f"__kubernetes 'postgresql' {EDITED}"),
+        ({"deploy": "docker"}, f"__kubernetes 'postgresql' {EDITED}"),
+        ({"__container": "none"}, f"__container 'none' {EDITED}"),
+        ({"_template_version": "0.0.1"}, f"_template_version '0.0.1' {OTHER_VERSION}"),
+        ({"_exclude_newer": "2026-01-01"}, f"_exclude_newer '2026-01-01' {OTHER_VERSION}"),
+    ],
+    ids=str,
+)
+def test_an_edited_or_outdated_replay_is_refused(
+    bake: Bake,
+    command_line: CommandLine,
+    tmp_path: Path,
+    edits: dict[str, object],
+    sentence: str,
 ) -> None:
+    rendered = bake(project_name="Billing", database="postgresql", deploy="kubernetes")
     replay = tmp_path / "replay.json"
-    answers = {**bake().answers, question: "other"}
+    answers = {**rendered.answers, **edits}
     replay.write_text(json.dumps({"cookiecutter": answers}), encoding="utf-8")
 
     done = command_line(tmp_path, "--replay-file", str(replay))
 
-    choices = ", ".join(CHOICES[question])
+    if not sentence.startswith(("_", "project_slug")):
+        sentence = f"{next(iter(edits))} {sentence}"
     assert done.returncode == 1
-    assert done.stderr == f"{question} 'other' is not a choice: use one of {choices}.\n"
+    assert done.stderr == f"{sentence}\n"
     assert list(tmp_path.iterdir()) == [replay]
+
+
+@pytest.mark.parametrize("line", ["project_name:", "project_name: yes"])
+def test_a_value_of_a_config_file_that_is_no_text_is_refused(
+    command_line: CommandLine, tmp_path: Path, line: str
+) -> None:
+    (tmp_path / "team.yaml").write_text(f"default_context:\n  {line}\n", encoding="utf-8")
+    output = tmp_path / "output"
+    output.mkdir()
+
+    done = command_line(output, "--config-file", "../team.yaml", "--no-input")
+
+    assert done.returncode == 1
+    assert re.fullmatch(r"project_name (None|True) is missing or not text: .*\n", done.stderr)
+    assert not list(output.iterdir())
 
 
 def test_a_folder_that_exists_is_left_alone(

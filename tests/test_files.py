@@ -50,9 +50,33 @@ COMMON = """
     scripts/copy_database.py
     tests/__init__.py
     tests/conftest.py
-    tests/fuzzing.py
-    tests/openapi.py
-    tests/serving.py
+    tests/examples.py
+    tests/kit/__init__.py
+    tests/kit/conftest.py
+    tests/kit/fuzzing.py
+    tests/kit/openapi.py
+    tests/kit/realworld.py
+    tests/kit/serving.py
+    tests/kit/test_bad_input.py
+    tests/kit/test_copy_database.py
+    tests/kit/test_engine.py
+    tests/kit/test_errors.py
+    tests/kit/test_etag.py
+    tests/kit/test_failure_modes.py
+    tests/kit/test_fuzz.py
+    tests/kit/test_health.py
+    tests/kit/test_idempotency.py
+    tests/kit/test_limits.py
+    tests/kit/test_main.py
+    tests/kit/test_migrations.py
+    tests/kit/test_models.py
+    tests/kit/test_schemathesis.py
+    tests/kit/test_openapi.py
+    tests/kit/test_pagination.py
+    tests/kit/test_server.py
+    tests/kit/test_sessions.py
+    tests/kit/test_settings.py
+    tests/kit/things.py
     tests/tasks/__init__.py
     tests/tasks/helpers.py
     tests/tasks/test_batch.py
@@ -68,24 +92,7 @@ COMMON = """
     tests/tasks/test_statements.py
     tests/tasks/test_tags.py
     tests/tasks/test_update.py
-    tests/test_bad_input.py
-    tests/test_copy_database.py
-    tests/test_engine.py
-    tests/test_errors.py
-    tests/test_etag.py
-    tests/test_failure_modes.py
-    tests/test_fuzz.py
-    tests/test_health.py
-    tests/test_idempotency.py
-    tests/test_limits.py
-    tests/test_main.py
-    tests/test_migrations.py
-    tests/test_models.py
-    tests/test_pagination.py
-    tests/test_server.py
-    tests/test_sessions.py
-    tests/test_settings.py
-    tests/things.py
+    tests/test_smoke.py
 """.split()
 
 CONTAINER = [".dockerignore", "Dockerfile", "compose.yaml"]
@@ -95,15 +102,15 @@ BROUGHT_BY: dict[str, dict[str, list[str]]] = {
         "sqlite": """
         app/db/driver.py
         tests/database.py
-        tests/test_driver.py
+        tests/kit/test_driver.py
     """.split(),
         "postgresql": """
         .squawk.toml
         app/db/driver.py
         scripts/embedded_postgres.py
         tests/database.py
-        tests/test_driver.py
-        tests/test_squawk.py
+        tests/kit/test_driver.py
+        tests/kit/test_squawk.py
     """.split(),
     },
     "auth": {
@@ -129,10 +136,8 @@ BROUGHT_BY: dict[str, dict[str, list[str]]] = {
         tests/users/test_access.py
         tests/users/test_admin.py
         tests/users/test_api_keys.py
-        tests/users/test_bad_input.py
         tests/users/test_crowd.py
         tests/users/test_idempotency.py
-        tests/users/test_fuzz.py
         tests/users/test_login.py
         tests/users/test_me.py
         tests/users/test_passwords.py
@@ -151,7 +156,11 @@ BROUGHT_BY: dict[str, dict[str, list[str]]] = {
     """.split(),
     },
     "ci": {
-        "github": [".github/workflows/ci.yml"],
+        "github": """
+        .github/SECURITY.md
+        .github/dependabot.yml
+        .github/workflows/ci.yml
+    """.split(),
         "gitlab": [".gitlab-ci.yml"],
         "none": [],
     },

@@ -1,4 +1,4 @@
-"""Whatever is typed is refused in one sentence, or stands in the project as it was typed."""
+"""Any answer, typed or replayed, is refused in one sentence or rendered exactly as it is."""
 
 import tomllib
 from functools import cache
@@ -12,7 +12,7 @@ from cookiecutter.utils import create_env_with_context
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from testing.baking import ROOT, TREE
+from testing.baking import CHOICES, ROOT, TREE
 from testing.image import read
 
 HOOK = (ROOT / "hooks" / "pre_gen_project.py").read_text(encoding="utf-8")
@@ -38,11 +38,22 @@ FRAGMENTS = st.sampled_from(
     ]
 )
 ANSWERS = st.lists(FRAGMENTS | st.text(max_size=30), max_size=12).map("".join)
+SLUGS = st.from_regex(r"[a-z][a-z0-9]{0,9}([-_][a-z0-9]{1,9}){0,3}", fullmatch=True)
+QUESTIONS = {
+    **dict.fromkeys(TEXTS, ANSWERS),
+    "project_slug": SLUGS,
+    **{question: st.sampled_from(answers) for question, answers in CHOICES.items()},
+}
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | ANSWERS,
+    lambda inner: st.lists(inner, max_size=2) | st.dictionaries(st.text(max_size=5), inner),
+    max_leaves=4,
+)
 
 
 @cache
 def templates() -> dict[str, str]:
-    """Give the text files that answers go into."""
+    """Return the text files that contain answers, by path."""
     files = [
         *(TREE / name for name in ("pyproject.toml", "README.md", ".env.example", "justfile")),
         *(TREE / ".options").glob("license/*/LICENSE"),
@@ -54,13 +65,13 @@ def templates() -> dict[str, str]:
 
 
 def typed(**answers: str) -> dict[str, Any]:
-    """Give the context of a render, as Cookiecutter makes it of what is typed at its prompts."""
+    """Return the context that Cookiecutter makes from what is typed at its prompts."""
 
     def read(name: str, default: str, *_: object) -> str:
         return answers.get(name, default)
 
-    def choose(_: str, options: list[str], *__: object) -> str:
-        return options[0]
+    def choose(name: str, options: list[str], *_: object) -> str:
+        return answers.get(name, options[0])
 
     with (
         patch("cookiecutter.prompt.read_user_variable", read),
@@ -70,13 +81,23 @@ def typed(**answers: str) -> dict[str, Any]:
         return {"cookiecutter": dict(prompt_for_config(context))}
 
 
-def problem(context: dict[str, Any]) -> str | None:
-    """Ask the hook, rendered as Cookiecutter renders it."""
+def hook(context: dict[str, Any]) -> dict[str, Any]:
+    """Return the names of the pre-generation hook, rendered as Cookiecutter renders it."""
     source = create_env_with_context(context).from_string(HOOK).render(**context)
     module: dict[str, Any] = {"__name__": "hook"}
     exec(compile(source, "pre_gen_project.py", "exec"), module)  # noqa: S102 - as Cookiecutter does
-    found: str | None = module["problem"]()
+    return module
+
+
+def problem(context: dict[str, Any]) -> str | None:
+    """Return the sentence with which the hook refuses a context, or None."""
+    found: str | None = hook(context)["problem"]()
     return found
+
+
+def facts(context: dict[str, Any]) -> dict[str, Any]:
+    """Return what cookiecutter.json has derived from the answers."""
+    return {name: value for name, value in context["cookiecutter"].items() if name.startswith("__")}
 
 
 def rendered(context: dict[str, Any]) -> dict[str, str]:
@@ -119,7 +140,7 @@ def test_texts_are_refused_or_stand_as_typed(answers: dict[str, str]) -> None:
 
 @cache
 def plain() -> dict[str, str]:
-    """Give the files of a render with ordinary answers."""
+    """Return the files of a render with ordinary answers."""
     return rendered(typed(project_slug="orders"))
 
 
@@ -131,6 +152,7 @@ def test_a_slug_is_refused_or_one_harmless_folder(slug: str) -> None:
         assert context["cookiecutter"]["project_slug"] == slug
         assert slug.replace("-", "").replace("_", "").isalnum()
         assert slug.isascii()
+        assert yaml.safe_load(f"name: {slug}") == {"name": slug}
     folder = context["cookiecutter"]["project_slug"]
     assert folder not in {"", ".", ".."}
     assert not set(folder) & set("/\\:\0\n")
@@ -143,3 +165,40 @@ def test_an_address_is_refused_or_stands_as_typed(address: str) -> None:
     if problem(context) is None:
         project = tomllib.loads(rendered(context)["pyproject.toml"])
         assert project["project"]["authors"][0]["email"] == address
+
+
+@given(st.fixed_dictionaries(QUESTIONS))
+@settings(max_examples=100, deadline=None, derandomize=True)
+def test_the_hook_derives_the_facts_of_cookiecutter_json(answers: dict[str, str]) -> None:
+    context = typed(**answers)
+
+    assert hook(context)["derive_facts"](context["cookiecutter"]) == facts(context)
+
+
+@given(st.fixed_dictionaries(QUESTIONS), st.data())
+@settings(max_examples=100, deadline=None, derandomize=True)
+def test_an_edited_replay_is_refused_or_equals_a_render_of_its_answers(
+    answers: dict[str, str], data: st.DataObject
+) -> None:
+    context = typed(**answers)
+    question = data.draw(st.sampled_from(sorted(QUESTIONS)))
+    context["cookiecutter"][question] = data.draw(QUESTIONS[question])
+
+    if problem(context) is None:
+        edited = {name: context["cookiecutter"][name] for name in QUESTIONS}
+        assert context == typed(**edited)
+
+
+REPLAYED = typed(project_name="Orders", deploy="kubernetes")["cookiecutter"]
+
+
+@given(st.sampled_from([*facts({"cookiecutter": REPLAYED}), *QUESTIONS, "author_email"]), JSON)
+@settings(max_examples=200, deadline=None, derandomize=True)
+def test_a_value_that_is_no_answer_is_refused_in_a_replay(name: str, value: object) -> None:
+    said = problem({"cookiecutter": REPLAYED | {name: value}})
+    absent = {other: REPLAYED[other] for other in REPLAYED if other != name}
+
+    for sentence in (said, problem({"cookiecutter": absent})):
+        assert sentence is not None
+        assert sentence.isprintable()
+        assert sentence.endswith(".")

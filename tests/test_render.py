@@ -2,15 +2,19 @@
 
 import json
 import re
+import subprocess
+import sys
 import tomllib
 from collections.abc import Callable
+from importlib.metadata import version
 from pathlib import Path
+from typing import Protocol
 
 import pytest
 import yaml
 from pytest_cookies.plugin import Cookies
 
-from testing.baking import CHOICES, TREE, Project, copy_template
+from testing.baking import CHOICES, ROOT, TREE, Project, clean_environment, copy_template, succeeded
 from tests.conftest import Bake, CommandLine
 
 # A render may say where it comes from.
@@ -94,6 +98,20 @@ def test_python_and_mako_are_copied_as_they_are(cookies_session: Cookies, tmp_pa
         assert Project(result.project_path, {}).text(name) == text
 
 
+def test_a_cache_among_the_options_is_ignored(
+    cookies_session: Cookies, bake: Bake, tmp_path: Path
+) -> None:
+    template = copy_template(tmp_path / "clone")
+    cache = template / TREE.name / ".options" / ".ruff_cache"
+    cache.mkdir()
+    (cache / "CACHEDIR.TAG").touch()
+
+    result = cookies_session.bake(template=str(template))
+
+    assert result.exception is None
+    assert contents(result.project_path) == contents(bake().path)
+
+
 def test_the_same_answers_give_the_same_bytes_anywhere(
     bake: Bake, command_line: CommandLine, tmp_path: Path
 ) -> None:
@@ -110,6 +128,78 @@ def test_the_same_answers_give_the_same_bytes_anywhere(
     first = contents(tmp_path / "my-service")
     assert first == contents(elsewhere / "my-service")
     assert first == contents(bake(database="postgresql").path)
+
+
+def supported_cookiecutters() -> list[str]:
+    """Return the oldest and the newest supported version, as README.md states them."""
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    ((oldest, newest),) = re.findall(r"Cookiecutter (\d+\.\d+) to (\d+\.\d+)", readme)
+    return [oldest, newest]
+
+
+class OtherCookiecutter(Protocol):
+    """Run the template with another version of Cookiecutter."""
+
+    def __call__(self, requirement: str, *answers: str) -> subprocess.CompletedProcess[str]: ...
+
+
+@pytest.fixture
+def other_cookiecutter(template: Path, tmp_path: Path) -> OtherCookiecutter:
+    """Return a function that installs and runs a version, and renders into `tmp_path`."""
+    config = tmp_path / "config.yaml"
+    config.write_text(f"replay_dir: {json.dumps(str(tmp_path / 'replay'))}\n", encoding="utf-8")
+    day = json.loads((ROOT / "cookiecutter.json").read_text(encoding="utf-8"))["_exclude_newer"]
+
+    def run(requirement: str, *answers: str) -> subprocess.CompletedProcess[str]:
+        uvx = ("uv", "tool", "run", "--python", sys.executable, "--exclude-newer", day)
+        folders = ("--config-file", str(config), "--output-dir", str(tmp_path / "output"))
+        command = (*uvx, "--from", requirement, "cookiecutter", str(template), "--no-input")
+        return subprocess.run(
+            [*command, *folders, *answers],
+            env=clean_environment(),
+            capture_output=True,
+            encoding="utf-8",
+            check=False,
+        )
+
+    return run
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("index", [0, -1], ids=["oldest", "newest"])
+def test_the_oldest_and_newest_cookiecutter_give_the_same_bytes(
+    bake: Bake, other_cookiecutter: OtherCookiecutter, tmp_path: Path, index: int
+) -> None:
+    answers = {
+        "project_name": 'Say "hi" to $HOME \\ caf\u00e9',
+        "database": "postgresql",
+        "deploy": "kubernetes",
+    }
+
+    done = other_cookiecutter(
+        f"cookiecutter=={supported_cookiecutters()[index]}.*",
+        *(f"{name}={answer}" for name, answer in answers.items()),
+    )
+
+    succeeded(done)
+    project = bake(**answers)
+    assert contents(tmp_path / "output" / project.path.name) == contents(project.path)
+
+
+@pytest.mark.slow
+def test_a_cookiecutter_that_is_too_old_is_refused(
+    other_cookiecutter: OtherCookiecutter, tmp_path: Path
+) -> None:
+    done = other_cookiecutter("cookiecutter<2.1")
+
+    assert done.returncode == 1
+    assert "This template requires Cookiecutter 2.1 or later" in done.stderr
+    assert not list((tmp_path / "output").iterdir())
+
+
+def test_the_newest_supported_cookiecutter_is_the_installed_one() -> None:
+    installed = version("cookiecutter").split(".")
+    assert supported_cookiecutters()[1].split(".") == installed[:2]
 
 
 def test_the_next_steps_are_the_verbs_of_the_service(
@@ -133,5 +223,5 @@ def test_the_prompts_are_human_and_enter_takes_the_defaults(
 
     assert done.returncode == 0, done.stdout + done.stderr
     assert contents(tmp_path / "my-service") == contents(bake().path)
-    assert "What is the service called?" in done.stdout
+    assert "Project name" in done.stdout
     assert not re.search(r"project_name|project_slug|author_|Select ", done.stdout)

@@ -214,7 +214,7 @@ def test_the_readme_adds_a_resource(service: Project, answers: dict[str, str]) -
     just(service, "migration", "add projects")
     just(service, "fix")
     just(service, "lint")
-    just(service, "test", "tests/test_migrations.py", "-k", "head or drifted")
+    just(service, "test", "tests/kit/test_migrations.py", "-k", "head or drifted")
     with served(service, signal.SIGINT, "uv", "run", "just", "dev") as client:
         let_in(client, answers)
         assert client.post("/v1/projects", json={"name": "x"}).status_code == 201

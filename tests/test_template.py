@@ -1,12 +1,17 @@
-"""What holds for the template's own files: plain Python, and pure hooks."""
+"""The rules for the template's own files: plain Python, strict Jinja, pure hooks."""
 
 import ast
+import fnmatch
 import json
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from jinja2 import Environment, StrictUndefined, meta, nodes
 
 from testing.baking import CHOICES, ROOT, TREE
+from tests.test_hostile import hook as rendered_hook
+from tests.test_hostile import typed
 
 HOOKS = sorted((ROOT / "hooks").glob("*.py"))
 each_hook = pytest.mark.parametrize("hook", HOOKS, ids=[hook.stem for hook in HOOKS])
@@ -16,6 +21,25 @@ PURE_MODULES = {"json", "keyword", "pathlib", "re", "shutil", "sys", "typing", "
 IMPURE_BUILTINS = {"__import__", "compile", "eval", "exec", "getattr", "globals", "input", "open"}
 
 ANSWERS = r"json.loads(r'{{ cookiecutter | tojson }}')"
+
+CONTEXT = json.loads((ROOT / "cookiecutter.json").read_text(encoding="utf-8"))
+PROMPTS = CONTEXT.pop("__prompts__")
+QUESTIONS = {name: default for name, default in CONTEXT.items() if not name.startswith("_")}
+JINJA = Environment(
+    undefined=StrictUndefined,
+    keep_trailing_newline=True,
+    autoescape=False,  # noqa: S701 - as Cookiecutter renders text files
+    **CONTEXT["_jinja2_env_vars"],
+)
+
+# Free text: allowed as it is in prose only, that is in Markdown and in licenses.
+FREE = {"project_name", "description", "author_name", "author_email"}
+# Escaped for the double quotes of one file, or refused if it contains what would end them.
+QUOTED = {
+    "author_email": "pyproject.toml",
+    **{fact: "pyproject.toml" for fact in CONTEXT if fact.startswith("__toml_")},
+    **{fact: "Dockerfile" for fact in CONTEXT if fact.startswith("__docker_")},
+}
 
 
 def test_no_python_of_the_tree_holds_jinja() -> None:
@@ -29,20 +53,103 @@ def test_no_python_of_the_tree_holds_jinja() -> None:
             assert jinja not in text, module
 
 
-def test_the_questions_are_these_and_each_has_a_prompt() -> None:
-    questions = json.loads((ROOT / "cookiecutter.json").read_text(encoding="utf-8"))
-    prompts = questions.pop("__prompts__")
-    asked = {name: default for name, default in questions.items() if name[0] != "_"}
+def templated(template: Path) -> dict[Path, nodes.Template]:
+    """Return the syntax tree of every text that Cookiecutter renders, names of files included."""
+    tree = template / TREE.name
+    files = [file.relative_to(tree) for file in sorted(tree.rglob("*")) if file.is_file()]
+    plain = CONTEXT["_copy_without_render"]
+    texts = {
+        file: (tree / file).read_text(encoding="utf-8")
+        for file in files
+        if not any(fnmatch.fnmatch(str(file), pattern) for pattern in plain)
+    }
+    texts[Path("names")] = "\n".join([TREE.name, *map(str, files)])
+    return {file: JINJA.parse(text, filename=str(file)) for file, text in texts.items()}
 
-    assert list(asked) == [
-        *("project_name", "project_slug", "description", "author_name", "author_email"),
-        *("database", "auth", "ci", "deploy", "license"),
-    ]
-    assert {question: asked[question] for question in CHOICES} == CHOICES
-    assert list(prompts) == list(asked)
-    for question, default in asked.items():
-        if isinstance(default, list):
-            assert list(prompts[question]) == ["__prompt__", *default]
+
+def names(tree: nodes.Node) -> Iterator[str]:
+    """Return the X of each `cookiecutter.X`."""
+    for node in tree.find_all(nodes.Getattr):
+        if isinstance(node.node, nodes.Name) and node.node.name == "cookiecutter":
+            yield node.attr
+
+
+def test_every_templated_file_is_strict_jinja(template: Path) -> None:
+    for file, tree in templated(template).items():
+        assert meta.find_undeclared_variables(tree) <= {"cookiecutter"}, file
+        assert {node.name for node in tree.find_all(nodes.Filter)} <= set(JINJA.filters), file
+        assert {node.name for node in tree.find_all(nodes.Test)} <= set(JINJA.tests), file
+        whole = [name for name in tree.find_all(nodes.Name) if name.name == "cookiecutter"]
+        assert len(whole) == len(list(names(tree))), f"{file}: only `cookiecutter.NAME` is checked"
+        assert set(names(tree)) <= set(CONTEXT), file
+
+
+def test_every_question_and_fact_is_used(template: Path) -> None:
+    used = {name for tree in templated(template).values() for name in names(tree)}
+    used |= {folder.name for folder in (TREE / ".options").iterdir()}
+    derived = {
+        name: set(names(JINJA.parse(text)))
+        for name, text in CONTEXT.items()
+        if name.startswith("__")
+    }
+    for needed in derived.values():
+        used |= needed
+    used |= {"__typed_slug", "__safe_folder"}  # the hook judges one, the other sets project_slug
+    settings = {"_copy_without_render", "_jinja2_env_vars"}  # read by Cookiecutter
+
+    assert set().union(*derived.values()) <= {*CONTEXT, "update"}
+    assert set(CONTEXT) - settings - used == set()
+
+
+def in_place(file: Path, output: nodes.Output) -> Iterator[str]:
+    """Return the answers that an output statement writes where they are allowed."""
+    texts = [node.data if isinstance(node, nodes.TemplateData) else "" for node in output.nodes]
+    for index, node in enumerate(output.nodes):
+        if isinstance(node, nodes.Getattr):
+            before, after = "".join(texts[:index]), "".join(texts[index + 1 :])
+            quoted = before.endswith('"') and after.startswith('"')
+            prose = node.attr in FREE and (file.suffix == ".md" or file.name == "LICENSE")
+            if prose or (QUOTED.get(node.attr) == file.name and quoted):
+                yield node.attr
+
+
+def test_free_text_stands_in_prose_or_escaped_between_quotes(template: Path) -> None:
+    for file, tree in templated(template).items():
+        used = sorted(name for name in names(tree) if name in FREE or name in QUOTED)
+        outputs = tree.find_all(nodes.Output)
+        assert used == sorted(name for output in outputs for name in in_place(file, output)), file
+
+
+@pytest.mark.parametrize("question", QUESTIONS)
+def test_a_question_is_complete(question: str) -> None:
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    hook = rendered_hook(typed())
+    default, prompt = QUESTIONS[question], PROMPTS[question]
+    rows = [row for row in readme.splitlines() if row.startswith("| `") and f"`{question}`" in row]
+
+    assert len(rows) == 1, "a row in the table of README.md"
+    if question in CHOICES:
+        assert hook["CHOICES"].get(question) == tuple(default), "CHOICES of pre_gen_project.py"
+        assert list(prompt) == ["__prompt__", *default], "a prompt for each answer"
+        for answer in default:
+            assert f"`{answer}`" in rows[0], "each answer in the table of README.md"
+    else:
+        assert isinstance(prompt, str)
+        judged = {*hook["TEXT_LIMITS"], "project_slug", "author_email"}
+        assert question in judged, "a limit in TEXT_LIMITS of pre_gen_project.py"
+
+
+def test_no_question_is_forgotten_where_it_was_removed() -> None:
+    hook = rendered_hook(typed())
+
+    assert list(PROMPTS) == list(QUESTIONS)
+    assert {*hook["TEXT_LIMITS"], *hook["CHOICES"]} <= set(QUESTIONS)
+
+
+def test_the_hook_knows_the_version_of_the_template() -> None:
+    known = rendered_hook(typed())["TEMPLATE"]
+
+    assert known == {name: CONTEXT[name] for name in ("_template_version", "_exclude_newer")}
 
 
 @each_hook

@@ -34,7 +34,8 @@ def test_a_ci_builds_the_image_where_there_is_one(bake: Bake, deploy: str) -> No
 
 
 def workflows(bake: Bake) -> list[Path]:
-    return [bake(ci="github").path / CI["github"], ROOT / ".github" / "workflows" / "ci.yml"]
+    own = sorted((ROOT / ".github" / "workflows").glob("*.yml"))
+    return [bake(ci="github").path / CI["github"], *own]
 
 
 def test_the_workflow_of_the_template_runs_what_proves_it() -> None:

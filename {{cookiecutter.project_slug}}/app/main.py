@@ -2,6 +2,7 @@
 
 import asyncio
 import gc
+import logging
 import signal
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -14,6 +15,8 @@ from app import api, errors, health, project
 from app.db.engine import Database
 from app.idempotency import session as idempotency
 from app.settings import Settings, load_settings
+
+logger = logging.getLogger(__name__)
 
 Handler = Callable[[int, FrameType | None], object]
 
@@ -92,6 +95,7 @@ def _delay_end(app: FastAPI, seconds: float) -> None:
                 end(signum, frame)
 
             def wait() -> None:
+                logger.info("Not ready any more: shutting down in %g s", seconds)
                 timers.append(loop.call_later(seconds, end, signum, None))
 
             app.state.ending = True

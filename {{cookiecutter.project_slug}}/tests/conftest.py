@@ -26,29 +26,35 @@ from httpx2 import ASGITransport, AsyncClient, Response
 from sqlalchemy import URL, Connection, QueuePool, event
 from sqlalchemy.ext.asyncio import AsyncEngine, async_sessionmaker
 
-from app import project
+from app import health, project
+from app.db import engine
 from app.db.engine import Database
 from app.idempotency import session
 from app.main import create_app
 from app.settings import Settings
 from tests import caller, database
-from tests.things import add_things
 
 # The developer's own configuration has no say here.
 for variable in Settings.model_fields:
     os.environ.pop(variable.upper(), None)
 
 
+PATIENCE = 120.0
+"""Seconds after which a test gives up waiting for an event: only a hang takes that long."""
+
+
+def _told() -> dict[str, Any]:
+    return caller.SETTINGS | database.SETTINGS | database.PATIENT
+
+
 def settings_for(url: str | URL, **more: Any) -> Settings:
     """Give settings that come from nowhere but the test."""
-    return Settings(
-        _env_file=None, database_url=url, **(caller.SETTINGS | database.SETTINGS | more)
-    )
+    return Settings(_env_file=None, database_url=url, **(_told() | more))
 
 
 def environment_for(url: str, **more: str) -> dict[str, str]:
     """Give the environment of a process that is told the same."""
-    settings = {"database_url": url, **caller.SETTINGS, **database.SETTINGS, **more}
+    settings = {"database_url": url, **_told(), **more}
     return os.environ | {name.upper(): value for name, value in settings.items()}
 
 
@@ -127,12 +133,12 @@ async def template(databases: database.Databases) -> str:
 
 
 @pytest.fixture(scope="session", autouse=True)
-def unswept() -> None:
-    """Let no app look for old answers meanwhile, however long the tests take.
-
-    Apps that roll back have one connection, and a test is on it.
-    """
+def unhurried() -> None:
+    """Let nothing happen only because time has passed, however slow the machine is."""
+    # Apps that roll back have one connection, and a test is on it.
     session.FIRST_SWEEP = timedelta(days=1).total_seconds()
+    engine.START_CHECK_TIMEOUT = engine.CLOSE_TIMEOUT = engine.REPLICA_TIMEOUT = PATIENCE
+    health.READY_TIMEOUT = PATIENCE
 
 
 @pytest.fixture(scope="session")
@@ -166,8 +172,8 @@ async def rolled_back(app: FastAPI) -> AsyncIterator[None]:
         yield
         await outer.rollback()
     db.connect = db.read_engine.sync_engine.connect
-    for factory, engine in zip(factories, engines, strict=True):
-        factory.configure(bind=engine, join_transaction_mode="conditional_savepoint")
+    for factory, own in zip(factories, engines, strict=True):
+        factory.configure(bind=own, join_transaction_mode="conditional_savepoint")
     app.dependency_overrides.clear()
     assert checked_out(db) == 0, "a connection was leaked"
 
@@ -177,22 +183,6 @@ async def app(shared_app: FastAPI) -> AsyncIterator[FastAPI]:
     """Give the app, its sessions rolled back after the test."""
     async with rolled_back(shared_app):
         yield shared_app
-
-
-@pytest.fixture(scope="session")
-async def things_app(databases: database.Databases, template: str) -> AsyncIterator[FastAPI]:
-    """Run one more app, that has the things of ``tests.things``, for the tests that roll back."""
-    app = create_app(settings_for(await databases.copy(template)))
-    async with app.router.lifespan_context(app):
-        await add_things(app)
-        yield app
-
-
-@pytest.fixture
-async def things(things_app: FastAPI) -> AsyncIterator[AsyncClient]:
-    """Give a client of the app that has things; what it writes is rolled back."""
-    async with rolled_back(things_app), calling(things_app) as client:
-        yield client
 
 
 @pytest.fixture
@@ -255,8 +245,8 @@ def statements(db: Database) -> Iterator[Statements]:
             statements.sent.append(statement)
 
     engines = [db.write_engine.sync_engine, db.read_engine.sync_engine]
-    for engine in engines:
-        event.listen(engine, "before_cursor_execute", count)
+    for each in engines:
+        event.listen(each, "before_cursor_execute", count)
     yield statements
-    for engine in engines:
-        event.remove(engine, "before_cursor_execute", count)
+    for each in engines:
+        event.remove(each, "before_cursor_execute", count)

@@ -19,7 +19,16 @@ POOLER = os.environ.get("TEST_DATABASE_POOLER")
 SETTINGS: dict[str, str] = {"database_pooler": "pgbouncer"} if POOLER else {}
 """What the service has to be told."""
 
-RUNAWAY = "SELECT pg_sleep(60)"
+PATIENT = {
+    "database_pool_timeout": "120",
+    "database_session_timeout": "120",
+    "database_connect_timeout": "60",
+    "database_statement_timeout": "100",
+    "database_idle_in_transaction_timeout": "600",
+}
+"""Time limits that a slow machine does not reach. Tests of a limit set their own."""
+
+RUNAWAY = "SELECT pg_sleep(600)"
 """A statement that takes far too long."""
 
 CONNECT = ("asyncpg/connection.py", "connect")

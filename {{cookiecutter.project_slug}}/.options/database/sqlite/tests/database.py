@@ -10,6 +10,13 @@ from pathlib import Path
 SETTINGS: dict[str, str] = {}
 """What the service has to be told."""
 
+PATIENT = {
+    "database_pool_timeout": "120",
+    "database_session_timeout": "120",
+    "database_busy_timeout": "60",
+}
+"""Time limits that a slow machine does not reach. Tests of a limit set their own."""
+
 RUNAWAY = (
     "WITH RECURSIVE numbers (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM numbers) "
     "SELECT max(n) FROM numbers"

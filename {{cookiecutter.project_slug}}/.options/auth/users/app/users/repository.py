@@ -176,7 +176,10 @@ class UserRepository(UserReader):
         )
         if family_id is None:
             return
-        family = delete(RefreshToken).where(RefreshToken.family_id == family_id)
+        # Locked in one order, so that two that end the same family can't deadlock.
+        found = select(RefreshToken.id).where(RefreshToken.family_id == family_id)
+        ordered = found.order_by(RefreshToken.id).with_for_update()
+        family = delete(RefreshToken).where(RefreshToken.id.in_(ordered))
         # Whoever trades one of them in right now makes us wait, and then has one that the
         # statement did not see. So again, until there is none.
         while (await self.session.scalars(family.returning(RefreshToken.id))).all():

@@ -40,6 +40,13 @@ def _encodable(secret: SecretStr) -> SecretStr:
     return secret
 
 
+def _long_enough(password: SecretStr) -> SecretStr:
+    shortest, longest = PASSWORD_LENGTH
+    if len(password) < shortest:
+        raise ValueError(f"Use {shortest} to {longest} characters")
+    return password
+
+
 def _bounded(password: SecretStr) -> SecretStr:
     shortest, longest = PASSWORD_LENGTH
     if not shortest <= len(password) <= longest:
@@ -64,6 +71,7 @@ def _as_registered(text: str) -> str:
 _LENGTHS = dict(zip(("minLength", "maxLength"), PASSWORD_LENGTH, strict=True))
 Password = Annotated[
     SecretStr,
+    AfterValidator(_long_enough),  # also as it was sent: some characters become several
     AfterValidator(_normal),
     AfterValidator(_bounded),
     Field(json_schema_extra=dict[str, Any](_LENGTHS)),

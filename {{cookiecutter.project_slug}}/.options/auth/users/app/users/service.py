@@ -128,8 +128,10 @@ async def refresh(database: Database, settings: Settings, token: SecretStr) -> T
             user = await users.by_token(used.user_id, used.generation)
             if user is not None:
                 return await _issue(users, settings, user, used.family_id)
-        # To be committed, so the error waits until the transaction is over.
-        await users.end_family(token_hash)
+    # In a transaction of its own: PostgreSQL keeps the lock on a row that was found to be used, and
+    # two that hold one each of a family would wait for each other. The error waits for the commit.
+    async with database.transaction() as session:
+        await UserRepository(session).end_family(token_hash)
     raise Unauthorized("The refresh token is not good: sign in.")
 
 

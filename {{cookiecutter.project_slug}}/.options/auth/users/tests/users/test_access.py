@@ -79,6 +79,11 @@ async def call(
     return await client.request(method, url, json=sent, headers=headers)
 
 
+def is_let_in(response: Response) -> bool:
+    """Return whether a request reached its operation: authenticated and authorised, if need be."""
+    return response.status_code < 500 and response.status_code not in {401, 403}
+
+
 def claims_of(user: User) -> dict[str, Any]:
     """Give what a good token of this user says."""
     token = bearer_of(user)["Authorization"].removeprefix("Bearer ")
@@ -276,13 +281,13 @@ async def test_what_is_public_is_listed_here(
     answers = {operation: await call(anonymous, operation) for operation in operations}
     assert {key for key, answer in answers.items() if answer.status_code != 401} == PUBLIC
     for operation in PUBLIC:
-        assert answers[operation].status_code in {200, 422}, answers[operation].text
+        assert is_let_in(answers[operation]), answers[operation].text
 
 
 async def test_bad_credentials_do_not_close_what_is_public(anonymous: AsyncClient) -> None:
     for headers in ({"Authorization": "Bearer bad"}, {"X-API-Key": "bad"}):
         for operation in PUBLIC:
-            assert (await call(anonymous, operation, headers)).status_code in {200, 422}
+            assert is_let_in(await call(anonymous, operation, headers))
 
 
 def test_no_route_hides_from_the_document(app: FastAPI, operations: list[Operation]) -> None:
@@ -316,7 +321,7 @@ async def test_a_good_token_opens_everything(
     headers = signed(claims_of(await add_user(db, BOB, is_superuser=True)))
     for operation in closed:
         if operation != ("DELETE", ME):
-            assert (await call(anonymous, operation, headers)).status_code in {200, 201, 404, 422}
+            assert is_let_in(await call(anonymous, operation, headers))
     assert (await call(anonymous, ("DELETE", ME), headers)).status_code == 204
 
 
@@ -363,7 +368,7 @@ async def test_a_key_that_may_read_can_do_nothing_else(
     for operation in closed:
         answer = await call(anonymous, operation, headers)
         if operation[0] == "GET":
-            assert answer.status_code in {200, 404}, answer.text
+            assert is_let_in(answer), answer.text
         else:
             assert "write" in problem(answer, 403)["detail"]
     assert await count(db, User) == before
@@ -380,7 +385,7 @@ async def test_a_key_that_may_write_can_not_read(
         if operation[0] == "GET":
             assert "read" in problem(answer, 403)["detail"]
         else:
-            assert answer.status_code in {200, 201, 404, 422}, answer.text
+            assert is_let_in(answer), answer.text
 
 
 async def test_a_key_that_may_nothing_opens_nothing(

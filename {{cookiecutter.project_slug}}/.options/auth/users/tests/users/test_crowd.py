@@ -9,7 +9,7 @@ from httpx2 import AsyncClient
 from app.db.engine import Database
 from app.main import create_app
 from app.users import security
-from tests.conftest import checked_out, running, settings_for
+from tests.conftest import PATIENCE, checked_out, running, settings_for
 from tests.users.helpers import ADA, ME, RecordingHasher, add_user, bearer, login, try_login
 
 DEAR = security.hasher
@@ -39,14 +39,14 @@ async def test_two_hundred_who_wait_for_their_hash_hold_nothing(
 
         def wait() -> int:
             loop.call_soon_threadsafe(counted.set)
-            assert gate.wait(30), "nobody opened the gate: the loop was held"
+            assert gate.wait(PATIENCE), "nobody opened the gate: the loop was held"
             return checked_out(db)
 
         recorded.held = wait
         recorded.done.clear()
         logins = [asyncio.create_task(try_login(client)) for _ in range(200)]
         try:
-            async with asyncio.timeout(30):
+            async with asyncio.timeout(PATIENCE):
                 await counted.wait()
                 for _ in range(20):
                     await answer_meanwhile(client, headers)
@@ -61,14 +61,28 @@ async def test_two_hundred_who_wait_for_their_hash_hold_nothing(
 async def test_a_crowd_is_hashed_beside_what_else_there_is(
     live_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """With the parameters of production: who asks meanwhile is answered before they are in."""
+    """With the parameters of production: other requests are answered within each single hash."""
+    answered = 0
+    within: list[int] = []
+
+    class Timed(RecordingHasher):
+        def verify(self, stored: str, password: str) -> bool:
+            before = answered
+            good = super().verify(stored, password)
+            within.append(answered - before)
+            return good
+
     app = create_app(settings_for(live_url, **ROOMY))
     async with running(app) as client:
         await add_user(app.state.database, ADA, password_hash=DEAR.hash("the words of Ada"))
-        monkeypatch.setattr(security, "hasher", DEAR)
-        logins = [asyncio.create_task(try_login(client, ADA, "the words of Ada")) for _ in range(8)]
-        for _ in range(4):
+        monkeypatch.setattr(security, "hasher", Timed(DEAR))
+        logins = [asyncio.create_task(try_login(client, ADA, "the words of Ada")) for _ in range(4)]
+        while not all(task.done() for task in logins):
             assert (await client.get("/health/live")).status_code == 200
-        assert sum(task.done() for task in logins) < 4
-        answers = await asyncio.gather(*logins)
-        assert {answer.status_code for answer in answers} == {200}
+            answered += 1
+            await asyncio.sleep(0)  # nothing in this request waits, so the others would never run
+        assert {login.result().status_code for login in logins} == {200}
+    # It is none at all where a hash holds the event loop or the interpreter, and about a hundred
+    # each where it does not: so few are enough that a busy machine is no reason to fail.
+    assert len(within) == len(logins)
+    assert sum(within) > len(logins)

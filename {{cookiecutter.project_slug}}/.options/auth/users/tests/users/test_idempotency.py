@@ -73,7 +73,7 @@ async def test_an_answer_with_a_secret_is_not_kept(client: AsyncClient) -> None:
 
 
 async def test_a_form_may_have_a_key_and_a_cookie_is_not_kept(
-    things_app: FastAPI, things: AsyncClient
+    app: FastAPI, anonymous: AsyncClient
 ) -> None:
     router = Router()
 
@@ -83,13 +83,13 @@ async def test_a_form_may_have_a_key_and_a_cookie_is_not_kept(
         async with request.form() as sent:
             return str(sent["name"])
 
-    routes = list(things_app.router.routes)
-    things_app.include_router(router)
+    routes = list(app.router.routes)
+    app.include_router(router)
     for cookies in (1, 0):
-        answer = await things.post("/form", data={"name": "x"}, headers=KEY)
+        answer = await anonymous.post("/form", data={"name": "x"}, headers=KEY)
         assert (answer.status_code, answer.json()) == (200, "x")
         assert len(answer.headers.get_list("set-cookie")) == cookies
-    things_app.router.routes[:] = routes
+    app.router.routes[:] = routes
 
 
 async def test_a_caller_who_is_asked_for_too_late_is_a_mistake_of_ours(

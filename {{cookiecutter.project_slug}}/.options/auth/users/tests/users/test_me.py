@@ -24,9 +24,11 @@ from tests.users.helpers import (
     add_user,
     bearer,
     blamed,
+    change_user,
     count,
     create_key,
     login,
+    past,
     refresh,
     register,
     stored_user,
@@ -62,6 +64,7 @@ async def test_the_public_view(anonymous: AsyncClient, ada: Headers, db: Databas
 
 
 async def test_a_name_changes_alone(anonymous: AsyncClient, ada: Headers, db: Database) -> None:
+    await change_user(db, await stored_user(db), updated_at=past(60))
     before = await stored_user(db)
     answer = await anonymous.patch(ME, json={"name": "Countess"}, headers=ada)
     assert answer.json()["name"] == "Countess"

@@ -55,7 +55,7 @@ LONGEST = unicodedata.normalize("NFD", "\u1f82") * 256
         "a&b=c+d%20e;f#g",
         "e\u0301" * 8,
         "é" * 8,
-        "ﬁ and ﷺ",
+        "ﬁsh and ﷺ",
     ],
     ids=ascii,
 )
@@ -68,8 +68,14 @@ async def test_any_text_is_a_password(anonymous: AsyncClient, words: str) -> Non
 
 @pytest.mark.parametrize(
     "words",
-    ["", "7 chars", "🦄" * 7, "x" * 257, "🦄" * 257, "x" * 100_000, "e\u0301" * 7, "ﷺ" * 256],
-    ids=["none", "7", "7 emoji", "257", "257 emoji", "100,000", "7 once normal", "grows"],
+    [
+        *("", "7 chars", "🦄" * 7, "x" * 257, "🦄" * 257, "x" * 100_000),
+        *("e\u0301" * 7, "ﷺ" * 7, "ﷺ" * 256),
+    ],
+    ids=[
+        *("none", "7", "7 emoji", "257", "257 emoji", "100,000"),
+        *("7 once normal", "7 that grow", "256 that grow"),
+    ],
 )
 async def test_too_short_or_too_long(
     anonymous: AsyncClient, db: Database, recorded: RecordingHasher, words: str

@@ -6,13 +6,13 @@ import hashlib
 import pytest
 from fastapi import FastAPI
 from httpx2 import AsyncClient
-from sqlalchemy import select, update
+from sqlalchemy import ColumnElement, delete, select, update
 
 from app.db.engine import Database
 from app.users import security
 from app.users.models import RefreshToken
 from app.users.repository import UserRepository
-from tests.conftest import problem
+from tests.conftest import pool_size, problem
 from tests.users.helpers import (
     ADA,
     BOB,
@@ -210,6 +210,33 @@ async def test_a_thief_can_not_outrun_the_end(live_app: FastAPI, live: AsyncClie
         await users.add_refresh_token(user, token.family_id, security.hash_token(heir), 60)
     problem(await reuse, 401)
     problem(await try_refresh(live, {"refresh_token": heir}), 401)
+    assert await count(db, RefreshToken) == 0
+
+
+async def test_thieves_do_not_block_one_another(live_app: FastAPI, live: AsyncClient) -> None:
+    """Whoever finds the token used holds no lock while it ends the family: no deadlock."""
+    db: Database = live_app.state.database
+    if pool_size(db.write_engine) == 1:
+        pytest.skip("with one connection that writes nobody can block another")
+    await register(live)
+    first = await login(live)
+    stolen = await refresh(live, first)
+
+    def row(tokens: Json) -> ColumnElement[bool]:
+        return RefreshToken.token_hash == security.hash_token(tokens["refresh_token"])
+
+    async with db.transaction() as other:  # ends the family as well: one token after the other
+        await other.execute(delete(RefreshToken).where(row(first)))
+        async with db.transaction() as winner:
+            token = security.hash_token(stolen["refresh_token"])
+            assert await UserRepository(winner).use_refresh_token(token)
+            thief = asyncio.create_task(try_refresh(live, stolen))
+            for _ in range(20):  # time enough for it to meet the row that is locked here
+                await live.get(ME)
+        for _ in range(20):  # and the row that is locked by the other
+            await live.get(ME)
+        await other.execute(delete(RefreshToken).where(row(stolen)))
+    problem(await thief, 401)
     assert await count(db, RefreshToken) == 0
 
 

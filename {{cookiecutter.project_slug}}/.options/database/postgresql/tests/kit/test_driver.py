@@ -1,0 +1,396 @@
+"""PostgreSQL, as this service runs it."""
+
+import asyncio
+from collections import Counter
+from collections.abc import AsyncIterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy import func, insert, make_url, select, text, update
+from sqlalchemy.exc import DBAPIError
+
+from app import project
+from app.db import driver
+from app.db.engine import Database, WriteSession
+from app.errors import AppError, Conflict, Unavailable, Unprocessable
+from app.main import create_app
+from tests import database as seam
+from tests.conftest import PATIENCE, running, settings_for
+from tests.kit.things import add_things, things
+
+direct = pytest.mark.skipif(
+    seam.POOLER is not None, reason="a pooler hands connections on: they are nobody's own"
+)
+
+
+@pytest.fixture(scope="module")
+async def database(databases: seam.Databases, template: str) -> AsyncIterator[Database]:
+    """Give the open database of an app, shared by the tests that leave nothing in it."""
+    url = await databases.copy(template)
+    limits = {"database_statement_timeout": 101, "database_idle_in_transaction_timeout": 601}
+    database = Database(settings_for(url, **limits))
+    await database.open()
+    yield database
+    await database.close()
+    await databases.drop(url)
+
+
+@pytest.mark.parametrize(
+    "given",
+    ["postgres://u:p@h:1/name", "postgresql://u:p@h:1/name", "postgresql+psycopg://u:p@h:1/name"],
+)
+def test_urls_are_turned_into_those_of_the_driver(given: str) -> None:
+    url = driver.parse_url(given).render_as_string(hide_password=False)
+    assert url == "postgresql+asyncpg://u:p@h:1/name"
+    again = settings_for(driver.parse_url(given)).database_url  # a URL keeps its password
+    assert again.render_as_string(hide_password=False) == url
+
+
+def test_a_url_as_providers_give_it() -> None:
+    url = driver.parse_url("postgres://u:p@host/name?sslmode=require")
+    assert dict(url.query) == {"ssl": "require"}
+
+
+@pytest.mark.parametrize(
+    ("given", "complaint"),
+    [
+        ("name", "Not a database URL"),
+        ("postgresql://host:port/name", "Not a database URL"),
+        ("sqlite:///app.db", "runs on PostgreSQL .* not on sqlite"),
+        ("postgresql://host", "names no database"),
+        ("postgresql://host/name?channel_binding=require", "no 'channel_binding' in a URL"),
+    ],
+)
+def test_other_urls_are_refused(given: str, complaint: str) -> None:
+    with pytest.raises(ValueError, match=complaint):
+        driver.parse_url(given)
+
+
+@pytest.mark.parametrize(
+    ("setting", "write", "read"),
+    [
+        ("application_name", project.NAME, project.NAME),
+        pytest.param("statement_timeout", "101s", "101s", marks=direct),
+        pytest.param("idle_in_transaction_session_timeout", "601s", "601s", marks=direct),
+        ("transaction_read_only", "off", "on"),
+        ("transaction_isolation", "read committed", "read committed"),
+    ],
+)
+async def test_connections_are_set_up(
+    database: Database, setting: str, write: str, read: str
+) -> None:
+    async with database.transaction() as session:
+        assert await session.scalar(text(f"SHOW {setting}")) == write
+    async with database.reading() as session:
+        assert await session.scalar(text(f"SHOW {setting}")) == read
+
+
+@direct
+async def test_a_read_begins_no_transaction(database: Database) -> None:
+    now = text("SELECT now()")  # stands still within a transaction
+    async with database.reading() as session:
+        assert await session.scalar(now) != await session.scalar(now)
+    async with database.transaction() as session:
+        assert await session.scalar(now) == await session.scalar(now)
+
+
+async def test_a_statement_that_runs_away_is_ended(database: Database) -> None:
+    # That the setting arrives at the server is shown above. Here it is for one statement only, so
+    # that no other runs into it on a slow machine.
+    async def run_away() -> None:
+        async with asyncio.timeout(PATIENCE), database.transaction() as session:
+            await session.execute(text("SET LOCAL statement_timeout = 50"))
+            await session.execute(text(seam.RUNAWAY))
+
+    with pytest.raises(Unavailable, match="can't answer now"):
+        await run_away()
+    await select_one(database)
+
+
+async def end_connections(database: Database) -> None:
+    """End every other connection to the database, as a restart of the server does."""
+    end = (
+        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database()"
+    )
+    url = database.write_engine.url
+    other = Database(settings_for(url.render_as_string(hide_password=False)))
+    async with other.transaction() as session:
+        await session.execute(text(f"{end} AND pid <> pg_backend_pid()"))
+    await other.close()
+
+
+@direct
+async def test_a_stale_connection_is_never_handed_out(live_url: str) -> None:
+    app = create_app(settings_for(live_url, database_ping_after=0, database_pool_size=3))
+    async with running(app):
+        database: Database = app.state.database
+        for _ in range(3):
+            await asyncio.gather(*(select_one(database) for _ in range(3)))
+            await end_connections(database)
+        await asyncio.gather(*(select_one(database) for _ in range(3)))
+
+
+async def select_one(database: Database) -> None:
+    async with database.transaction() as session:
+        assert await session.scalar(text("SELECT 1")) == 1
+
+
+@pytest.mark.parametrize("pooler", [pytest.param(None, marks=direct), "pgbouncer"])
+async def test_a_migration_waits_for_no_lock_for_long_but_takes_its_time(
+    live_url: str, databases: seam.Databases, pooler: str | None
+) -> None:
+    name = make_url(live_url).database
+    await databases.run(f'ALTER DATABASE "{name}" SET statement_timeout = 60000')
+    engine = driver.migration_engine(settings_for(live_url, database_pooler=pooler))
+    async with engine.connect() as connection:
+        await connection.run_sync(driver.before_migrations)
+        assert (await connection.execute(text("SHOW lock_timeout"))).scalar_one() == "5s"
+        assert (await connection.execute(text("SHOW statement_timeout"))).scalar_one() == "0"
+    await engine.dispose()
+
+
+async def driver_connection(database: Database) -> Any:
+    """Give the driver's own connection, of a pool that has but one."""
+    async with database.write_engine.connect() as connection:
+        return (await connection.get_raw_connection()).driver_connection
+
+
+async def test_a_server_that_does_not_answer_is_not_waited_for(live_url: str) -> None:
+    app = create_app(settings_for(live_url, database_pool_size=1))
+    async with running(app):
+        database: Database = app.state.database
+        connection = await driver_connection(database)
+        # A little longer than the server's own limit, which one that is frozen does not keep.
+        limit = float(seam.PATIENT["database_statement_timeout"])
+        config = connection._config  # noqa: SLF001 - it has no public name
+        assert limit < config.command_timeout < 2 * limit
+        connection._config = config._replace(command_timeout=0.1)  # noqa: SLF001
+        with pytest.raises(Unavailable, match="does not answer"):
+            async with asyncio.timeout(PATIENCE), database.transaction() as session:
+                await session.execute(text(seam.RUNAWAY))
+        assert connection.is_closed()
+        await select_one(database)
+
+
+@pytest.mark.parametrize(("after", "pings"), [(60, []), (0, ["SELECT 1"])])
+async def test_a_busy_connection_is_not_pinged(
+    live_url: str, after: float, pings: list[str]
+) -> None:
+    app = create_app(settings_for(live_url, database_ping_after=after, database_pool_size=1))
+    async with running(app):
+        database: Database = app.state.database
+        sent: list[str] = []
+        connection = await driver_connection(database)
+        connection.add_query_logger(lambda query: sent.append(query.query))
+        async with database.write_engine.connect():
+            await asyncio.sleep(0)  # loggers are called by the loop
+        assert sent == pings
+
+
+@direct
+async def test_a_connection_that_the_server_closed_is_noticed_without_asking(live_url: str) -> None:
+    app = create_app(settings_for(live_url, database_ping_after=60, database_pool_size=1))
+    async with running(app):
+        database: Database = app.state.database
+        closed = asyncio.Event()
+        connection = await driver_connection(database)
+        connection.add_termination_listener(lambda _: closed.set())
+        await end_connections(database)
+        await asyncio.wait_for(closed.wait(), PATIENCE)
+        await select_one(database)
+
+
+async def test_a_server_that_is_not_there(tmp_path: Path) -> None:
+    app = create_app(settings_for(f"postgresql://u:hush@/name?host={tmp_path}"))
+    async with running(app) as client:  # it starts all the same
+        assert (await client.get("/health/live")).status_code == 200
+        response = await client.get("/health/ready")
+        assert response.status_code == 503
+        assert response.headers["retry-after"]
+        assert "hush" not in response.text
+
+
+@pytest.mark.parametrize(
+    ("statement", "error"),
+    [
+        ("SELECT 1 / 0", Unprocessable),
+        ("SELECT 2147483647 + 1", Unprocessable),
+        ("DO $$ BEGIN RAISE unique_violation; END $$", Conflict),
+        ("DO $$ BEGIN RAISE foreign_key_violation; END $$", Conflict),
+        ("DO $$ BEGIN RAISE not_null_violation; END $$", Unprocessable),
+        ("DO $$ BEGIN RAISE serialization_failure; END $$", Unavailable),
+        ("DO $$ BEGIN RAISE deadlock_detected; END $$", Unavailable),
+        ("DO $$ BEGIN RAISE lock_not_available; END $$", Unavailable),
+        ("DO $$ BEGIN RAISE too_many_connections; END $$", Unavailable),
+        ("SELECT * FROM no_such_table", DBAPIError),  # a defect of ours: 500
+    ],
+)
+async def test_what_an_error_means_to_a_client(
+    database: Database, statement: str, error: type[AppError | DBAPIError]
+) -> None:
+    with pytest.raises(error):
+        async with database.transaction() as session:
+            await session.execute(text(statement))
+
+
+@direct
+async def test_a_budget_that_the_server_can_not_meet_is_warned_of(
+    live_url: str, databases: seam.Databases, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with running(create_app(settings_for(live_url, workers=8))):
+        assert caplog.text == ""
+    async with running(create_app(settings_for(live_url, workers=100))):
+        assert "1 instances of 100 workers of 11 connections may want 1100" in caplog.text
+        assert "DATABASE_POOL_SIZE" in caplog.text
+    # Each of them alone would fit.
+    async with running(create_app(settings_for(live_url, workers=8, instances=7))):
+        assert "7 instances of 8 workers of 11 connections may want 616" in caplog.text
+    # With a replica as well: its reads come to the primary while it is away.
+    replica = await databases.create()
+    settings = settings_for(live_url, instances=100, database_read_url=replica)
+    async with running(create_app(settings)):
+        assert "100 instances of 1 workers of 11 connections may want 1100" in caplog.text
+    await databases.drop(replica)
+
+
+@direct
+async def test_a_budget_knows_what_is_reserved(
+    live_url: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with running(app := create_app(settings_for(live_url))):
+        database: Database = app.state.database
+        async with database.reading() as session:
+            total = int(await session.scalar(text("SHOW max_connections")) or 0)
+            superusers = int(await session.scalar(text("SHOW superuser_reserved_connections")) or 0)
+            reserved = int(await session.scalar(text("SHOW reserved_connections")) or 0)
+    allowed = total - superusers - reserved
+    size = {"database_pool_size": allowed - 2, "database_read_pool_size": 1}
+    async with running(create_app(settings_for(live_url, **size))):
+        assert caplog.text == ""
+    size["database_read_pool_size"] = 2
+    async with running(create_app(settings_for(live_url, **size))):
+        assert f"may want {allowed + 1}, the server allows {allowed}" in caplog.text
+
+
+async def test_reads_may_go_to_a_replica(live_url: str, databases: seam.Databases) -> None:
+    replica = await databases.create()
+    app = create_app(settings_for(live_url, database_read_url=replica))
+    async with running(app):
+        database: Database = app.state.database
+        name = text("SELECT current_database()")
+        async with database.transaction() as session:
+            assert await session.scalar(name) == make_url(live_url).database
+        async with database.reading() as session:
+            assert await session.scalar(name) == make_url(replica).database
+    await databases.drop(replica)
+
+
+async def test_a_replica_that_is_away_is_done_without(
+    live_url: str, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("app.db.engine.REPLICA_RETRY", 0.0)
+    away = f"postgresql://user@/name?host={tmp_path}"
+    app = create_app(settings_for(live_url, database_read_url=away))
+    async with running(app):
+        database: Database = app.state.database
+        assert database.engines.keys() == {"write", "read", "replica"}
+        async with database.reading() as session:
+            assert await session.scalar(text("SELECT 1")) == 1
+            assert await session.scalar(text("SHOW transaction_read_only")) == "on"
+        assert "reads go to the primary" in caplog.text
+
+
+async def test_a_client_can_ask_for_what_was_written_last(
+    live_url: str, databases: seam.Databases
+) -> None:
+    replica = await databases.create()  # where the table is not there yet
+    app = create_app(settings_for(live_url, database_read_url=replica))
+    async with running(app) as client:
+        await add_things(app)
+        assert (await client.get("/things")).status_code == 500
+        fresh = await client.get("/things", headers={"Cache-Control": "no-cache"})
+        assert (fresh.status_code, fresh.json()) == (200, [])
+    await databases.drop(replica)
+
+
+async def test_transactions_that_can_not_be_put_in_order_are_done_again(live_url: str) -> None:
+    async with running(app := create_app(settings_for(live_url))):
+        await add_things(app)
+        database: Database = app.state.database
+        all_have_counted = asyncio.Barrier(3)
+        tries: Counter[int] = Counter()
+
+        async def add_one(session: WriteSession, number: int) -> None:
+            tries[number] += 1
+            first = tries[number] == 1
+            _ = await session.connection(execution_options={"isolation_level": "SERIALIZABLE"})
+            count = await session.scalar(select(func.count()).select_from(things))
+            if first:
+                await all_have_counted.wait()
+            # A key of its own: a key that another one has just taken is another error.
+            await session.execute(insert(things).values(id=number, name=f"{count}"))
+
+        await asyncio.gather(
+            *(database.retrying(partial(add_one, number=number)) for number in range(3))
+        )
+        # One of those that have counted the same gets through, the others have to count again.
+        assert min(tries.values()) == 1
+        assert tries.total() > 3
+        async with database.reading() as session:
+            names = await session.scalars(select(things.c.name).order_by(things.c.name))
+            assert names.all() == ["0", "1", "2"]
+
+
+async def test_a_deadlock_is_resolved_by_trying_again(live_url: str) -> None:
+    async with running(app := create_app(settings_for(live_url))):
+        await add_things(app)
+        database: Database = app.state.database
+        async with database.transaction() as session:
+            await session.execute(insert(things), [{"id": 1}, {"id": 2}])
+        both_hold_one = asyncio.Barrier(2)
+        tries: Counter[int] = Counter()
+
+        async def change(session: WriteSession, first: int, second: int) -> None:
+            tries[first] += 1
+            again = tries[first] > 1
+            for number in (first, second):
+                await session.execute(
+                    update(things).where(things.c.id == number).values(name=f"{number}")
+                )
+                if number == first and not again:
+                    await both_hold_one.wait()
+
+        await asyncio.gather(
+            database.retrying(partial(change, first=1, second=2)),
+            database.retrying(partial(change, first=2, second=1)),
+        )
+        assert sorted(tries.values()) == [1, 2]
+
+
+@pytest.mark.skipif(not seam.POOLER, reason="TEST_DATABASE_POOLER names none")
+async def test_a_pooler_that_passes_no_limits_on_is_warned_of(
+    live_url: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with running(create_app(settings_for(live_url))):
+        assert "ALTER ROLE" in caplog.text
+
+
+async def test_a_database_that_may_hold_more_than_tests_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TEST_DATABASE_URL", "postgresql://localhost/production")
+    with pytest.raises(RuntimeError, match="tests run only"):
+        async with seam.databases(tmp_path, "worker"):
+            pass
+
+
+async def test_a_named_server_is_used(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, live_url: str
+) -> None:
+    monkeypatch.setenv("TEST_DATABASE_URL", live_url)
+    async with seam.databases(tmp_path, "worker") as made:
+        url = await made.create()
+        assert make_url(url).database == f"{make_url(live_url).database}_worker_0"
+    assert not list(tmp_path.iterdir())

@@ -1,0 +1,17 @@
+"""Valid requests that the generic tests can't make up from the OpenAPI document.
+
+``tests/test_bad_input.py`` calls every operation of the app. Where it says that it can't, put a
+function here that returns what is missing: it may call the app to create what the request needs.
+
+    async def order(client: AsyncClient) -> Example:
+        answer = await client.post("/v1/customers", json={"name": "Ada"})
+        return Example(body={"customer_id": answer.json()["id"]})
+
+    EXAMPLES = {"POST /v1/orders": order}
+
+A function for an operation that returns a list may create what is in the list.
+"""
+
+from tests.kit.openapi import Examples
+
+EXAMPLES: Examples = {}

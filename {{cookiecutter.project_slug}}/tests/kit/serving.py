@@ -1,0 +1,86 @@
+"""The service as a process of its own, for what needs real sockets and signals."""
+
+import asyncio
+import re
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+
+from app import project
+from tests.conftest import PATIENCE, environment_for
+
+
+@dataclass
+class Service:
+    """A running ``python -m app``."""
+
+    process: asyncio.subprocess.Process
+    url: str = ""
+    told: bool = False
+    lines: list[str] = field(default_factory=list)
+    """The log so far."""
+    _ended: bool = False
+    _changed: asyncio.Event = field(default_factory=asyncio.Event)
+
+    async def read(self) -> None:
+        """Read the log until the process closes it."""
+        assert self.process.stderr is not None
+        async for line in self.process.stderr:
+            self.lines.append(line.decode())
+            self._changed.set()
+        self._ended = True
+        self._changed.set()
+
+    async def logged(self, text: str, times: int = 1) -> None:
+        """Wait until ``text`` is in so many lines of the log."""
+        async with asyncio.timeout(PATIENCE):
+            while sum(text in line for line in self.lines) < times:
+                assert not self._ended, f"it ended without {text!r}: {''.join(self.lines)}"
+                self._changed.clear()
+                await self._changed.wait()
+
+    def terminate(self) -> None:
+        """Send SIGTERM."""
+        self.told = True
+        self.process.terminate()
+
+    async def ended(self) -> str:
+        """Wait for its end; return its log."""
+        async with asyncio.timeout(PATIENCE):
+            await self.process.wait()
+            while not self._ended:
+                self._changed.clear()
+                await self._changed.wait()
+        return "".join(self.lines)
+
+
+@asynccontextmanager
+async def serving(url: str, **settings: str) -> AsyncIterator[Service]:
+    """Run ``python -m app`` on a database at head, and end it if the test did not."""
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "app"),
+        cwd=project.ROOT,
+        env=environment_for(url, port="0", **settings),
+        stderr=asyncio.subprocess.PIPE,
+    )
+    service = Service(process)
+    reading = asyncio.create_task(service.read())  # else it would wait for a reader one day
+    try:
+        # Several workers are said to run before they do.
+        await service.logged("startup complete", times=int(settings.get("workers", "1")))
+        await service.logged("running on")
+        running = re.search(r"running on (http://\S+)", "".join(service.lines))
+        assert running is not None
+        service.url = running[1]
+        yield service
+        if not service.told:
+            assert process.returncode is None, await service.ended()
+            process.terminate()
+        text = await service.ended()
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+        await reading
+    assert "Traceback" not in text, text

@@ -1,0 +1,107 @@
+"""Entity tags: nobody overwrites what they have not seen."""
+
+from collections.abc import Awaitable, Callable
+from uuid import UUID
+
+import pytest
+from fastapi import FastAPI
+from httpx2 import AsyncClient, Response
+
+from app.db.engine import Database
+from tests.kit.things import Entry
+
+Rename = Callable[..., Awaitable[Response]]
+
+
+@pytest.fixture
+async def rename(things_app: FastAPI, things: AsyncClient) -> Rename:
+    """Give a call that renames an entry, with the values of ``If-Match`` that it gets."""
+    database: Database = things_app.state.database
+    async with database.transaction() as session:
+        session.add(entry := Entry(name="a"))
+
+    async def call(name: str, *tags: str) -> Response:
+        headers = [("If-Match", tag) for tag in tags]
+        path = f"/things/entries/{entry.id}"
+        return await things.patch(path, json={"name": name}, headers=headers)
+
+    return call
+
+
+async def test_the_tag_is_that_of_the_new_version(rename: Rename) -> None:
+    for version in (2, 3):
+        answer = await rename(f"version {version}")
+        assert answer.status_code == 200
+        assert answer.headers["ETag"] == f'"{version}"'
+        assert answer.json()["version"] == version
+
+
+@pytest.mark.parametrize(
+    "tags",
+    [
+        ['"2"'],
+        [' "2" '],
+        ["*"],
+        [" * "],
+        ['"1", "2"'],
+        ['"7","2","9"'],
+        ['W/"2", "2"'],
+        ['W/"1","2"'],
+        ['"2", garbage'],
+        ['"1"', '"2"'],
+        ['"2"', '"1"'],
+    ],
+    ids=str,
+)
+async def test_what_was_seen_can_be_changed(rename: Rename, tags: list[str]) -> None:
+    await rename("b")
+    answer = await rename("c", *tags)
+    assert answer.status_code == 200, answer.text
+    assert (answer.json()["name"], answer.json()["version"]) == ("c", 3)
+
+
+@pytest.mark.parametrize(
+    "tags",
+    [
+        ['"1"'],
+        ['"3"'],
+        ['"1", "3"'],
+        ['"1"', '"3"'],
+        ['W/"2"'],
+        ['"1", W/"2"'],
+        ["2"],
+        ["garbage"],
+        [""],
+        ['""'],
+        ['"'],
+        ['"2'],
+        ['"02"'],
+        ['"+2"'],
+        ['"-2"'],
+        ['"2 "'],
+        ['"2.0"'],
+        ['"*"'],
+        ['"3", *'],
+        ['"2147483648"'],
+        ['"9223372036854775807"'],
+        [f'"{"9" * 18}"'],
+        [f'"{"9" * 5000}"'],
+        [", ".join(f'"{number}"' for number in range(100, 1100))],
+    ],
+    ids=lambda tags: f"{str(tags)[:20]} {len(tags[0])}",
+)
+async def test_what_was_not_seen_can_not(rename: Rename, tags: list[str]) -> None:
+    await rename("b")
+    answer = await rename("c", *tags)
+    assert answer.status_code == 412, answer.text
+    assert answer.headers["content-type"] == "application/problem+json"
+    assert "ETag" not in answer.headers
+    # Nothing was written: it is at the same version.
+    assert (await rename("d", '"2"')).status_code == 200
+
+
+async def test_what_is_not_there_has_no_version(things: AsyncClient) -> None:
+    path = f"/things/entries/{UUID(int=0)}"
+    for headers in ({}, {"If-Match": '"1"'}):
+        answer = await things.patch(path, json={"name": "b"}, headers=headers)
+        assert answer.status_code == 404

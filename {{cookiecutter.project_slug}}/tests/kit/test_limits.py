@@ -1,0 +1,270 @@
+"""How long anything may take with the database, and what happens then."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
+from functools import partial
+
+import pytest
+from fastapi import FastAPI
+from httpx2 import AsyncClient
+from sqlalchemy import event, func, insert, select, text
+
+from app.db import driver
+from app.db.engine import Database, WriteSession
+from app.errors import AppError, Contended, Unavailable
+from app.main import create_app
+from tests.conftest import PATIENCE, checked_out, pool_size, problem, running, settings_for
+from tests.database import RUNAWAY
+from tests.kit.things import add_things, things
+
+
+@pytest.mark.parametrize("kind", ["transaction", "reading"])
+async def test_a_session_has_its_time(live_url: str, kind: str) -> None:
+    app = create_app(settings_for(live_url, database_session_timeout=0.2))
+    async with running(app):
+        database: Database = app.state.database
+        with pytest.raises(Unavailable, match="in time"):
+            async with asyncio.timeout(PATIENCE), getattr(database, kind)() as session:
+                await session.execute(text(RUNAWAY))
+        assert checked_out(database) == 0
+        async with getattr(database, kind)(limited=False) as session:  # whole again
+            assert await session.scalar(text("SELECT 1")) == 1
+
+
+async def test_a_read_of_columns_has_its_time(live_url: str) -> None:
+    app = create_app(settings_for(live_url, database_session_timeout=0.2))
+    async with running(app):
+        database: Database = app.state.database
+        with pytest.raises(Unavailable, match="in time"):
+            async with asyncio.timeout(PATIENCE):
+                await database.execute(text(RUNAWAY))
+        assert checked_out(database) == 0
+        async with database.reading(limited=False) as session:  # whole again
+            assert await session.scalar(text("SELECT 1")) == 1
+
+
+async def test_a_commit_that_is_cancelled_leaves_nothing_open(live_url: str) -> None:
+    app = create_app(settings_for(live_url))
+    async with running(app):
+        await add_things(app)
+        database: Database = app.state.database
+
+        async def write(number: int) -> None:
+            async with database.transaction() as session:
+                await session.execute(insert(things), {"id": number})
+                writing.set()
+
+        for number in range(20):
+            writing = asyncio.Event()
+            task = asyncio.create_task(write(number))
+            await writing.wait()  # then it commits
+            for _ in range(number % 7):  # at one step after the other
+                await asyncio.sleep(0)
+            task.cancel()
+            await asyncio.wait([task])
+            await asyncio.sleep(0)
+            # Written or not, but known to the next one, who is not kept waiting.
+            async with asyncio.timeout(PATIENCE), database.transaction() as session:
+                await session.execute(select(things).where(things.c.id == number))
+        assert checked_out(database) == 0
+
+
+async def test_whoever_waits_for_a_connection_has_no_more(live_url: str) -> None:
+    app = create_app(settings_for(live_url, database_session_timeout=0.2))
+    async with running(app):
+        database: Database = app.state.database
+        size = pool_size(database.write_engine)
+        held = [await database.write_engine.connect() for _ in range(size)]
+        with pytest.raises(Unavailable, match="in time"):
+            async with database.transaction() as session:
+                await session.execute(text("SELECT 1"))
+        for connection in held:
+            await connection.close()
+        assert checked_out(database) == 0
+
+
+@pytest.mark.parametrize("kind", ["transaction", "reading"])
+async def test_whoever_came_first_is_served_first(live_url: str, kind: str) -> None:
+    database = Database(settings_for(live_url))
+    engine = database.write_engine if kind == "transaction" else database.read_engine
+    opened = getattr(database, kind)
+    served: list[str] = []
+
+    async def ask(name: str) -> None:
+        async with opened() as session:
+            _ = await session.connection()
+            served.append(name)
+
+    async with AsyncExitStack() as held, asyncio.TaskGroup() as group:
+        for _ in range(pool_size(engine)):
+            session = await held.enter_async_context(opened())
+            _ = await session.connection()
+        group.create_task(ask("waited"))
+        await asyncio.sleep(0)
+
+        @event.listens_for(engine.sync_engine, "checkin", once=True)
+        def come(*_: object) -> None:  # just when a connection is free
+            group.create_task(ask("came later"))
+
+        await held.aclose()
+    await database.close()
+    assert served == ["waited", "came later"]
+
+
+async def test_a_script_takes_its_time(live_url: str) -> None:
+    app = create_app(settings_for(live_url, database_session_timeout=0.05))
+    async with running(app):
+        database: Database = app.state.database
+        for kind in (database.transaction, database.reading):
+            async with kind(limited=False) as session:
+                await asyncio.sleep(0.1)
+                assert await session.scalar(text("SELECT 1")) == 1
+
+
+async def test_time_of_ones_own_is_not_the_databases(live_app: FastAPI, live: AsyncClient) -> None:
+    database: Database = live_app.state.database
+    with pytest.raises(TimeoutError):
+        async with database.transaction():
+            raise TimeoutError
+
+
+async def test_a_request_that_is_out_of_time_is_503(live_url: str) -> None:
+    app = create_app(settings_for(live_url, database_session_timeout=0.2))
+    async with running(app) as client:
+        await add_things(app)
+        database: Database = app.state.database
+        size = pool_size(database.write_engine)
+        held = [await database.write_engine.connect() for _ in range(size)]
+        answer = await client.post("/things", json={"id": 1})
+        problem(answer, 503)
+        assert answer.headers["retry-after"] == "1"
+        for connection in held:
+            await connection.close()
+        async with database.transaction(limited=False) as session:
+            assert await session.scalar(select(func.count()).select_from(things)) == 0
+
+
+async def test_a_transaction_that_others_were_preferred_to_is_done_again(
+    live_app: FastAPI, live: AsyncClient
+) -> None:
+    database: Database = live_app.state.database
+    tries: list[WriteSession] = []
+
+    async def work(session: WriteSession) -> str:
+        tries.append(session)
+        if len(tries) < 3:
+            raise Contended("Others changed the same data at the same time.")
+        return "done"
+
+    assert await database.retrying(work) == "done"
+    assert len(set(map(id, tries))) == 3
+
+
+async def test_it_is_not_tried_for_ever(live_app: FastAPI, live: AsyncClient) -> None:
+    database: Database = live_app.state.database
+    tries: list[WriteSession] = []
+
+    async def work(session: WriteSession, error: type[AppError] = Contended) -> None:
+        tries.append(session)
+        raise error("no")
+
+    with pytest.raises(Contended):
+        await database.retrying(work, attempts=3)
+    assert len(tries) == 3
+    with pytest.raises(Unavailable):  # for what is no contention, once is enough
+        await database.retrying(lambda session: work(session, Unavailable))
+    assert len(tries) == 4
+
+
+async def test_the_end_does_not_wait_for_a_database_that_is_gone(
+    live_url: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    database = Database(settings_for(live_url))
+
+    async def never() -> None:
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr("app.db.engine.CLOSE_TIMEOUT", 0.05)
+    dispose = database.write_engine.dispose
+    with monkeypatch.context() as patched:
+        patched.setattr(type(database.write_engine), "dispose", lambda _: never())
+        await asyncio.wait_for(database.close(), PATIENCE)
+    assert "does not answer" in caplog.text
+    await dispose()
+
+
+class Asked:
+    """Writes down which engine is asked for a connection; lets the replica be away."""
+
+    def __init__(self, database: Database) -> None:
+        self.names: list[str] = []
+        self.away = False
+        for name, engine in database.engines.items():
+            event.listen(engine.sync_engine, "checkout", partial(self._ask, name))
+
+    def _ask(self, name: str, *_: object) -> None:
+        self.names.append(name)
+        if self.away and name == "replica":
+            raise Unavailable("Away.")
+
+
+@pytest.fixture
+async def replicated(
+    live_url: str, monkeypatch: pytest.MonkeyPatch
+) -> AsyncIterator[tuple[Database, Asked]]:
+    """Give a database with a replica, and which of them is asked."""
+    # The same database stands for its replica: what is shown is which of two engines is asked.
+    monkeypatch.setattr(driver, "replica_engine", driver.read_engine)
+    database = Database(settings_for(live_url))
+    yield database, Asked(database)
+    assert checked_out(database) == 0
+    await database.close()
+
+
+async def read(database: Database, *, fresh: bool = False) -> None:
+    async with database.reading(fresh=fresh) as session:
+        assert await session.scalar(text("SELECT 1")) == 1
+
+
+async def test_a_replica_is_read_from_unless_it_has_to_be_fresh(
+    replicated: tuple[Database, Asked],
+) -> None:
+    database, asked = replicated
+    for fresh, name in ((False, "replica"), (True, "read")):
+        asked.names.clear()
+        await read(database, fresh=fresh)
+        # Columns likewise.
+        assert (await database.execute(text("SELECT 1"), fresh=fresh)).scalar() == 1
+        assert asked.names == [name, name]
+
+
+async def test_a_replica_that_is_away_is_not_asked_for_a_while(
+    replicated: tuple[Database, Asked],
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    monkeypatch.setattr("app.db.engine.REPLICA_RETRY", 3600.0)
+    database, asked = replicated
+    asked.away = True
+    await read(database)
+    await asyncio.gather(*(read(database) for _ in range(20)))
+    assert asked.names == ["replica", *["read"] * 21]
+    assert caplog.text.count("reads go to the primary") == 1
+
+
+async def test_a_replica_is_asked_again_and_that_it_is_away_is_logged_once(
+    replicated: tuple[Database, Asked],
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    monkeypatch.setattr("app.db.engine.REPLICA_RETRY", 0.0)
+    database, asked = replicated
+    asked.away = True
+    await asyncio.gather(*(read(database) for _ in range(20)))
+    assert asked.names.count("read") == 20
+    assert caplog.text.count("reads go to the primary") == 1
+    asked.away = False
+    asked.names.clear()
+    await read(database)
+    assert asked.names == ["replica"]

@@ -1,0 +1,73 @@
+"""The service as a process: it starts, answers, and ends when it is told to."""
+
+import asyncio
+import gc
+import signal
+import sys
+
+import pytest
+from httpx2 import AsyncClient
+
+from app import project
+from app.main import create_process_app
+from tests.conftest import PATIENCE, environment_for, problem
+from tests.kit.serving import serving
+
+# Ended by a signal on Windows, no process has a last word.
+needs_signals = pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGTERM")
+
+
+@needs_signals
+async def test_the_service_serves_and_ends(live_url: str) -> None:
+    async with serving(live_url) as service:
+        async with AsyncClient(base_url=service.url, timeout=PATIENCE) as client:
+            # A second is all that the database has to answer: on a slow machine it takes another.
+            while (response := await client.get("/health/ready")).status_code != 200:
+                assert problem(response, 503)["detail"] == "The database does not answer."
+            assert "server" not in response.headers
+        service.terminate()
+        log = await service.ended()
+    assert service.process.returncode == -signal.SIGTERM  # uvicorn ends by what it was told
+    assert "Application shutdown complete" in log
+    assert "GET /health" not in log  # the access log is for development
+
+
+@needs_signals
+@pytest.mark.parametrize("workers", [1, 2])
+async def test_an_end_may_be_announced_and_hastened(live_url: str, workers: int) -> None:
+    async with (
+        serving(live_url, workers=str(workers), shutdown_delay="3600") as service,
+        AsyncClient(base_url=service.url, timeout=PATIENCE) as client,
+    ):
+        service.terminate()
+        # All of them: a second signal that comes before the first was handled is the same signal.
+        await service.logged("shutting down in 3600 s", times=workers)
+        assert "about to end" in problem(await client.get("/health/ready"), 503)["detail"]
+        assert (await client.get("/openapi.json")).status_code == 200
+        service.terminate()
+        log = await service.ended()
+    assert log.count("Application shutdown complete") == workers
+
+
+def test_a_process_of_its_own_looks_for_garbage_less_often(
+    template: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in environment_for(template).items():
+        monkeypatch.setenv(name, value)
+    thresholds = gc.get_threshold()
+    try:
+        assert create_process_app().routes
+        assert gc.get_freeze_count() > 0
+    finally:
+        gc.unfreeze()
+        gc.set_threshold(*thresholds)
+
+
+async def test_the_app_does_without_what_serves_and_migrates_it() -> None:
+    # Whoever imports the app alone, as a script does, need not pay for them.
+    asked = "import sys, app.main; print(*{'alembic', 'uvicorn'} & set(sys.modules))"
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-c", asked), cwd=project.ROOT, stdout=asyncio.subprocess.PIPE
+    )
+    printed, _ = await process.communicate()
+    assert (process.returncode, printed.split()) == (0, [])

@@ -1,0 +1,249 @@
+"""Keyset pages: every row once and in order, whatever ties and whatever is null."""
+
+import base64
+import json
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+from fastapi import FastAPI
+from httpx2 import AsyncClient, Response
+from sqlalchemy import delete
+
+from app import pagination
+from app.db.engine import Database
+from tests.kit.things import ORDERS, Entry
+
+ENTRIES = "/things/entries"
+SORTS = ["name", "-name", "at", "-at"]
+LONG_AGO = datetime.min.replace(tzinfo=UTC)
+
+
+def day(number: int) -> datetime:
+    return datetime(2026, 1, number, tzinfo=UTC)
+
+
+@pytest.fixture
+def client(things: AsyncClient) -> AsyncClient:
+    return things
+
+
+async def store(app: FastAPI, *entries: Entry) -> list[Entry]:
+    """Let these be the only entries there are."""
+    database: Database = app.state.database
+    async with database.transaction() as session:
+        await session.execute(delete(Entry))
+        session.add_all(entries)
+    return list(entries)
+
+
+@pytest.fixture
+async def entries(things_app: FastAPI, things: AsyncClient) -> list[Entry]:
+    """Store entries with many ties, and with nulls."""
+    times = [None, day(2), None, day(1), day(3), day(2), None]
+    return await store(
+        things_app,
+        *(Entry(name="abc"[number % 3], at=times[number % len(times)]) for number in range(14)),
+    )
+
+
+def in_order(entries: list[Entry], sort: str) -> list[str]:
+    """Give the keys of entries as a list in this order has them: nulls come last both ways."""
+    column = sort.removeprefix("-")
+    filled = [entry for entry in entries if getattr(entry, column) is not None]
+    empty = [entry for entry in entries if getattr(entry, column) is None]
+    descending = sort != column
+    filled.sort(key=lambda entry: (getattr(entry, column), entry.id), reverse=descending)
+    empty.sort(key=lambda entry: entry.id, reverse=descending)
+    return [str(entry.id) for entry in filled + empty]
+
+
+async def walk(client: AsyncClient, sort: str, limit: int) -> list[dict[str, Any]]:
+    """Read every page; all are full but the last, which is empty only if it is alone."""
+    found: list[dict[str, Any]] = []
+    query: dict[str, Any] = {"sort": sort, "limit": limit}
+    while True:
+        answer = await client.get(ENTRIES, params=query)
+        assert answer.status_code == 200, answer.text
+        page = answer.json()
+        found += page["items"]
+        query["cursor"] = page["next_cursor"]
+        if query["cursor"] is None:
+            assert page["items"] or not found
+            return found
+        assert len(page["items"]) == limit
+        assert len(found) < 1000, "the list does not end"
+
+
+def keys(items: list[dict[str, Any]]) -> list[str]:
+    return [item["id"] for item in items]
+
+
+def assert_blamed(answer: Response, field: str) -> None:
+    assert answer.status_code == 422, answer.text
+    assert answer.headers["content-type"] == "application/problem+json"
+    assert [error["field"] for error in answer.json()["errors"]] == [field]
+
+
+@pytest.mark.parametrize("sort", SORTS)
+async def test_pages_of_every_size_give_each_row_once(
+    client: AsyncClient, entries: list[Entry], sort: str
+) -> None:
+    for limit in range(1, len(entries) + 2):  # so that a page ends at every row
+        assert keys(await walk(client, sort, limit)) == in_order(entries, sort), limit
+
+
+@pytest.mark.parametrize("sort", SORTS)
+@pytest.mark.parametrize("at", [None, day(1)], ids=["no value", "one value"])
+async def test_rows_that_all_tie(
+    client: AsyncClient, things_app: FastAPI, sort: str, at: datetime | None
+) -> None:
+    for count in range(5):
+        entries = await store(things_app, *(Entry(name="a", at=at) for _ in range(count)))
+        assert keys(await walk(client, sort, 2)) == in_order(entries, sort)
+
+
+async def test_twenty_rows_to_a_page(client: AsyncClient, things_app: FastAPI) -> None:
+    await store(things_app, *(Entry(name="a") for _ in range(21)))
+    page = (await client.get(ENTRIES)).json()
+    assert len(page["items"]) == 20
+    assert page["next_cursor"]
+
+
+@pytest.mark.parametrize("sort", SORTS)
+async def test_what_comes_and_goes_meanwhile_shifts_nothing(
+    client: AsyncClient, things_app: FastAPI, entries: list[Entry], sort: str
+) -> None:
+    query = {"sort": sort, "limit": "5"}
+    page = (await client.get(ENTRIES, params=query)).json()
+    database: Database = things_app.state.database
+    async with database.transaction() as session:
+        # The row at which the next page starts goes, and one comes before all others.
+        last = next(entry for entry in entries if str(entry.id) == page["items"][-1]["id"])
+        await session.delete(last)
+        descending = sort.startswith("-")
+        session.add(Entry(name="z", at=day(31)) if descending else Entry(name="0", at=LONG_AGO))
+    query["cursor"] = page["next_cursor"]
+    page = (await client.get(ENTRIES, params=query)).json()
+    assert keys(page["items"]) == in_order(entries, sort)[5:10]
+
+
+@pytest.mark.parametrize("sort", ["name", "-name"])
+async def test_any_text_can_be_paged(client: AsyncClient, things_app: FastAPI, sort: str) -> None:
+    names = ["", "\x01" * 200, '"' * 200, "\N{GRINNING FACE}" * 200, "x" * 200]
+    await store(things_app, *(Entry(name=name) for name in names))
+    assert sorted(item["name"] for item in await walk(client, sort, 1)) == sorted(names)
+
+
+@pytest.mark.parametrize("sort", ["at", "-at"])
+async def test_any_time_can_be_paged(client: AsyncClient, things_app: FastAPI, sort: str) -> None:
+    last = datetime.max.replace(tzinfo=UTC)
+    times = [LONG_AGO, LONG_AGO.replace(microsecond=1), day(1), last]
+    entries = await store(things_app, *(Entry(name="a", at=at) for at in times))
+    assert keys(await walk(client, sort, 1)) == in_order(entries, sort)
+
+
+@pytest.mark.parametrize(
+    "limit",
+    ["0", "-1", "101", "abc", "", "1.5", "NaN", "1e400", "9" * 5000],
+    ids=lambda limit: limit[:10],
+)
+async def test_a_limit_that_is_none(client: AsyncClient, limit: str) -> None:
+    assert_blamed(await client.get(ENTRIES, params={"limit": limit}), "query.limit")
+
+
+async def test_a_question_that_no_list_knows(client: AsyncClient) -> None:
+    assert_blamed(await client.get(ENTRIES, params={"offset": "5"}), "query.offset")
+
+
+def cursor_of(*parts: Any, sort: str = "at") -> str:
+    """Make a cursor that looks like one, but for its parts."""
+    return pagination.seal(ORDERS[sort], json.dumps(parts).encode())
+
+
+KEY = "01890a5d-ac96-774b-bcce-b302099a8057"
+TIME = "2026-01-01T00:00:00+00:00"
+CURSORS = {
+    "empty": "",
+    "garbage": "garbage",
+    "not base64": "****",
+    "not ASCII": "\N{GRINNING FACE}",
+    "NUL": "\x00",
+    "no seal": base64.urlsafe_b64encode(b'["at", null, null]').decode(),
+    "no JSON": pagination.seal(ORDERS["at"], b"\xff\xfe\x00"),
+    "too long": "A" * 50_000,
+    "deeply nested": pagination.seal(ORDERS["at"], b"[" * 1400),
+    "nested as a value": cursor_of("at", [[[[TIME]]]], KEY),
+    "a number": cursor_of(1)[:-1],
+    "two parts": cursor_of("at", TIME),
+    "four parts": cursor_of("at", TIME, KEY, KEY),
+    "an object": pagination.seal(ORDERS["at"], b'{"a": 1, "b": 2, "c": 3}'),
+    "another order": cursor_of("-at", TIME, KEY),
+    "no order": cursor_of(None, TIME, KEY),
+    "an order of another type": cursor_of({}, TIME, KEY),
+    "a number as value": cursor_of("at", 1, KEY),
+    "NaN as value": cursor_of("at", float("nan"), KEY),
+    "a naive time": cursor_of("at", "2026-01-01T00:00:00", KEY),
+    "a time before all": cursor_of("at", "0001-01-01T00:00:00+14:00", KEY),
+    "no key": cursor_of("at", TIME, None),
+    "neither value nor key": cursor_of("at", None, None),
+    "a key that is none": cursor_of("at", TIME, "1"),
+    "a number as key": cursor_of("at", TIME, 1),
+}
+
+
+@pytest.mark.parametrize("cursor", CURSORS.values(), ids=CURSORS)
+async def test_a_cursor_that_no_page_gave_is_refused(client: AsyncClient, cursor: str) -> None:
+    query = {"sort": "at", "cursor": cursor}
+    assert_blamed(await client.get(ENTRIES, params=query), "query.cursor")
+
+
+@pytest.mark.parametrize("text", ["\x00", "\ud800", 1, None, ["x"]], ids=ascii)
+async def test_a_cursor_with_a_text_that_none_can_have_is_refused(
+    client: AsyncClient, text: object
+) -> None:
+    query = {"sort": "name", "cursor": cursor_of("name", text, KEY, sort="name")}
+    assert_blamed(await client.get(ENTRIES, params=query), "query.cursor")
+
+
+async def test_a_cursor_that_was_cut_or_changed_is_refused(
+    client: AsyncClient, entries: list[Entry]
+) -> None:
+    cursor = (await client.get(ENTRIES, params={"limit": "1"})).json()["next_cursor"]
+    for changed in (cursor[:-5], cursor[5:], "A" + cursor, cursor.swapcase(), "****" + cursor):
+        assert_blamed(await client.get(ENTRIES, params={"cursor": changed}), "query.cursor")
+
+
+@pytest.mark.parametrize("sort", SORTS)
+async def test_a_cursor_is_good_for_its_own_order_only(
+    client: AsyncClient, entries: list[Entry], sort: str
+) -> None:
+    query = {"sort": sort, "limit": "1"}
+    cursor = (await client.get(ENTRIES, params=query)).json()["next_cursor"]
+    for other in SORTS:
+        answer = await client.get(ENTRIES, params={"sort": other, "cursor": cursor})
+        assert answer.status_code == (200 if other == sort else 422)
+
+
+@pytest.mark.parametrize("character", ["x", "\N{GRINNING FACE}", "\x01", '"'])
+async def test_a_page_of_large_rows_ends_early(
+    things_app: FastAPI, client: AsyncClient, character: str
+) -> None:
+    stored = await store(
+        things_app, *(Entry(name=f"{number:02}{character * 50_000}") for number in range(30))
+    )
+    query: dict[str, str] = {"limit": "100", "sort": "at"}
+    names: list[str] = []
+    while "cursor" not in query or query["cursor"]:
+        answer = await client.get(ENTRIES, params=query)
+        assert len(answer.content) <= 1_000_000
+        page = answer.json()
+        names += [item["name"] for item in page["items"]]
+        query["cursor"] = page["next_cursor"] or ""
+    assert names == [entry.name for entry in stored]
+
+
+async def test_one_row_always_fits(things_app: FastAPI, client: AsyncClient) -> None:
+    await store(things_app, *(Entry(name=f"{number}{'x' * 1_100_000}") for number in range(2)))
+    page = (await client.get(ENTRIES, params={"sort": "at"})).json()
+    assert (len(page["items"]), page["next_cursor"] is None) == (1, False)

@@ -1,0 +1,269 @@
+"""How a connection is served to its end, by a real server on a real socket."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+import pytest
+import uvicorn
+from fastapi import FastAPI, Request
+
+from app import errors, server
+from app.server import MAX_HEAD, Protocol
+from tests.conftest import PATIENCE
+
+GET = b"GET /%s HTTP/1.1\r\nhost: test\r\n\r\n"
+
+
+@dataclass
+class Answer:
+    """What came back on a connection."""
+
+    status: int
+    headers: dict[str, str]
+    body: bytes
+
+    def json(self) -> Any:
+        return json.loads(self.body)
+
+
+@dataclass
+class Connection:
+    """A client's connection that is kept open."""
+
+    reader: asyncio.StreamReader
+    writer: asyncio.StreamWriter
+
+    sent: int = 0
+
+    async def send(self, data: bytes) -> None:
+        self.writer.write(data)
+        self.sent += len(data)
+        await self.writer.drain()
+
+    async def answer(self) -> Answer:
+        head = (await self.reader.readuntil(b"\r\n\r\n")).decode()
+        first, *lines = head.strip().split("\r\n")
+        headers = dict(line.split(": ", 1) for line in lines)
+        body = await self.reader.readexactly(int(headers["content-length"]))
+        return Answer(int(first.split()[1]), headers, body)
+
+    async def closed(self) -> bool:
+        return await self.reader.read() == b""
+
+
+class Counting(Protocol):
+    """Counts the bytes that have arrived, of all connections."""
+
+    arrived = 0
+
+    def data_received(self, data: bytes) -> None:
+        Counting.arrived += len(data)
+        super().data_received(data)
+
+
+@dataclass
+class Served:
+    """A running server, and what its requests wait for."""
+
+    server: uvicorn.Server
+    task: asyncio.Task[None]
+    lingering: list[tuple[asyncio.TimerHandle, Callable[[], object]]]
+    """What the server does after ``LINGER`` seconds."""
+    arrived: asyncio.Event = field(default_factory=asyncio.Event)
+    go_on: asyncio.Event = field(default_factory=asyncio.Event)
+    connections: list[Connection] = field(default_factory=list)
+
+    @property
+    def port(self) -> int:
+        port: int = self.server.servers[0].sockets[0].getsockname()[1]
+        return port
+
+    async def connect(self) -> Connection:
+        connection = Connection(*await asyncio.open_connection("127.0.0.1", self.port))
+        self.connections.append(connection)
+        return connection
+
+    async def end(self) -> None:
+        """Tell the server to end; return once it listens no longer."""
+        self.server.should_exit = True
+        while self.server.servers[0].is_serving():  # noqa: ASYNC110 - uvicorn has no event for it
+            await asyncio.sleep(0.01)
+
+    async def pass_linger(self) -> None:
+        """Let the time of ``LINGER`` be over, once all that was sent has arrived."""
+        sent = sum(connection.sent for connection in self.connections)
+        while Counting.arrived < sent:  # noqa: ASYNC110 - each turn of the loop reads more
+            await asyncio.sleep(0)
+        assert self.lingering
+        for timer, close in self.lingering:
+            timer.cancel()
+            close()
+
+
+@pytest.fixture
+async def served(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Served]:
+    """Run a server with a route that answers and one that waits.
+
+    It lingers until the test says that the time is over: a slow machine loses no connection.
+    """
+    monkeypatch.setattr(server, "LINGER", 3600.0)
+    monkeypatch.setattr(Counting, "arrived", 0)
+    lingering: list[tuple[asyncio.TimerHandle, Callable[[], object]]] = []
+    loop = asyncio.get_running_loop()
+    call_later = loop.call_later
+
+    def later(delay: float, callback: Callable[..., object], *arguments: Any) -> Any:
+        timer = call_later(delay, callback, *arguments)
+        if delay == server.LINGER:
+            lingering.append((timer, partial(callback, *arguments)))
+        return timer
+
+    monkeypatch.setattr(loop, "call_later", later)
+    app = FastAPI()
+    errors.install(app, max_body_size=2**20)
+    config = uvicorn.Config(
+        app,
+        port=0,
+        http=Counting,
+        timeout_keep_alive=int(PATIENCE),
+        timeout_graceful_shutdown=int(PATIENCE),
+        log_config=None,
+        access_log=False,
+    )
+    running = uvicorn.Server(config)
+    served = Served(running, asyncio.create_task(running.serve()), lingering)
+
+    @app.get("/quick")
+    async def quick() -> str:
+        return "quick"
+
+    @app.post("/echo")
+    async def echo(request: Request) -> int:
+        return len(await request.body())
+
+    @app.get("/slow")
+    async def slow() -> str:
+        served.arrived.set()
+        await served.go_on.wait()
+        return "slow"
+
+    async with asyncio.timeout(PATIENCE):
+        while not running.started:  # noqa: ASYNC110 - nor for this
+            await asyncio.sleep(0.01)
+        yield served
+        running.should_exit = True
+        served.go_on.set()
+        for connection in served.connections:
+            connection.writer.close()
+        await served.task
+    for timer, _ in lingering:
+        timer.cancel()
+
+
+@pytest.mark.parametrize("head", [b"GET / HTTP/1.1\r\nx: ", b"GET /"], ids=["header", "URL"])
+async def test_a_head_without_end_is_refused(served: Served, head: bytes) -> None:
+    connection = await served.connect()
+    await connection.send(head + b"x" * 10 * MAX_HEAD)  # it is read to be forgotten
+    answer = await connection.answer()
+    assert answer.status == 431
+    assert set(answer.json()) == {"type", "title", "status", "detail", "instance"}
+    assert answer.headers["content-type"] == "application/problem+json"
+    assert answer.headers["connection"] == "close"
+    await served.pass_linger()
+    assert await connection.closed()
+
+
+async def test_each_request_has_its_own_room_for_a_head(served: Served) -> None:
+    connection = await served.connect()
+    for _ in range(5):
+        await connection.send(GET.replace(b"host", b"x: %s\r\nhost" % (b"x" * 20_000)) % b"quick")
+        assert (await connection.answer()).status == 200
+
+
+@pytest.mark.parametrize("size", [10, 300_000])
+async def test_a_body_is_no_head(served: Served, size: int) -> None:
+    connection = await served.connect()
+    for _ in range(5):
+        await connection.send(
+            b"POST /echo HTTP/1.1\r\nhost: test\r\ncontent-length: %d\r\n\r\n" % size
+        )
+        await connection.send(b"x" * size)
+        answer = await connection.answer()
+        assert (answer.status, answer.json()) == (200, size)
+
+
+async def test_what_comes_behind_a_body_has_a_bound_too(served: Served) -> None:
+    connection = await served.connect()
+    head = b"POST /echo HTTP/1.1\r\nhost: test\r\ntransfer-encoding: chunked\r\n\r\n"
+    await connection.send(head + b"3\r\nabc\r\n0\r\nx: " + b"x" * 10 * MAX_HEAD)
+    assert (await connection.answer()).status == 431
+    await served.pass_linger()
+    assert await connection.closed()
+
+
+async def test_what_is_no_http_is_refused(served: Served) -> None:
+    connection = await served.connect()
+    await connection.send(b"\x16\x03\x01 hello\r\n\r\n")
+    answer = await connection.answer()
+    assert (answer.status, answer.json()["title"]) == (400, "Bad Request")
+    await served.pass_linger()
+    assert await connection.closed()
+
+
+async def test_a_request_that_runs_gets_its_answer(served: Served) -> None:
+    connection = await served.connect()
+    await connection.send(GET % b"slow")
+    await served.arrived.wait()
+    await served.end()
+    served.go_on.set()
+    answer = await connection.answer()
+    assert (answer.status, answer.json()) == (200, "slow")
+    assert answer.headers["connection"] == "close"
+    assert await connection.closed()
+
+
+async def test_a_request_on_its_way_gets_its_answer(served: Served) -> None:
+    connections = [await served.connect() for _ in range(2)]
+    await connections[0].send(GET % b"quick")
+    assert "connection" not in (await connections[0].answer()).headers
+    await served.end()
+    for connection in connections:  # one has been used before, one has not
+        await connection.send(GET % b"quick")
+        answer = await connection.answer()
+        assert (answer.status, answer.json()) == (200, "quick")
+        assert answer.headers["connection"] == "close"
+        assert await connection.closed()
+
+
+async def test_no_new_connection_is_taken(served: Served) -> None:
+    port = served.port
+    connection = await served.connect()
+    await connection.send(GET % b"slow")
+    await served.arrived.wait()
+    await served.end()
+    with pytest.raises(OSError, match=r"refused|Connect call failed"):
+        await asyncio.open_connection("127.0.0.1", port)
+    served.go_on.set()
+
+
+async def test_an_idle_connection_is_closed_soon(served: Served) -> None:
+    connection = await served.connect()
+    await served.end()
+    await served.pass_linger()
+    assert await connection.closed()
+
+
+async def test_a_request_that_is_stuck_is_told_so(served: Served) -> None:
+    connection = await served.connect()
+    await connection.send(GET % b"slow")
+    await served.arrived.wait()
+    served.server.config.timeout_graceful_shutdown = 0
+    served.server.should_exit = True
+    answer = await connection.answer()
+    assert (answer.status, answer.json()["detail"]) == (503, "The service was stopped meanwhile.")
+    assert answer.headers["retry-after"] == "1"
+    assert await connection.closed()

@@ -1,0 +1,326 @@
+"""Who owns a transaction, and that nothing is lost, kept or leaked that should not be."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+from fastapi import FastAPI, Request
+from httpx2 import AsyncClient
+from sqlalchemy import (
+    Column,
+    Executable,
+    ForeignKey,
+    Integer,
+    MetaData,
+    Table,
+    bindparam,
+    func,
+    insert,
+    select,
+    text,
+)
+from sqlalchemy.exc import DBAPIError, InvalidRequestError
+
+from app.db.engine import Database, ReadSession, WriteSession
+from app.db.models import Base
+from app.db.repository import Repository
+from app.db.session import SessionDep
+from app.errors import Conflict, Unavailable
+from tests.conftest import checked_out, pool_size, problem
+from tests.kit.things import add_things, things
+
+
+@pytest.fixture
+async def database(live_app: FastAPI, live: AsyncClient) -> Database:
+    """Give the database of a running app that has things."""
+    await add_things(live_app)
+    database: Database = live_app.state.database
+    return database
+
+
+@pytest.fixture
+async def stored(live: AsyncClient, database: Database) -> AsyncIterator[Any]:
+    """Give a call that lists what is stored, and see that nothing is leaked."""
+
+    async def ids() -> list[int]:
+        listed: list[int] = (await live.get("/things")).json()
+        return listed
+
+    yield ids
+    assert checked_out(database) == 0
+
+
+async def test_success_is_committed(live: AsyncClient, stored: Any) -> None:
+    assert (await live.post("/things", json={"id": 1})).status_code == 201
+    assert await stored() == [1]
+
+
+@pytest.mark.parametrize(("path", "status"), [("refused", 409), ("crash", 500)])
+async def test_what_an_errored_request_wrote_is_rolled_back(
+    live: AsyncClient, stored: Any, path: str, status: int
+) -> None:
+    assert (await live.post(f"/things/{path}", json={"id": 1})).status_code == status
+    assert await stored() == []
+
+
+async def test_a_commit_that_fails_is_no_success(live: AsyncClient, stored: Any) -> None:
+    # The foreign key is checked at COMMIT, long after the handler has returned.
+    answer = await live.post("/things", json={"id": 1, "part_of": 99})
+    (error,) = problem(answer, 409)["errors"]
+    assert error["field"] == "part_of"
+    assert "99" not in answer.text
+    assert await stored() == []
+    assert (await live.post("/things", json={"id": 1})).status_code == 201  # on that connection
+
+
+async def test_one_of_many_who_want_the_same_value_gets_it(live: AsyncClient, stored: Any) -> None:
+    answers = await asyncio.gather(
+        *(live.post("/things", json={"id": number, "name": "same"}) for number in range(50))
+    )
+    won = [answer for answer in answers if answer.status_code == 201]
+    for answer in answers:
+        if answer not in won:
+            (error,) = problem(answer, 409)["errors"]
+            assert error["field"] == "name"
+    assert await stored() == [answer.json()["id"] for answer in won]
+    assert len(won) == 1
+
+
+references = MetaData()
+parents = Table("tests_parents", references, Column("id", Integer, primary_key=True))
+children = Table(
+    "tests_children",
+    references,
+    Column("id", Integer, primary_key=True),
+    Column("first", ForeignKey(parents.c.id)),
+    Column("second", ForeignKey(parents.c.id)),
+    Column("third", ForeignKey(parents.c.id)),
+)
+
+
+@pytest.mark.parametrize(
+    ("statement", "field"),
+    [
+        (children.insert().values(id=2, first=1, second=9), "second"),
+        (children.insert().values(id=2, first=9, third=1), "first"),
+        (children.update().values(first=None, third=9), "third"),
+        (parents.delete().where(parents.c.id == 1), "id"),
+    ],
+)
+async def test_a_broken_reference_names_its_field(
+    database: Database, statement: Executable, field: str
+) -> None:
+    async with database.write_engine.begin() as connection:
+        await connection.run_sync(references.create_all)
+        await connection.execute(insert(parents).values(id=1))
+        await connection.execute(insert(children).values(id=1, first=1, second=1))
+    with pytest.raises(Conflict) as caught:
+        async with database.transaction() as session:
+            await session.execute(statement)
+    assert [error.field for error in caught.value.errors] == [field]
+    assert checked_out(database) == 0
+
+
+async def test_rows_in_one_statement_name_the_field_too(database: Database) -> None:
+    async with database.write_engine.begin() as connection:
+        await connection.run_sync(references.create_all)
+        await connection.execute(insert(parents).values(id=1))
+    rows = [{"id": 1, "first": 1, "second": 1}, {"id": 2, "first": 1, "second": 9}]
+    with pytest.raises(Conflict) as caught:
+        async with database.transaction() as session:
+            await session.execute(insert(children), rows)
+    assert [error.field for error in caught.value.errors] == ["second"]
+
+
+async def test_a_savepoint_undoes_its_part_alone(live: AsyncClient, stored: Any) -> None:
+    assert (await live.post("/things/savepoint", json={"id": 1})).status_code == 201
+    assert await stored() == [1]
+
+
+async def test_a_background_task_has_a_transaction_of_its_own(
+    live: AsyncClient, stored: Any
+) -> None:
+    assert (await live.post("/things/background", json={"id": 1})).status_code == 202
+    assert await stored() == [1]
+
+
+async def test_a_streamed_answer_has_a_session_of_its_own(live: AsyncClient, stored: Any) -> None:
+    for number in range(3):
+        await live.post("/things", json={"id": number})
+    assert (await live.get("/things/stream")).text == "0\n1\n2\n"
+
+
+async def test_no_connection_is_leaked_by_errors(
+    live: AsyncClient, database: Database, stored: Any
+) -> None:
+    answers = await asyncio.gather(
+        *(
+            live.post(f"/things{path}", json={"id": 10 * number + place, "part_of": part_of})
+            for number in range(10)
+            for place, path in enumerate(["", "/refused", "/crash", "/savepoint"])
+            for part_of in (None, 99_999)
+        )
+    )
+    assert {answer.status_code for answer in answers} == {201, 409, 500}
+    assert checked_out(database) == 0
+
+
+async def test_columns_are_read_without_a_session(live: AsyncClient, database: Database) -> None:
+    await live.post("/things", json={"id": 1, "name": "a"})
+    answer = await live.get("/things/rows")
+    assert answer.json() == [{"id": 1, "name": "a", "part_of": None, "in_use": 0}]
+
+
+async def test_a_read_of_columns_can_not_write(database: Database) -> None:
+    with pytest.raises(Unavailable):  # says the database itself
+        await database.execute(insert(things), {"id": 1})
+    assert (await database.execute(select(func.count()).select_from(things))).scalar_one() == 0
+    assert checked_out(database) == 0
+
+
+async def test_a_read_of_columns_that_fails_leaves_nothing(database: Database) -> None:
+    for _ in range(2 * pool_size(database.read_engine)):
+        with pytest.raises(DBAPIError):
+            await database.execute(text("SELECT nothing FROM nowhere"))
+    assert checked_out(database) == 0
+    assert (await database.execute(select(1))).all() == [(1,)]
+
+
+async def test_whoever_ends_a_transaction_can_do_no_more(database: Database) -> None:
+    for ending in ("rollback", "commit"):
+        async with database.transaction() as session:
+            await session.execute(insert(things).values(id=1))
+            await getattr(session, ending)()
+            with pytest.raises(InvalidRequestError):
+                await session.execute(insert(things).values(id=2))
+    async with database.reading() as reader:
+        assert (await reader.scalars(select(things.c.id))).all() == [1]
+    assert checked_out(database) == 0
+
+
+async def test_each_request_has_one_session_of_its_own(
+    live_app: FastAPI, live: AsyncClient
+) -> None:
+    seen: list[WriteSession] = []
+
+    @live_app.get("/sessions")
+    async def sessions(one: SessionDep, other: SessionDep, request: Request) -> bool:
+        seen.append(one)
+        return one is other
+
+    answers = await asyncio.gather(*(live.get("/sessions") for _ in range(5)))
+    assert [answer.json() for answer in answers] == [True] * 5
+    assert len({id(session) for session in seen}) == 5
+
+
+async def test_a_script_owns_its_transaction(database: Database) -> None:
+    async def fail() -> None:
+        async with database.transaction() as session:
+            await session.execute(insert(things).values(id=1))
+            raise RuntimeError("stop")
+
+    with pytest.raises(RuntimeError, match="stop"):
+        await fail()
+    async with database.transaction() as session:
+        await session.execute(insert(things).values(id=2))
+    async with database.reading() as reader:
+        assert (await reader.scalars(select(things.c.id))).all() == [2]
+    assert checked_out(database) == 0
+
+
+async def test_what_the_database_refuses_is_an_error_of_the_family(database: Database) -> None:
+    async with database.transaction() as session:
+        await session.execute(insert(things).values(id=1, name="a"))
+    with pytest.raises(Conflict) as caught:
+        async with database.transaction() as session:
+            await session.execute(insert(things).values(id=2, name="a"))
+    assert [error.field for error in caught.value.errors] == ["name"]
+
+
+async def test_two_writers_of_one_row_both_count(database: Database) -> None:
+    async with database.transaction() as session:
+        await session.execute(insert(things).values(id=0, part_of=0))
+
+    async def add_one() -> None:
+        async with database.transaction() as session:
+            # Reads, then writes: on SQLite a deferred BEGIN would fail here, or lose the update.
+            count = select(things.c.name).where(things.c.id == 0).with_for_update()
+            counted = int(await session.scalar(count) or 0) + 1
+            await session.execute(things.update().values(name=str(counted)))
+
+    await asyncio.gather(*(add_one() for _ in range(20)))
+    async with database.reading() as reader:
+        assert await reader.scalar(select(things.c.name)) == "20"
+
+
+async def test_a_read_session_can_not_write(database: Database) -> None:
+    with pytest.raises(Unavailable):  # says the database itself
+        async with database.reading() as session:
+            await session.execute(insert(things).values(id=1))
+    async with database.reading() as session:
+        with pytest.raises(InvalidRequestError, match="read session"):
+            await session.flush()
+
+
+async def test_a_read_session_begins_no_transaction(database: Database) -> None:
+    count = select(func.count()).select_from(things)
+    async with database.reading() as session:
+        before = await session.scalar(count)
+        async with database.transaction() as writer:
+            await writer.execute(insert(things).values(id=1))
+        assert (before, await session.scalar(count)) == (0, 1)
+
+
+async def test_a_read_session_stays_in_autocommit(database: Database) -> None:
+    for isolation in ("SERIALIZABLE", "READ UNCOMMITTED"):
+        with pytest.raises(InvalidRequestError, match="take a transaction"):
+            async with database.reading() as session:
+                _ = await session.connection(execution_options={"isolation_level": isolation})
+    assert checked_out(database) == 0
+
+
+@pytest.mark.parametrize("kind", ["transaction", "reading"])
+async def test_a_session_that_is_over_can_not_begin_anew(database: Database, kind: str) -> None:
+    async with getattr(database, kind)() as session:
+        await session.scalar(select(1))
+    with pytest.raises(InvalidRequestError, match=r"closed|begin"):
+        await session.scalar(select(1))
+    assert checked_out(database) == 0
+
+
+async def test_an_error_beside_an_open_result_stays_what_it_is(database: Database) -> None:
+    async with database.transaction() as session:
+        await session.execute(insert(things), [{"id": number} for number in range(100)])
+
+    async def fail() -> None:
+        async with database.transaction() as session:
+            result = await session.stream(select(things.c.id))
+            assert await anext(result.scalars()) == 0
+            raise Conflict("Enough.")
+
+    with pytest.raises(Conflict, match="Enough"):
+        await fail()
+    assert checked_out(database) == 0
+
+
+class Things(Repository):
+    model = Base
+
+
+async def test_a_repository_counts_what_a_statement_finds(database: Database) -> None:
+    async with database.transaction() as session:
+        await session.execute(insert(things), [{"id": number} for number in range(5)])
+        odd = select(things).where(things.c.id % 2 == bindparam("rest")).order_by(things.c.id)
+        assert await Things(session).count(odd, {"rest": 1}) == 2
+        assert await Things(session).count(odd.limit(2), {"rest": 0}) == 2
+
+
+async def test_a_repository_gives_what_it_writes_as_columns(database: Database) -> None:
+    async with database.transaction() as session:
+        row = await Things(session).row(insert(things).returning(things), {"id": 7})
+    assert (row.id, row.name) == (7, None)
+
+
+def test_what_reads_takes_either_session() -> None:
+    assert issubclass(WriteSession, ReadSession)
