@@ -1,6 +1,6 @@
 """Valid requests that the generic tests can't make up from the OpenAPI document.
 
-``tests/test_bad_input.py`` calls every operation of the app. Where it says that it can't, put a
+``tests/kit/test_bad_input.py`` calls every operation of the app. Where it says that it can't, put a
 function here that returns what is missing: it may call the app to create what the request needs.
 
     async def order(client: AsyncClient) -> Example:

@@ -1,6 +1,6 @@
 """Hooks for Schemathesis: what it has to know beyond the OpenAPI document.
 
-``tests/test_fuzz.py`` runs it, and hands out credentials on a local port.
+``tests/kit/test_fuzz.py`` runs it, and hands out credentials on a local port.
 """
 
 import json

@@ -17,10 +17,10 @@ from schemathesis.openapi.checks import EnsureResourceAvailability
 from uvicorn import Config, Server
 
 from app.main import create_app
-from tests import fuzzing
+from tests.kit import fuzzing
 from tests.conftest import settings_for
 from tests.kit import realworld
-from tests.test_fuzz import fuzz
+from tests.kit.test_fuzz import fuzz
 
 
 @asynccontextmanager
