@@ -240,7 +240,11 @@ async def test_clients_that_go_away_take_nothing_with_them(
         if isinstance(stage.database, PostgreSQL):
             await nothing_held(stage.database)
             await every_connection_is_free(service, stage)
-        after = await speed(service, 16, read_or_write)
+        after = 0.0
+        for _ in range(3):  # a service that has lost something stays slow; a busy machine does not
+            after = max(after, await speed(service, 16, read_or_write))
+            if after > before / 2:
+                break
 
     measured(
         "Clients that go away take no connection with them",
