@@ -80,10 +80,13 @@ COMMON = """
     tests/kit/test_fuzz.py
     tests/kit/test_health.py
     tests/kit/test_idempotency.py
+    tests/kit/test_layout.py
     tests/kit/test_limits.py
     tests/kit/test_main.py
     tests/kit/test_migrations.py
     tests/kit/test_models.py
+    tests/kit/test_repository.py
+    tests/kit/test_routing.py
     tests/kit/test_schemathesis.py
     tests/kit/test_openapi.py
     tests/kit/test_pagination.py
@@ -155,6 +158,7 @@ BROUGHT_BY: dict[str, dict[str, list[str]]] = {
         tests/users/test_idempotency.py
         tests/users/test_login.py
         tests/users/test_me.py
+        tests/users/test_owners.py
         tests/users/test_passwords.py
         tests/users/test_refresh.py
         tests/users/test_register.py

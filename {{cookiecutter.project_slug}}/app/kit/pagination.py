@@ -376,14 +376,17 @@ def rows_within_limit(rows: Sequence[object]) -> int:
 
 def _texts(row: object) -> list[str]:
     """Return the texts of a row and of the entities that were loaded with it."""
-    texts = []
+    texts: list[str] = []
     for value in row if isinstance(row, Row) else vars(row).values():
         if type(value) is str:
             texts.append(value)
         elif isinstance(value, InstrumentedList):
-            texts += [text for item in value for text in vars(item).values() if type(text) is str]
+            entities = cast("InstrumentedList[object]", value)
+            texts += [
+                each for item in entities for each in vars(item).values() if type(each) is str
+            ]
         elif isinstance(value, (dict, list)):  # a JSON column
-            texts.append(str(value))
+            texts.append(str(cast("object", value)))
     return texts
 
 

@@ -34,6 +34,10 @@ task_tags = Table(
 )
 
 
+def _values(statuses: type[TaskStatus]) -> list[str]:
+    return [status.value for status in statuses]
+
+
 class Tag(OwnerMixin, UUIDPrimaryKey, Base):
     """A word to find tasks by."""
 
@@ -64,7 +68,7 @@ class Task(OwnerMixin, UUIDPrimaryKey, TimestampMixin, VersionMixin, SoftDeleteM
             native_enum=False,  # changing a native enum of PostgreSQL is hard in a migration
             create_constraint=True,
             length=20,
-            values_callable=lambda statuses: [status.value for status in statuses],
+            values_callable=_values,
         ),
         default=TaskStatus.TODO,
     )

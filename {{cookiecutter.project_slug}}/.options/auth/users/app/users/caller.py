@@ -70,7 +70,9 @@ async def _by_token(request: Request, token: str) -> UserCaller | None:
     # From the primary: a revoked token must not stay valid for as long as a replica lags.
     session = get_database(request).read_session(primary=True)
     user = await UserRepository(session).caller_by_token(*claims)
-    return user and UserCaller(user.id, user.name, user.is_superuser, ALL_SCOPES)
+    if user is None:
+        return None
+    return UserCaller(user.id, user.name, user.is_superuser, ALL_SCOPES)
 
 
 async def _by_key(request: Request, raw: str) -> UserCaller | None:

@@ -55,7 +55,8 @@ def _bounded(password: SecretStr) -> SecretStr:
 
 
 def _distinct(values: Any) -> Any:
-    if isinstance(values, list) and any(values.count(value) > 1 for value in values):
+    scopes: list[Any] = values if isinstance(values, list) else []
+    if any(scopes.count(scope) > 1 for scope in scopes):
         raise ValueError("Scopes must be unique")
     return values
 

@@ -1,0 +1,80 @@
+"""Rows belong to the user who created them: nobody else sees or changes them, but superusers."""
+
+from typing import Any
+
+import pytest
+from fastapi import FastAPI
+from httpx2 import AsyncClient
+
+from app.kit.db.engine import Database
+from tests import caller
+from tests.conftest import problem
+from tests.tasks.helpers import TAGS, TASKS, create, path, read
+from tests.users.helpers import Headers
+
+
+@pytest.fixture
+async def other(app: FastAPI, db: Database, client: AsyncClient) -> Headers:
+    """Return the headers of a second user."""
+    return await caller.credentials(db)
+
+
+@pytest.fixture
+async def root(app: FastAPI, db: Database, client: AsyncClient) -> Headers:
+    """Return the headers of a superuser."""
+    return await caller.superuser(db)
+
+
+CALLS: list[tuple[str, str, dict[str, Any] | None]] = [
+    ("GET", "", None),
+    ("PATCH", "", {"title": "Mine"}),
+    ("PATCH", "", {"tags": ["mine"]}),
+    ("DELETE", "", None),
+    ("GET", "/comments", None),
+    ("POST", "/comments", {"body": "Hello"}),
+]
+
+
+@pytest.mark.parametrize(("method", "below", "body"), CALLS)
+async def test_a_task_of_another_user_is_not_there(
+    client: AsyncClient, other: Headers, method: str, below: str, body: dict[str, Any] | None
+) -> None:
+    task = await create(client, "Buy milk", tags=["home"])
+    for headers in (other, other | {"If-Match": '"1"'}):
+        answer = await client.request(method, path(task) + below, json=body, headers=headers)
+        assert problem(answer, 404)["detail"] == "There is no such task."
+    assert await read(client, path(task)) == task
+
+
+async def test_lists_hold_the_callers_rows(client: AsyncClient, other: Headers) -> None:
+    await create(client, "Buy milk", tags=["home", "shop"])
+    assert (await client.get(TASKS, headers=other)).json()["items"] == []
+    assert (await client.get(TAGS, headers=other)).json()["items"] == []
+    made = await client.post(TASKS, json={"title": "x", "tags": ["home"]}, headers=other)
+    assert made.status_code == 201
+    assert (await client.get(TASKS, headers=other)).json()["items"] == [made.json()]
+    counts = [{"name": "home", "task_count": 1}]
+    assert (await client.get(TAGS, headers=other)).json()["items"] == counts
+    assert [tag["name"] for tag in (await read(client, TAGS))["items"]] == ["home", "shop"]
+    found = await read(client, f"{TASKS}?tag=home")
+    assert [task["title"] for task in found["items"]] == ["Buy milk"]
+
+
+async def test_a_superuser_sees_and_changes_all(client: AsyncClient, root: Headers) -> None:
+    task = await create(client, "Buy milk", tags=["home"])
+    assert (await client.get(path(task), headers=root)).json() == task
+    assert (await client.get(TASKS, headers=root)).json()["items"] == [task]
+    changed = await client.patch(path(task), json={"tags": ["new"]}, headers=root)
+    assert changed.json()["tags"] == ["new"]
+    # The tags of a task belong to the owner of the task.
+    assert [tag["name"] for tag in (await read(client, TAGS))["items"]] == ["home", "new"]
+    comment = await client.post(f"{path(task)}/comments", json={"body": "Done?"}, headers=root)
+    assert comment.status_code == 201
+    assert (await read(client, f"{path(task)}/comments"))["items"] == [comment.json()]
+
+
+async def test_rows_go_with_their_owner(client: AsyncClient, root: Headers) -> None:
+    await create(client, "Buy milk", tags=["home"])
+    assert (await client.delete("/v1/users/me")).status_code == 204
+    assert (await client.get(TASKS, headers=root)).json()["items"] == []
+    assert (await client.get(TAGS, headers=root)).json()["items"] == []

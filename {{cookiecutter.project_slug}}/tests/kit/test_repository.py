@@ -1,0 +1,127 @@
+"""The repository base and lists, by the sample feature."""
+
+from typing import Any
+from uuid import UUID
+
+import pytest
+from fastapi import FastAPI
+from httpx2 import AsyncClient
+from sqlalchemy import select
+from sqlalchemy.exc import InvalidRequestError
+
+from app.kit.caller import Caller
+from app.kit.db.engine import Database
+from app.kit.errors import NotFound, PreconditionFailed
+from app.kit.pagination import OffsetQuery, PageQuery
+from app.kit.schemas import CamelRequestModel, CamelResponseModel
+from tests.conftest import problem
+from tests.kit.sample_feature import ENTRIES, Entries, Entry
+
+URL = "/things/entries"
+
+
+@pytest.fixture
+async def names(things: AsyncClient) -> list[str]:
+    """Store entries and return their names."""
+    stored = [f"{number:02}" for number in range(7)]
+    for name in stored:
+        assert (await things.post(URL, json={"name": name})).status_code == 201
+    return stored
+
+
+async def test_what_is_created_is_read_changed_and_deleted(things: AsyncClient) -> None:
+    created = (await things.post(URL, json={"name": "a"})).json()
+    url = f"{URL}/{created['id']}"
+    assert created == {**created, "name": "a", "at": None, "version": 1}
+    answer = await things.get(url)
+    assert (answer.json(), answer.headers["ETag"]) == (created, '"1"')
+    changed = await things.patch(url, json={"name": "b"}, headers={"If-Match": '"1"'})
+    assert changed.json() == {**created, "name": "b", "version": 2}
+    problem(await things.patch(url, json={"name": "c"}, headers={"If-Match": '"1"'}), 412)
+    problem(await things.delete(url, headers={"If-Match": '"1"'}), 412)
+    assert (await things.delete(url, headers={"If-Match": '"2"'})).status_code == 204
+    for call in (things.get, things.delete):
+        assert problem(await call(url), 404)["detail"] == "There is no such entry."
+    problem(await things.patch(url, json={"name": "c"}, headers={"If-Match": '"2"'}), 404)
+
+
+async def test_offset_pages_have_a_total(things: AsyncClient, names: list[str]) -> None:
+    async def page(**query: Any) -> tuple[list[str], int]:
+        document = (await things.get(f"{URL}/offset", params=query)).json()
+        assert set(document) == {"items", "total"}
+        return [item["name"] for item in document["items"]], document["total"]
+
+    assert await page() == (names, len(names))
+    assert await page(limit=3, offset=2) == (names[2:5], len(names))
+    assert await page(offset=len(names)) == ([], len(names))
+    for query in ({"offset": -1}, {"offset": 10_001}, {"limit": 101}, {"cursor": "x"}):
+        problem(await things.get(f"{URL}/offset", params=query), 422)
+
+
+async def test_lists_of_columns(things: AsyncClient, names: list[str]) -> None:
+    page = (await things.get(f"{URL}/names?limit=5")).json()
+    assert page["items"] == [{"name": name} for name in names[:5]]
+    rest = (await things.get(f"{URL}/names?limit=5&cursor={page['next_cursor']}")).json()
+    assert rest == {"items": [{"name": name} for name in names[5:]], "next_cursor": None}
+
+
+async def test_filters(things_app: FastAPI, things: AsyncClient, names: list[str]) -> None:
+    database: Database = things_app.state.database
+    async with database.reading() as session:
+        entries = Entries(session)
+        for query in (PageQuery(limit=2), OffsetQuery(limit=2)):
+            page = await entries.page(ENTRIES, query, before="05", name=None)
+            assert [entry.name for entry in page.items] == names[:2]
+        page = await entries.page(ENTRIES, PageQuery(), name="03", before="05")
+        assert [entry.name for entry in page.items] == ["03"]
+        assert (await entries.page(ENTRIES, PageQuery(), name="")).items == []
+
+
+async def test_entities_are_typed_and_detached(
+    things_app: FastAPI, things: AsyncClient, names: list[str]
+) -> None:
+    database: Database = things_app.state.database
+    async with database.transaction() as session:
+        entries = Entries(session, Caller(id=UUID(int=1)))
+        (entry, *_) = (await entries.page(ENTRIES, PageQuery(limit=1))).items
+        assert isinstance(entry, Entry)
+        assert entry not in session
+        same = await entries.one(entries.select().where(Entry.name == entry.name))
+        assert same.id == entry.id
+        assert await entries.count(select(Entry).where(Entry.name < "03")) == 3
+
+    async def change() -> None:
+        async with database.transaction() as session:
+            (await Entries(session).get(entry.id)).name = "changed"
+
+    with pytest.raises(InvalidRequestError, match="was changed"):
+        await change()
+
+
+async def test_what_is_not_there(things_app: FastAPI, things: AsyncClient) -> None:
+    database: Database = things_app.state.database
+    async with database.transaction() as session:
+        entries = Entries(session)
+        for call in (
+            entries.get(UUID(int=0)),
+            entries.update(UUID(int=0), {"name": "x"}, [1]),
+            entries.update(UUID(int=0), {}),
+            entries.delete(UUID(int=0)),
+        ):
+            with pytest.raises(NotFound):
+                await call
+        entry = await entries.create({"name": "x"})
+        with pytest.raises(PreconditionFailed):
+            await entries.update(entry.id, {}, [7])
+        assert (await entries.update(entry.id, {}, [1])).version == 1
+
+
+def test_contracts_in_camel_case() -> None:
+    class Sent(CamelRequestModel):
+        due_at: str
+
+    class Received(CamelResponseModel):
+        due_at: str
+
+    assert Sent.model_validate({"dueAt": "x"}).due_at == "x"
+    assert Received(due_at="x").model_dump(by_alias=True) == {"dueAt": "x"}
