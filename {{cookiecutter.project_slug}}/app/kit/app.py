@@ -4,7 +4,7 @@ import asyncio
 import gc
 import logging
 import signal
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
 from types import FrameType
 from typing import Final, cast
@@ -39,7 +39,7 @@ def build_app(settings: KitSettings, mount: Callable[[FastAPI], None]) -> FastAP
     """
 
     @asynccontextmanager
-    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+    async def lifespan(app: FastAPI) -> AsyncGenerator[None]:
         database = app.state.database = Database(settings)
         await database.open()
         try:

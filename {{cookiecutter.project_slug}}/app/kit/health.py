@@ -92,7 +92,7 @@ async def _unready(database: Database, history: History) -> str | None:
     except AppError as error:
         return error.detail
     except DBAPIError:  # there is no such table
-        found = set()
+        found = set[str]()
     if history.is_behind(found):
         return "The database schema is behind: run `alembic upgrade head`."
     return None
@@ -112,4 +112,6 @@ def schema_history(versions: Path = VERSIONS) -> History:
                     literal = ast.literal_eval(value)
                     values = (literal,) if isinstance(literal, str) else literal or ()
                     (revisions if name == "revision" else built_upon).update(values)
+                case _:
+                    pass
     return History(heads=revisions - built_upon, passed=revisions & built_upon)

@@ -31,7 +31,7 @@ from sqlalchemy import (
 from sqlalchemy.orm import InstrumentedAttribute
 from sqlalchemy.orm.collections import InstrumentedList
 
-from app.kit.db.loading import EntityBuilder, primary_key
+from app.kit.db.loading import EntityBuilder, builder_for, primary_key
 from app.kit.db.models import Base
 from app.kit.errors import FieldError, Unprocessable
 from app.kit.schemas import CamelResponseModel, ResponseModel, Text, UTCTime
@@ -172,7 +172,7 @@ class KeysetList(Generic[T]):
 
     @overload
     def __init__(
-        self: "KeysetList[T]",
+        self,
         statement: Select[T],
         *,
         sorts: Sequence[InstrumentedAttribute[Any]],
@@ -278,7 +278,7 @@ class KeysetList(Generic[T]):
             ordered = _by_offset(statement, request.order)
         else:
             ordered = keyset(statement, request.order, request.start)
-        builder = EntityBuilder.for_statement(self.statement)
+        builder = builder_for(self.statement)
         if builder is not None:
             ordered = ordered.with_only_columns(*builder.columns)
         is_scalar = len(self.statement.column_descriptions) == 1

@@ -29,8 +29,8 @@ class TaskStatus(StrEnum):
 task_tags = Table(
     "task_tags",
     Base.metadata,
-    Column("task_id", ForeignKey("tasks.id", ondelete="CASCADE"), primary_key=True),
-    Column("tag_id", ForeignKey("tags.id", ondelete="CASCADE"), primary_key=True, index=True),
+    Column[UUID]("task_id", ForeignKey("tasks.id", ondelete="CASCADE"), primary_key=True),
+    Column[UUID]("tag_id", ForeignKey("tags.id", ondelete="CASCADE"), primary_key=True, index=True),
 )
 
 

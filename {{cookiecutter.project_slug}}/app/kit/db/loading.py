@@ -26,39 +26,10 @@ class EntityBuilder(Generic[ModelT]):
         self._mapper = mapper
         self._new = manager_of_class(model).new_instance
 
-    @staticmethod
-    def of(model: type[ModelT]) -> "EntityBuilder[ModelT]":
-        """Return the builder of a model."""
-        if model not in _BUILDERS:
-            _BUILDERS[model] = EntityBuilder(model)
-        return _BUILDERS[model]
-
-    @staticmethod
-    def for_statement(statement: Select[Any]) -> "EntityBuilder[Any] | None":
-        """Return the builder for ``select(Model)``, or None if it takes a session to load it.
-
-        It does with loader options, several entities, inheritance, and columns that are deferred
-        or computed.
-        """
-        if statement._with_options:  # noqa: SLF001 - no public attribute tells
-            return None
-        described = statement.column_descriptions
-        if len(described) != 1 or not isinstance(described[0]["expr"], type):
-            return None
-        mapper: Mapper[Any] = inspect(described[0]["expr"])
-        plain = all(
-            isinstance(attribute.columns[0], Column) and not attribute.deferred
-            for attribute in mapper.column_attrs
-        )
-        if not plain or mapper.inherits or mapper.polymorphic_on is not None:
-            return None
-        eager = any(each.lazy not in {"raise", "select", "noload"} for each in mapper.relationships)
-        return None if eager else EntityBuilder.of(mapper.class_)
-
     def __call__(self, row: Row[Any]) -> ModelT:
         """Return the entity of a row."""
         entity = self._new()
-        entity.__dict__.update(zip(self._names, row, strict=True))
+        vars(entity).update(zip(self._names, row, strict=True))
         # With an identity it counts as detached: what was not loaded raises, rather than be empty.
         instance_state(entity).key = self._mapper.identity_key_from_primary_key(
             tuple(row[place] for place in self._keys)
@@ -66,7 +37,37 @@ class EntityBuilder(Generic[ModelT]):
         return entity
 
 
-_BUILDERS: dict[type[Any], EntityBuilder[Any]] = {}
+_BUILDERS: dict[Any, EntityBuilder[Any]] = {}
+
+
+def builder_of(model: type[ModelT]) -> EntityBuilder[ModelT]:
+    """Return the builder of a model."""
+    if model not in _BUILDERS:
+        _BUILDERS[model] = EntityBuilder(model)
+    return _BUILDERS[model]
+
+
+def builder_for(statement: Select[*tuple[Any, ...]]) -> EntityBuilder[Any] | None:
+    """Return the builder for ``select(Model)``, or None if it takes a session to load it.
+
+    It does with loader options, several entities, inheritance, and columns that are deferred or
+    computed.
+    """
+    # No public attribute tells whether there are options.
+    if statement._with_options:  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]
+        return None
+    described = statement.column_descriptions
+    if len(described) != 1 or not isinstance(described[0]["expr"], type):
+        return None
+    mapper: Mapper[Any] = inspect(described[0]["expr"])
+    plain = all(
+        isinstance(attribute.columns[0], Column) and not attribute.deferred
+        for attribute in mapper.column_attrs
+    )
+    if not plain or mapper.inherits or mapper.polymorphic_on is not None:
+        return None
+    eager = any(each.lazy not in {"raise", "select", "noload"} for each in mapper.relationships)
+    return None if eager else builder_of(mapper.class_)
 
 
 def primary_key(model: Any) -> InstrumentedAttribute[Any]:

@@ -48,7 +48,7 @@ class Base(DeclarativeBase):
     """Base of every model."""
 
     if TYPE_CHECKING:
-        __table__: ClassVar[Table]
+        __table__: ClassVar[Table]  # pyright: ignore[reportIncompatibleVariableOverride]
 
     # Constraint names that don't depend on the database: migrations and errors rely on them.
     metadata = MetaData(

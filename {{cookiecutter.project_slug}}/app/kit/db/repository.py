@@ -25,7 +25,7 @@ from sqlalchemy.sql.selectable import TypedReturnsRows
 
 from app.kit.caller import SYSTEM, Caller
 from app.kit.db.engine import ReadSession, WriteSession
-from app.kit.db.loading import EntityBuilder, primary_key
+from app.kit.db.loading import EntityBuilder, builder_for, builder_of, primary_key
 from app.kit.db.models import Base, now
 from app.kit.errors import NotFound, PreconditionFailed
 from app.kit.pagination import KeysetList, OffsetQuery, PageQuery, PageResult
@@ -72,7 +72,9 @@ class Repository(Generic[ModelT]):
 
     def select(self, *columns: Any) -> Select[Any]:
         """Return a SELECT of the visible rows: of the model, or of some columns."""
-        return select(*(columns or (self.model,))).where(*self.visible())
+        selected: tuple[Any, ...] = columns or (self.model,)
+        statement: Any = select(*selected)
+        return cast("Select[Any]", statement.where(*self.visible()))
 
     def visible(self) -> list[ColumnElement[bool]]:
         """Return the conditions of a row that is not deleted and belongs to the caller."""
@@ -94,7 +96,7 @@ class Repository(Generic[ModelT]):
         """
         parameters = self._owned(_dump(values))
         row = (await self.session.execute(_insert(self.model), parameters)).one()
-        return self._track(EntityBuilder.of(self.model)(row))
+        return self._track(builder_of(self.model)(row))
 
     async def create_all(self, values: Iterable[Values]) -> list[ModelT]:
         """Write many rows in one statement and return them in the same order.
@@ -104,7 +106,7 @@ class Repository(Generic[ModelT]):
         """
         parameters = [self._owned(_dump(each)) for each in values]
         rows = (await self.session.execute(_insert_many(self.model), parameters)).all()
-        builder = EntityBuilder.of(self.model)
+        builder = builder_of(self.model)
         return [self._track(builder(row)) for row in rows]
 
     async def update(
@@ -122,7 +124,7 @@ class Repository(Generic[ModelT]):
             return await self._get(key, versions, plain=True)
         statement = _update(self.model, self._restricted, _checks(versions))
         row = await self._write(statement, key, versions, columns)
-        return self._track(EntityBuilder.of(self.model)(row))
+        return self._track(builder_of(self.model)(row))
 
     async def delete(self, key: Any, versions: Collection[int] | None = None) -> None:
         """Delete a row, or mark it as deleted if the model has ``deleted_at``.
@@ -329,7 +331,7 @@ def _get(
     checked: bool,  # noqa: FBT001
 ) -> tuple[Select[Any], EntityBuilder[Any] | None]:
     statement = select(model) if detail is None else detail
-    builder = EntityBuilder.for_statement(statement)
+    builder = builder_for(statement)
     if builder is not None:
         statement = statement.with_only_columns(*builder.columns)
     return statement.where(*_conditions(model, restricted, checked)), builder
@@ -337,12 +339,12 @@ def _get(
 
 @cache
 def _insert(model: type[Base]) -> Insert:
-    return insert(model.__table__).returning(*EntityBuilder.of(model).columns)
+    return insert(model.__table__).returning(*builder_of(model).columns)
 
 
 @cache
 def _insert_many(model: type[Base]) -> Insert:
-    columns = EntityBuilder.of(model).columns
+    columns = builder_of(model).columns
     return insert(model.__table__).returning(*columns, sort_by_parameter_order=True)
 
 
@@ -352,7 +354,7 @@ def _update(model: type[Base], restricted: bool, checked: bool) -> Update:  # no
     statement = update(table).where(*_conditions(model, restricted, checked))
     if "version" in table.c:
         statement = statement.values(version=table.c.version + 1)
-    return statement.returning(*EntityBuilder.of(model).columns)
+    return statement.returning(*builder_of(model).columns)
 
 
 @cache

@@ -8,7 +8,7 @@ sends the request again, which runs once and returns the same response.
 import asyncio
 import hashlib
 import logging
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager, suppress
 from functools import partial
 from types import MappingProxyType
@@ -78,7 +78,7 @@ def install(app: FastAPI) -> None:
 
 
 @asynccontextmanager
-async def cleaning_up(database: Database, lifetime: float) -> AsyncIterator[None]:
+async def cleaning_up(database: Database, lifetime: float) -> AsyncGenerator[None]:
     """Delete responses older than ``lifetime`` seconds from time to time."""
 
     async def repeat() -> None:
@@ -117,7 +117,7 @@ async def use_idempotency_key(
 
 
 @asynccontextmanager
-async def _once(request: Request, key: str) -> AsyncIterator[WriteSession]:
+async def _once(request: Request, key: str) -> AsyncGenerator[WriteSession]:
     if len(request.headers.getlist(_NAME)) > 1:
         raise Unprocessable(
             "There is more than one Idempotency-Key.",

@@ -2,7 +2,7 @@
 
 import unicodedata
 from datetime import datetime
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, cast
 from uuid import UUID
 
 from pydantic import (
@@ -55,10 +55,10 @@ def _bounded(password: SecretStr) -> SecretStr:
 
 
 def _distinct(values: Any) -> Any:
-    scopes: list[Any] = values if isinstance(values, list) else []
+    scopes = cast("list[object]", values) if isinstance(values, list) else []
     if any(scopes.count(scope) > 1 for scope in scopes):
         raise ValueError("Scopes must be unique")
-    return values
+    return cast("object", values)
 
 
 def _as_registered(text: str) -> str:
@@ -69,13 +69,13 @@ def _as_registered(text: str) -> str:
 
 
 # Checked after normalizing, and therefore not by Field.
-_LENGTHS = dict(zip(("minLength", "maxLength"), PASSWORD_LENGTH, strict=True))
+_LENGTHS: dict[str, Any] = {"minLength": PASSWORD_LENGTH[0], "maxLength": PASSWORD_LENGTH[1]}
 Password = Annotated[
     SecretStr,
     AfterValidator(_long_enough),  # also as it was sent: some characters become several
     AfterValidator(_normal),
     AfterValidator(_bounded),
-    Field(json_schema_extra=dict[str, Any](_LENGTHS)),
+    Field(json_schema_extra=_LENGTHS),
 ]
 Email = Annotated[EmailStr, Field(max_length=254), AfterValidator(str.lower)]
 Name = Annotated[Text, Field(min_length=1, max_length=100)]
