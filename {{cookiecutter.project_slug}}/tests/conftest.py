@@ -145,6 +145,7 @@ def unhurried() -> None:
 async def shared_app(databases: database.Databases, template: str) -> AsyncIterator[FastAPI]:
     """Run one app for all the tests that roll back."""
     app = create_app(settings_for(await databases.copy(template)))
+    app.openapi()  # whoever asks first makes it, and reads files for it
     async with app.router.lifespan_context(app):
         yield app
 

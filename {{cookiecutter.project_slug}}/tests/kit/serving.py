@@ -1,7 +1,9 @@
 """The service as a process of its own, for what needs real sockets and signals."""
 
 import asyncio
+import os
 import re
+import signal
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -55,6 +57,14 @@ class Service:
         return "".join(self.lines)
 
 
+def _kill(process: asyncio.subprocess.Process) -> None:
+    """Kill a process and its workers, which would go on without it."""
+    if sys.platform == "win32":
+        process.kill()
+    else:
+        os.killpg(process.pid, signal.SIGKILL)
+
+
 @asynccontextmanager
 async def serving(url: str, **settings: str) -> AsyncIterator[Service]:
     """Run ``python -m app`` on a database at head, and end it if the test did not."""
@@ -63,6 +73,7 @@ async def serving(url: str, **settings: str) -> AsyncIterator[Service]:
         cwd=project.ROOT,
         env=environment_for(url, port="0", **settings),
         stderr=asyncio.subprocess.PIPE,
+        start_new_session=True,  # a group of its own, with its workers
     )
     service = Service(process)
     reading = asyncio.create_task(service.read())  # else it would wait for a reader one day
@@ -80,7 +91,7 @@ async def serving(url: str, **settings: str) -> AsyncIterator[Service]:
         text = await service.ended()
     finally:
         if process.returncode is None:
-            process.kill()
+            _kill(process)
             await process.wait()
         await reading
     assert "Traceback" not in text, text
