@@ -95,13 +95,14 @@ def access_token(user: User, settings: UserSettings) -> str:
         "iss": project.NAME,
         "aud": project.NAME,
     }
-    return jwt.encode(claims, settings.secret_key.get_secret_value(), ALGORITHM)
+    key = settings.secret_key.get_secret_value()
+    return jwt.encode(claims, key, ALGORITHM)  # pyright: ignore[reportUnknownMemberType]
 
 
 def read_access_token(token: str, settings: UserSettings) -> tuple[UUID, int] | None:
     """Return the user id and token version of a valid token, or None."""
     try:
-        claims = jwt.decode(
+        claims = jwt.decode(  # pyright: ignore[reportUnknownMemberType]
             token,
             settings.secret_key.get_secret_value(),
             algorithms=[ALGORITHM],  # pinned: the token must not choose how it is verified

@@ -262,7 +262,7 @@ async def warnings(connection: AsyncConnection, settings: KitSettings) -> Sequen
     # One more asks whether the database is ready.
     each = sum(sizes) + len(sizes) * settings.database_max_overflow + 1
     wanted = settings.instances * settings.workers * each
-    found = []
+    found: list[str] = []
     if wanted > allowed and not settings.database_pooler:
         found.append(
             f"{settings.instances} instances of {settings.workers} workers of {each} connections "
