@@ -100,7 +100,10 @@ def with_items(project: Project) -> None:
     api = project.path / "app" / "api.py"
     text = api.read_text(encoding="utf-8")
     for before, after in (
-        ("from app.tasks", "from app.items.router import router as items\nfrom app.tasks"),
+        (
+            "from app.kit import routing",
+            "from app.items.router import router as items\nfrom app.kit import routing",
+        ),
         ('    ("/v1", tasks),\n', '    ("/v1", items),\n    ("/v1", tasks),\n'),
     ):
         if before not in text:

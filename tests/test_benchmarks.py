@@ -53,7 +53,14 @@ def test_the_flat_resource_is_one_as_the_template_wants_it(bake: Bake, database:
         harness.with_items(project)
 
         just(project, "lint")
-        just(project, "test", "tests/kit/test_migrations.py", "-k", "head or drifted")
+        just(
+            project,
+            "test",
+            "tests/test_smoke.py",
+            "tests/kit/test_migrations.py",
+            "-k",
+            "head or drifted",
+        )
 
 
 def test_the_flat_resource_is_mounted(bake: Bake, tmp_path: Path) -> None:
