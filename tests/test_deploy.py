@@ -438,7 +438,9 @@ def test_an_image_migrates_serves_and_ends(
     image: Image, settings: dict[str, str], tmp_path: Path, workers: int, measured: Measured
 ) -> None:
     succeeded(image.run("alembic", "upgrade", "head", settings=settings))
-    answers = {"auth": "users" if (image.folder / "app" / "users" / "models.py").exists() else "none"}
+    answers = {
+        "auth": "users" if (image.folder / "app" / "users" / "models.py").exists() else "none"
+    }
     assert image.run(*image.health_check, settings=settings).returncode == 1
 
     with image.running(tmp_path / "log", **settings, WORKERS=str(workers)) as container:

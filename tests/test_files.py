@@ -148,6 +148,7 @@ BROUGHT_BY: dict[str, dict[str, list[str]]] = {
         migrations/versions/2026_11_20_0002_b7c9e02d4f16_users.py
         migrations/versions/2026_11_20_0003_e3d8a5b17c20_task_owners.py
         tests/caller.py
+        tests/tasks/test_owners.py
         tests/users/__init__.py
         tests/users/conftest.py
         tests/users/helpers.py
@@ -158,7 +159,6 @@ BROUGHT_BY: dict[str, dict[str, list[str]]] = {
         tests/users/test_idempotency.py
         tests/users/test_login.py
         tests/users/test_me.py
-        tests/users/test_owners.py
         tests/users/test_passwords.py
         tests/users/test_refresh.py
         tests/users/test_register.py

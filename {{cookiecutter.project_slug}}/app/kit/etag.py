@@ -49,9 +49,9 @@ def if_none_match(request: Request, response: Response) -> Response:
     """Return 304 in place of a response that the client has already (RFC 9110, 13.1.2)."""
     if request.method not in {"GET", "HEAD"} or response.status_code != 200:  # noqa: PLR2004
         return response
-    known = request.headers.get("if-none-match")
+    known = ", ".join(request.headers.getlist("if-none-match"))
     tag = response.headers.get("etag")
-    if known is None or tag is None:
+    if not known or tag is None:
         return response
     tags = [each.strip().removeprefix("W/") for each in known.split(",")]
     if "*" not in tags and tag.removeprefix("W/") not in tags:

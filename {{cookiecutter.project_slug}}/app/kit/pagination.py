@@ -60,7 +60,7 @@ class PageQuery(BaseModel):
     limit: int = Field(default=20, ge=1, le=100, description="The most items to return.")
     cursor: Text | None = Field(
         default=None,
-        max_length=2000,
+        max_length=10_000,
         description="`next_cursor` of the previous page; omit it for the first page.",
     )
 
@@ -210,7 +210,11 @@ class KeysetList(Generic[T]):
         """
         self.statement = statement
         self.filters = dict(filters or {})
-        self.scope: type[Base] = scope or cast("type[Base]", sorts[0].class_)
+        if len({column.class_ for column in sorts}) != 1:
+            raise TypeError("The sorts of a list are columns of one model")
+        self.entity = cast("type[Base]", sorts[0].class_)
+        """The model whose primary key makes the order of rows unique."""
+        self.scope: type[Base] = scope or self.entity
         self.orders = {
             order.name: order
             for column in sorts
@@ -229,8 +233,7 @@ class KeysetList(Generic[T]):
             Unprocessable: the cursor belongs to another list or order.
         """
         order = self.orders[getattr(query, "sort", None) or self._default]
-        given = {name: values.get(name, getattr(query, name, None)) for name in self.filters}
-        parameters = {name: value for name, value in given.items() if value is not None}
+        parameters = self._values(query, values)
         filters = frozenset(parameters)
         if isinstance(query, OffsetQuery):
             parameters |= {"kit_rows": query.limit, "kit_offset": query.offset}
@@ -242,6 +245,26 @@ class KeysetList(Generic[T]):
             "kit_key": position.key,
         }
         return PageRequest(order, position.start, query.limit, filters, parameters)
+
+    def _values(self, query: BaseModel, values: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the values of the filters that apply.
+
+        A value that code passes, or forgets to pass, must not silently list every row.
+        """
+        if unknown := values.keys() - self.filters.keys():
+            raise TypeError(f"This list has no filter {min(unknown)!r}")
+        fields = type(query).model_fields
+        found: dict[str, Any] = {}
+        for name in self.filters:
+            if name in values:
+                if values[name] is None:
+                    raise TypeError(f"The filter {name!r} has no value")
+                found[name] = values[name]
+            elif name not in fields:
+                raise TypeError(f"Pass the filter {name!r}, or add it to {type(query).__name__}")
+            elif (value := getattr(query, name)) is not None:
+                found[name] = value
+        return found
 
     def prepare(
         self,
@@ -258,7 +281,7 @@ class KeysetList(Generic[T]):
     def result(self, request: PageRequest, rows: Sequence[Any], total: int | None) -> PageResult[T]:
         """Return the page of the rows that were found, or of as many as a response may hold."""
         if request.start is None:
-            return PageResult(rows[: rows_within_limit(rows)], None, total)
+            return PageResult(rows, None, total)
         return to_page(rows, request.limit, request.order)
 
     def _build(self, request: PageRequest, visible: Sequence[ColumnElement[bool]]) -> PreparedPage:

@@ -5,6 +5,7 @@ import re
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, Final
 from urllib.parse import unquote_to_bytes
+from uuid import UUID
 
 from fastapi import APIRouter, Depends, FastAPI, Request, Response
 from fastapi.dependencies.models import Dependant
@@ -13,13 +14,16 @@ from fastapi.responses import StreamingResponse
 from fastapi.routing import APIRoute, RouteContext, iter_route_contexts
 from starlette.datastructures import FormData
 
-from app.kit.db.session import before_response, opens_transaction
+from app.kit.db.session import SAFE_METHODS, before_response, opens_transaction
 from app.kit.errors import COMMON_ERRORS, error_responses
 from app.kit.etag import if_none_match
 from app.kit.idempotency.session import is_idempotent, use_idempotency_key
 
 Mount = tuple[str, APIRouter]
 """A prefix and the router that is mounted under it."""
+
+_SAMPLES: Final = {"int": "0", "float": "0.5", "uuid": str(UUID(int=0))}
+"""A value of each converter that does not take any text."""
 
 MAX_KEYS: Final = 1000
 """Keys that a JSON object may have: each unknown one costs an error of its own."""
@@ -108,7 +112,7 @@ def check_routes(app: FastAPI) -> None:
         path, methods = route.path, route.methods
         if path is None or not methods:
             continue
-        sample = re.sub(r"\{[^}]*\}", "~", path)
+        sample = re.sub(r"\{[^}:]*:?([^}]*)\}", lambda found: _SAMPLES.get(found[1], "~"), path)
         for other in earlier:
             if other.path_regex.match(sample) and (both := methods & (other.methods or set())):
                 raise RuntimeError(
@@ -128,6 +132,10 @@ def _check_idempotency(route: RouteContext) -> None:
     response_class = getattr(route.response_class, "value", route.response_class)
     if issubclass(response_class, StreamingResponse):
         raise TypeError(f"{name} can't be idempotent: a streamed response can't be stored")
+    if not (route.methods or set()) - SAFE_METHODS:
+        raise RuntimeError(f"{name} can't be idempotent: it only reads")
+    if not any(each.call is use_idempotency_key for each in route.dependant.dependencies):
+        raise RuntimeError(f"{name} can't be idempotent: put @idempotent below the route decorator")
     if not _opens_transaction(route.dependant):
         raise RuntimeError(f"{name} can't be idempotent: it takes no SessionDep or repository")
 

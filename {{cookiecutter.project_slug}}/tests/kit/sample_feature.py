@@ -57,9 +57,10 @@ class Entry(UUIDPrimaryKey, VersionMixin, Models):
     at: Mapped[datetime | None]
 
 
-ENTRIES = KeysetList(
+ENTRIES = KeysetList(select(Entry), sorts=[Entry.name, Entry.at])
+FILTERED = KeysetList(
     select(Entry),
-    sorts=[Entry.name, Entry.at],
+    sorts=[Entry.name],
     filters={"name": Entry.name, "before": lambda name: Entry.name < name},
 )
 NAMES = KeysetList(select(Entry.id, Entry.name), sorts=[Entry.name])

@@ -271,7 +271,7 @@ async def test_a_replica_is_asked_again_and_that_it_is_away_is_logged_once(
     assert caplog.text.count("reads go to the primary") == 1
     asked.away = False
     asked.names.clear()
-    monkeypatch.setattr("app.db.engine.REPLICA_RETRY", 3600.0)
+    monkeypatch.setattr("app.kit.db.engine.REPLICA_RETRY", 3600.0)
     for _ in range(2):
         await read(database)
     assert asked.names == ["replica", "replica"]

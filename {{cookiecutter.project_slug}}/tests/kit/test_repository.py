@@ -1,13 +1,14 @@
 """The repository base and lists, by the sample feature."""
 
+from contextlib import nullcontext, suppress
 from typing import Any
 from uuid import UUID
 
 import pytest
 from fastapi import FastAPI
 from httpx2 import AsyncClient
-from sqlalchemy import select
-from sqlalchemy.exc import InvalidRequestError
+from sqlalchemy import insert, select
+from sqlalchemy.exc import IntegrityError, InvalidRequestError
 
 from app.kit.caller import Caller
 from app.kit.db.engine import Database
@@ -15,7 +16,8 @@ from app.kit.errors import NotFound, PreconditionFailed
 from app.kit.pagination import OffsetQuery, PageQuery
 from app.kit.schemas import CamelRequestModel, CamelResponseModel
 from tests.conftest import problem
-from tests.kit.sample_feature import ENTRIES, Entries, Entry
+from tests.kit.sample_feature import ENTRIES, FILTERED, Entries, Entry, add_things
+from tests.kit.sample_feature import things as things_table
 
 URL = "/things/entries"
 
@@ -65,16 +67,91 @@ async def test_lists_of_columns(things: AsyncClient, names: list[str]) -> None:
     assert rest == {"items": [{"name": name} for name in names[5:]], "next_cursor": None}
 
 
+class Filters(PageQuery):
+    name: str | None = None
+
+
+class OffsetFilters(OffsetQuery):
+    name: str | None = None
+
+
 async def test_filters(things_app: FastAPI, things: AsyncClient, names: list[str]) -> None:
     database: Database = things_app.state.database
     async with database.reading() as session:
         entries = Entries(session)
-        for query in (PageQuery(limit=2), OffsetQuery(limit=2)):
-            page = await entries.page(ENTRIES, query, before="05", name=None)
+        for query in (Filters(limit=2), OffsetFilters(limit=2)):
+            page = await entries.page(FILTERED, query, before="05")
             assert [entry.name for entry in page.items] == names[:2]
-        page = await entries.page(ENTRIES, PageQuery(), name="03", before="05")
+        page = await entries.page(FILTERED, Filters(name="03"), before="05")
         assert [entry.name for entry in page.items] == ["03"]
-        assert (await entries.page(ENTRIES, PageQuery(), name="")).items == []
+        assert (await entries.page(FILTERED, Filters(name=""), before="05")).items == []
+        assert (await entries.page(FILTERED, Filters(name="06"), before="05")).items == []
+
+
+@pytest.mark.parametrize(
+    ("query", "values", "message"),
+    [
+        (PageQuery(), {}, "Pass the filter 'name'"),
+        (Filters(), {}, "Pass the filter 'before'"),
+        (Filters(), {"before": None}, "'before' has no value"),
+        (Filters(), {"before": "x", "befor": "y"}, "no filter 'befor'"),
+    ],
+)
+async def test_a_filter_that_is_forgotten_lists_nothing(
+    things_app: FastAPI, things: AsyncClient, query: PageQuery, values: Any, message: str
+) -> None:
+    database: Database = things_app.state.database
+    async with database.reading() as session:
+        with pytest.raises(TypeError, match=message):
+            await Entries(session).page(FILTERED, query, **values)
+
+
+async def test_columns_that_are_not_there(things_app: FastAPI, things: AsyncClient) -> None:
+    database: Database = things_app.state.database
+    async with database.transaction() as session:
+        entries = Entries(session)
+        entry = await entries.create({"name": "a"})
+        for call in (entries.create({"nme": "b"}), entries.update(entry.id, {"nme": "b"})):
+            with pytest.raises(TypeError, match="has no column 'nme'"):
+                await call
+        with pytest.raises(TypeError, match="same columns"):
+            await entries.create_all([{"name": "b"}, {"name": "c", "at": None}])
+        assert await entries.create_all([]) == []
+        made = await entries.create_all([{"name": name} for name in "cab"])
+        assert [each.name for each in made] == ["c", "a", "b"]
+
+
+async def test_what_was_read_before_a_change_is_not_read_again(
+    things_app: FastAPI, things: AsyncClient
+) -> None:
+    database: Database = things_app.state.database
+    async with database.transaction() as session:
+        entries = Entries(session)
+        key = (await entries.create({"name": "a"})).id
+        statement = entries.select().where(Entry.id == key)
+        assert (await entries.one(statement)).name == "a"
+        await entries.update(key, {"name": "b"})
+        assert (await entries.one(statement)).name == "b"
+
+
+async def test_a_swallowed_error_is_not_committed(live_app: FastAPI, live: AsyncClient) -> None:
+    await add_things(live_app)
+    database: Database = live_app.state.database
+
+    async def write(*, savepoint: bool) -> None:
+        async with database.transaction() as session:
+            await session.execute(insert(things_table).values(id=1, name="a"))
+            with suppress(IntegrityError):
+                async with session.begin_nested() if savepoint else nullcontext():
+                    await session.execute(insert(things_table).values(id=1))
+
+    with pytest.raises(InvalidRequestError, match="swallowed"):
+        await write(savepoint=False)
+    async with database.reading() as session:
+        assert (await session.scalars(select(things_table.c.id))).all() == []
+    await write(savepoint=True)
+    async with database.reading() as session:
+        assert (await session.scalars(select(things_table.c.id))).all() == [1]
 
 
 async def test_entities_are_typed_and_detached(

@@ -31,6 +31,7 @@ def app_of(*routes: tuple[str, str]) -> FastAPI:
         ("/articles/{slug}", "/articles/feed"),
         ("/articles/{slug}", "/articles/{key}"),
         ("/articles/{slug}", "/articles/{key:int}"),
+        ("/articles/{key:int}", "/articles/{number:int}"),
         ("/files/{path:path}", "/files/{folder}/{name}"),
         ("/articles", "/articles"),
     ],
@@ -97,12 +98,23 @@ def without_a_session(app: FastAPI) -> None:
     app.include_router(router)
 
 
+def in_the_wrong_order(app: FastAPI) -> None:
+    router = Router()
+
+    @idempotent
+    @router.post("/x")
+    async def x(session: SessionDep) -> None: ...
+
+    app.include_router(router)
+
+
 @pytest.mark.parametrize(
     ("add", "reason"),
     [
         (plain, "use the kit's Router"),
         (streamed, "streamed"),
         (without_a_session, "takes no SessionDep"),
+        (in_the_wrong_order, "below the route decorator"),
     ],
 )
 def test_a_route_that_can_not_be_idempotent_stops_the_app(

@@ -12,6 +12,7 @@ from typing import Any, Final, TypeVar, TypeVarTuple, cast, overload
 
 from sqlalchemy import (
     Connection,
+    ExceptionContext,
     Executable,
     QueuePool,
     Result,
@@ -19,6 +20,7 @@ from sqlalchemy import (
     Select,
     SelectBase,
     TextClause,
+    event,
     exc,
     select,
 )
@@ -48,6 +50,8 @@ REPLICA_TIMEOUT = 1.0
 REPLICA_RETRY = 5.0
 """Seconds for which reads go to the primary after the replica has failed."""
 
+_FAILED: Final = "kit_statement_failed"
+
 FROM_SETTINGS: Final = -1.0
 """The default of ``timeout``: ``DATABASE_SESSION_TIMEOUT``."""
 
@@ -56,11 +60,11 @@ class _Tracked:
     """Detects changes to entities that nothing would write."""
 
     def __init__(self) -> None:
-        self._entities: list[object] = []
+        self.tracked: list[object] = []
 
     def track(self, entity: object) -> None:
         """Remember an entity that this session returned detached."""
-        self._entities.append(entity)
+        self.tracked.append(entity)
 
     def check_unchanged(self) -> None:
         """Refuse changes to detached entities.
@@ -68,7 +72,7 @@ class _Tracked:
         Raises:
             InvalidRequestError: an entity was changed.
         """
-        for entity in self._entities:
+        for entity in self.tracked:
             if instance_state(entity).modified:
                 raise exc.InvalidRequestError(
                     f"A {type(entity).__name__} was changed and nothing would write it: use "
@@ -132,10 +136,10 @@ class ReadSession(_Tracked):
         with translate_errors():
             async with _TimeLimit(self._deadline):
                 return await self._database.run_read(
-                    _execute_entities if _has_entities(statement) else _execute_columns,
+                    execute_entities if has_entities(statement) else _execute_columns,
                     statement,
                     parameters,
-                    self._entities,
+                    self.tracked,
                     primary=self._primary,
                 )
 
@@ -189,8 +193,9 @@ class ReadSession(_Tracked):
         self.check_unchanged()
 
 
-def _has_entities(statement: SelectBase | TextClause) -> bool:
+def has_entities(statement: Executable | SelectBase | TextClause) -> bool:
     # `select(Task)` holds the table with an annotation; a column of Task is no FromClause.
+    """Return whether a statement selects entities, and not columns alone."""
     return isinstance(statement, Select) and any(
         column.is_selectable and "parententity" in column._annotations  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]
         # `column_descriptions` is public, but costs 30 us.
@@ -207,13 +212,19 @@ def _execute_columns(
     return connection.execute(statement, parameters)
 
 
-def _execute_entities(
+def execute_entities(
     connection: Connection,
     statement: Executable,
     parameters: Mapping[str, Any] | None,
     loaded: list[object],
 ) -> Result[Any]:
-    with Session(connection, autoflush=False, expire_on_commit=False) as session:
+    """Run a statement; its entities are detached, and added to ``loaded``."""
+    with Session(
+        connection,
+        autoflush=False,
+        expire_on_commit=False,
+        join_transaction_mode="rollback_only",  # closing it does not end the connection's own
+    ) as session:
         result = session.execute(statement, parameters, execution_options={"prebuffer_rows": True})
         loaded.extend(session.identity_map.values())
         return result
@@ -309,6 +320,33 @@ async def _undo(session: WriteSession) -> None:
         await session.close()
 
 
+def _refuse_failed_commits(engine: AsyncEngine) -> None:
+    """Refuse to commit after a statement failed and its error was swallowed.
+
+    PostgreSQL turns such a COMMIT into a ROLLBACK without an error. A savepoint that is rolled
+    back clears the failure.
+    """
+    sync_engine = engine.sync_engine
+
+    def fail(context: ExceptionContext) -> None:
+        if context.connection is not None and not context.is_disconnect:
+            context.connection.info[_FAILED] = True
+
+    def clear(connection: Connection, *_: object) -> None:
+        connection.info.pop(_FAILED, None)
+
+    def check(connection: Connection) -> None:
+        if connection.info.pop(_FAILED, False):
+            raise exc.InvalidRequestError(
+                "A statement failed and its error was swallowed: use session.begin_nested()"
+            )
+
+    event.listen(sync_engine, "handle_error", fail)
+    event.listen(sync_engine, "begin", clear)
+    event.listen(sync_engine, "rollback_savepoint", clear)
+    event.listen(sync_engine, "commit", check)
+
+
 class _Open:
     """A transaction that is open in this context."""
 
@@ -330,6 +368,7 @@ class Database:
         """Create the engines that ``settings`` describe."""
         self._settings = settings
         self.write_engine = driver.write_engine(settings)
+        _refuse_failed_commits(self.write_engine)
         self.read_engine = driver.read_engine(settings)
         self.replica_engine = driver.replica_engine(settings)
         self.probe_engine = driver.probe_engine(settings)

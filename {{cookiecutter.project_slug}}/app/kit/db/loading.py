@@ -19,6 +19,12 @@ class EntityBuilder(Generic[ModelT]):
         mapper: Mapper[ModelT] = inspect(model)
         self.columns = [attribute.columns[0] for attribute in mapper.column_attrs]
         self._names = [attribute.key for attribute in mapper.column_attrs]
+        self.keys = {
+            attribute.key: attribute.columns[0].key
+            for attribute in mapper.column_attrs
+            if isinstance(attribute.columns[0], Column)
+        }
+        """The keys of the columns, by the names of their attributes."""
         self._keys = [
             self._names.index(mapper.get_property_by_column(column).key)
             for column in mapper.primary_key

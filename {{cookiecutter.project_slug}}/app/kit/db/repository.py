@@ -24,9 +24,15 @@ from sqlalchemy.exc import InvalidRequestError
 from sqlalchemy.sql.selectable import TypedReturnsRows
 
 from app.kit.caller import SYSTEM, Caller
-from app.kit.db.engine import ReadSession, WriteSession
+from app.kit.db.engine import (
+    ReadSession,
+    WriteSession,
+    execute_entities,
+    has_entities,
+    translate_errors,
+)
 from app.kit.db.loading import EntityBuilder, builder_for, builder_of, primary_key
-from app.kit.db.models import Base, now
+from app.kit.db.models import Base, SoftDeleteMixin, VersionMixin, now
 from app.kit.errors import NotFound, PreconditionFailed
 from app.kit.pagination import KeysetList, OffsetQuery, PageQuery, PageResult
 
@@ -94,18 +100,26 @@ class Repository(Generic[ModelT]):
         Raises:
             Conflict: a unique value is taken.
         """
-        parameters = self._owned(_dump(values))
-        row = (await self.session.execute(_insert(self.model), parameters)).one()
+        session = self.session
+        parameters = self._owned(_columns(self.model, values))
+        with translate_errors():
+            row = (await session.execute(_insert(self.model), parameters)).one()
         return self._track(builder_of(self.model)(row))
 
     async def create_all(self, values: Iterable[Values]) -> list[ModelT]:
-        """Write many rows in one statement and return them in the same order.
+        """Write many rows, with values for the same columns, and return them in the same order.
 
         Raises:
             Conflict: a unique value is taken.
         """
-        parameters = [self._owned(_dump(each)) for each in values]
-        rows = (await self.session.execute(_insert_many(self.model), parameters)).all()
+        session = self.session
+        parameters = [self._owned(_columns(self.model, each)) for each in values]
+        if not parameters:
+            return []
+        if any(each.keys() != parameters[0].keys() for each in parameters):
+            raise TypeError("create_all() takes rows with values for the same columns")
+        with translate_errors():
+            rows = (await session.execute(_insert_many(self.model), parameters)).all()
         builder = builder_of(self.model)
         return [self._track(builder(row)) for row in rows]
 
@@ -119,7 +133,7 @@ class Repository(Generic[ModelT]):
             PreconditionFailed: it is at another version.
             Conflict: a unique value is taken.
         """
-        columns = _dump(changes, unset=False)
+        columns = _columns(self.model, changes, unset=False)
         if not columns:
             return await self._get(key, versions, plain=True)
         statement = _update(self.model, self._restricted, _checks(versions))
@@ -134,11 +148,11 @@ class Repository(Generic[ModelT]):
             PreconditionFailed: it is not at one of ``versions``.
         """
         checked = _checks(versions)
-        if hasattr(self.model, "deleted_at"):
+        if issubclass(self.model, SoftDeleteMixin):
             statement: Executable = _update(self.model, self._restricted, checked)
             columns = {"deleted_at": now()}
         else:
-            statement, columns = _delete(self.model, self._restricted, checked), {}
+            statement, columns = _delete(self.model, self._restricted, checked), dict[str, Any]()
         await self._write(statement, key, versions, columns)
 
     async def page(
@@ -156,9 +170,17 @@ class Repository(Generic[ModelT]):
         """
         request = items.request(query, filters)
         model = items.scope
-        restricted = _is_owned(model) and not self.caller.is_superuser
+        restricted = not self.caller.is_superuser and any(map(_is_owned, (model, items.entity)))
         prepared = items.prepare(
-            request, restricted, lambda: _visible(model, bindparam(_OWNER), restricted=restricted)
+            request,
+            restricted,
+            lambda: [
+                condition
+                for each in {model, items.entity}
+                for condition in _visible(
+                    each, bindparam(_OWNER), restricted=restricted and _is_owned(each)
+                )
+            ],
         )
         parameters = request.parameters | {_OWNER: self.caller.id}
         result = await self._execute(prepared.statement, parameters)
@@ -217,8 +239,8 @@ class Repository(Generic[ModelT]):
         return _is_owned(self.model) and not self.caller.is_superuser
 
     def _owned(self, values: dict[str, Any]) -> dict[str, Any]:
-        if _is_owned(self.model):
-            values.setdefault("owner_id", self.caller.id)
+        if _is_owned(self.model) and values.setdefault("owner_id", self.caller.id) is None:
+            raise TypeError(f"A {self.model.__name__} has an owner: pass a caller or owner_id")
         return values
 
     def _track(self, entity: T) -> T:
@@ -234,7 +256,13 @@ class Repository(Generic[ModelT]):
                 cast("Select[Any]", statement), parameters
             )
             return selected
-        return await self._session.execute(statement, parameters)
+        if not (has_entities(statement) or statement.is_dml):
+            return await self._session.execute(statement, parameters)
+        connection = await self._session.connection()
+        with translate_errors():
+            return await connection.run_sync(
+                execute_entities, statement, parameters, self._session.tracked
+            )
 
     async def _get(
         self, key: Any, versions: Collection[int] | None, *, plain: bool = False
@@ -258,7 +286,9 @@ class Repository(Generic[ModelT]):
         versions: Collection[int] | None,
         columns: dict[str, Any],
     ) -> Row[Any]:
-        result = await self.session.execute(statement, self._parameters(key, versions) | columns)
+        parameters = self._parameters(key, versions) | columns
+        with translate_errors():
+            result = await self.session.execute(statement, parameters)
         row = result.one_or_none()
         if row is None:
             raise await self._missing(key, versions)
@@ -281,14 +311,22 @@ class Repository(Generic[ModelT]):
         return self.not_found()
 
 
-def _dump(values: Values, *, unset: bool = True) -> dict[str, Any]:
+def _columns(model: type[Base], values: Values, *, unset: bool = True) -> dict[str, Any]:
+    """Return the values by the keys of their columns.
+
+    Raises:
+        TypeError: the model has no such column. SQLAlchemy would ignore it.
+    """
     if isinstance(values, BaseModel):
-        return values.model_dump(exclude_unset=not unset)
-    return dict(values)
+        values = values.model_dump(exclude_unset=not unset)
+    keys = builder_of(model).keys
+    if unknown := values.keys() - keys.keys():
+        raise TypeError(f"{model.__name__} has no column {min(unknown)!r}")
+    return {keys[name]: value for name, value in values.items()}
 
 
 def _is_owned(model: type[Base]) -> bool:
-    return hasattr(model, "owner_id")
+    return getattr(model, "__owned__", False)
 
 
 def _checks(versions: Collection[int] | None) -> bool:
@@ -298,7 +336,7 @@ def _checks(versions: Collection[int] | None) -> bool:
 def _visible(model: type[Base], owner: Any, *, restricted: bool) -> list[ColumnElement[bool]]:
     columns: Any = model
     conditions: list[ColumnElement[bool]] = []
-    if hasattr(model, "deleted_at"):
+    if issubclass(model, SoftDeleteMixin):
         conditions.append(columns.deleted_at.is_(None))
     if restricted:
         conditions.append(columns.owner_id == owner)
@@ -352,7 +390,7 @@ def _insert_many(model: type[Base]) -> Insert:
 def _update(model: type[Base], restricted: bool, checked: bool) -> Update:  # noqa: FBT001
     table = model.__table__
     statement = update(table).where(*_conditions(model, restricted, checked))
-    if "version" in table.c:
+    if issubclass(model, VersionMixin):
         statement = statement.values(version=table.c.version + 1)
     return statement.returning(*builder_of(model).columns)
 

@@ -152,8 +152,8 @@ async def _once(request: Request, key: str) -> AsyncGenerator[WriteSession]:
                     fingerprint=fingerprint,
                     status=response.status_code,
                     headers={
-                        name: value
-                        for name, value in response.headers.items()
+                        name: ", ".join(response.headers.getlist(name))
+                        for name in response.headers
                         if name != "set-cookie"  # a secret
                     },
                     body=bytes(response.body),

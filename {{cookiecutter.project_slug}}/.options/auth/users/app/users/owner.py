@@ -1,6 +1,6 @@
 """Who owns a row: the user who created it."""
 
-from typing import Any
+from typing import Any, ClassVar
 from uuid import UUID
 
 from sqlalchemy import ForeignKey, Index, UniqueConstraint
@@ -12,6 +12,8 @@ from app.kit.schemas import RequestModel
 
 class OwnerMixin:
     """A row that belongs to the user who created it. ``Repository`` hides it from others."""
+
+    __owned__: ClassVar[bool] = True
 
     owner_id: Mapped[UUID] = mapped_column(ForeignKey("users.id", ondelete="CASCADE"), sort_order=1)
 

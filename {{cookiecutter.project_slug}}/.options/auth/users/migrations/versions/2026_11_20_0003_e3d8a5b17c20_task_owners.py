@@ -66,7 +66,10 @@ def upgrade() -> None:
         sa.literal(1),
         sa.func.current_timestamp(),
         sa.func.current_timestamp(),
-    ).where(sa.or_(sa.exists(sa.select(TASKS.c.id)), sa.exists(sa.select(TAGS.c.id))))
+    ).where(
+        sa.or_(sa.exists(sa.select(TASKS.c.id)), sa.exists(sa.select(TAGS.c.id))),
+        ~sa.exists(sa.select(USERS.c.id).where(USERS.c.id == FORMER_OWNER)),
+    )
     op.execute(sa.insert(USERS).from_select([column.name for column in USERS.c], former))
     op.execute(sa.update(TASKS).values(owner_id=FORMER_OWNER))
     op.execute(sa.update(TAGS).values(owner_id=FORMER_OWNER))
