@@ -71,11 +71,11 @@ class Options:
 
     @property
     def connections(self) -> list[int]:
-        """Give the numbers of connections."""
+        """Return the numbers of connections."""
         return [int(number) for number in self.only["connections"]]
 
     def rounds_of(self, connections: int) -> int:
-        """Give how often each side is asked."""
+        """Return how often each side is asked."""
         return self.rounds or ROUNDS[connections]
 
 
@@ -104,7 +104,7 @@ class Pace:
 
 
 def say(text: str) -> None:
-    """Tell how far we are."""
+    """Print the progress."""
     print(text, file=sys.stderr, flush=True)
 
 
@@ -150,7 +150,7 @@ def compare(
 
 
 def side(runs: list[Run], costs: list[float]) -> Side:
-    """Give the medians of the rounds of one side."""
+    """Return the medians of the rounds of one side."""
 
     def median(value: Callable[[Run], float]) -> float:
         return statistics.median(map(value, runs))

@@ -36,17 +36,17 @@ class Rows:
     count: int
 
     def created(self, number: int) -> datetime:
-        """Give a time for a row: each a second after the one before."""
+        """Return a time for a row: each a second after the one before."""
         # With microseconds, for the databases write down a whole second in two ways.
         return _BEGIN + timedelta(seconds=number, microseconds=1 + number % 999_999)
 
     def keys(self, table: str) -> list[UUID]:
-        """Give the ids of a table, in the order of its rows."""
+        """Return the ids of a table, in the order of its rows."""
         generator = random.Random(table)  # noqa: S311 - no secret
         return [_uuid7(self.created(number), generator) for number in range(self.count)]
 
     def items(self) -> Iterator[tuple[Any, ...]]:
-        """Give the flat table."""
+        """Return the flat table."""
         for number, key in enumerate(self.keys("items")):
             at = self.created(number)
             description = DESCRIPTION if number % 3 else None
@@ -54,7 +54,7 @@ class Rows:
             yield key, f"Item {number}", description, number % 500, cents, number % 7 != 0, at, at
 
     def tasks(self) -> Iterator[tuple[Any, ...]]:
-        """Give the tasks."""
+        """Return the tasks."""
         for number, key in enumerate(self.keys("tasks")):
             at = self.created(number)
             due_at = _DUE_AT + timedelta(microseconds=number) if number % 2 else None
@@ -63,20 +63,20 @@ class Rows:
             yield key, f"Task {number}", description, status, due_at, at, at, 1, None
 
     def tags(self) -> Iterator[tuple[Any, ...]]:
-        """Give the tags."""
+        """Return the tags."""
         generator = random.Random("tags")  # noqa: S311 - no secret
         for name in TAGS:
             yield _uuid7(_BEGIN, generator), name
 
     def task_tags(self) -> Iterator[tuple[Any, ...]]:
-        """Give each task none to three tags."""
+        """Return each task none to three tags."""
         tags = [key for key, _ in self.tags()]
         for number, key in enumerate(self.keys("tasks")):
             for step in range(number % 4):
                 yield key, tags[(number + 17 * step) % len(tags)]
 
     def comments(self) -> Iterator[tuple[Any, ...]]:
-        """Give every fifth task four comments."""
+        """Return every fifth task four comments."""
         generator = random.Random("comments")  # noqa: S311 - no secret
         for number, key in list(enumerate(self.keys("tasks")))[::5]:
             for step in range(4):
@@ -84,7 +84,7 @@ class Rows:
                 yield _uuid7(at, generator), key, f"Author {step}", DESCRIPTION, at
 
     def tables(self) -> dict[str, tuple[str, Iterable[tuple[Any, ...]]]]:
-        """Give the columns and rows of each table, parents first."""
+        """Return the columns and rows of each table, parents first."""
         return {
             "items": (
                 "id name description quantity price_cents active created_at updated_at",
@@ -138,7 +138,7 @@ def _plain(value: object) -> object:
 
 
 def written(method: str, path: str, body: object = None) -> bytes:
-    """Give the bytes of a request."""
+    """Return the bytes of a request."""
     head = f"{method} {path} HTTP/1.1\r\nHost: service\r\n"
     if body is None:
         return f"{head}\r\n".encode()
@@ -148,7 +148,7 @@ def written(method: str, path: str, body: object = None) -> bytes:
 
 
 def asked(service: str, rows: Rows, cursor: str) -> dict[str, Sequence[bytes]]:
-    """Give what every endpoint of a service is asked; ``cursor`` leads to the end of its list."""
+    """Return what every endpoint of a service is asked; ``cursor`` leads to the end of its list."""
     resource = SERVICES[service]
     path = f"/v1/{resource}"
     generator = random.Random(service)  # noqa: S311 - no secret

@@ -58,7 +58,7 @@ class Cores:
 
 
 def _output(done: subprocess.CompletedProcess[str]) -> str:
-    """Give the output of a command; without it, there is nothing to measure."""
+    """Return the output of a command; without it, there is nothing to measure."""
     if done.returncode:
         words = " ".join(map(str, done.args))
         sys.exit(f"This failed, with status {done.returncode}: {words}\n{done.stdout}{done.stderr}")
@@ -113,19 +113,19 @@ def with_items(project: Project) -> None:
 
 
 def script(project: Project, name: str) -> str:
-    """Give a program of an installed render."""
+    """Return a program of an installed render."""
     windows = sys.platform == "win32"
     return str(project.path / ".venv" / ("Scripts" if windows else "bin") / name)
 
 
 def import_seconds(project: Project) -> float:
-    """Give the seconds that a fresh process takes to import the service."""
+    """Return the seconds that a fresh process takes to import the service."""
     code = "import time; t = time.perf_counter(); import app.main; print(time.perf_counter() - t)"
     return float(_output(_python(project, code)))
 
 
 def suite_seconds(project: Project) -> float:
-    """Give the seconds that the service's own tests take."""
+    """Return the seconds that the service's own tests take."""
     folder = project.path.parent
     log = folder / "suite.log"
     began = time.perf_counter()
@@ -156,7 +156,7 @@ def suite_seconds(project: Project) -> float:
 
 
 def versions(project: Project) -> dict[str, str]:
-    """Give the versions of what runs in a render."""
+    """Return the versions of what runs in a render."""
     names = {
         "FastAPI": "fastapi",
         "SQLAlchemy": "sqlalchemy",
@@ -201,7 +201,7 @@ def postgresql_made(project: Project, server: Postgres, rows: Rows) -> str:
 
 
 def postgresql_settings(server: Postgres) -> dict[str, str]:
-    """Give what of the server's settings the figures depend on."""
+    """Return what of the server's settings the figures depend on."""
     names = ("server_version", "fsync", "synchronous_commit", "shared_buffers", "max_connections")
     return {name: asyncio.run(_execute(server.url("postgres"), f"SHOW {name}")) for name in names}
 
@@ -227,12 +227,12 @@ class Server:
     log: Path
 
     def cpu(self) -> float:
-        """Give the seconds of processor time that it has used."""
+        """Return the seconds of processor time that it has used."""
         times = self.process.cpu_times()
         return float(times.user + times.system)
 
     def memory(self) -> float:
-        """Give the memory that it holds, in MiB."""
+        """Return the memory that it holds, in MiB."""
         return float(self.process.memory_info().rss / 2**20)
 
     def ask(self, request: bytes) -> tuple[int, dict[str, str], Any]:
@@ -334,7 +334,7 @@ def end_of_list(server: Server, service: str, rows: Rows) -> str:
 def prepared(
     both: Mapping[str, Server], service: str, rows: Rows
 ) -> dict[str, dict[str, Sequence[bytes]]]:
-    """Give what each side is asked, by endpoint, once they were seen to answer it alike."""
+    """Return what each side is asked, by endpoint, once they were seen to answer it alike."""
     wanted = {
         name: asked(service, rows, end_of_list(server, service, rows))
         for name, server in both.items()

@@ -51,7 +51,7 @@ class Store(Protocol):
         """Disconnect."""
 
     async def read(self, sql: str, *values: object) -> Sequence[Any]:
-        """Give the rows that a statement finds."""
+        """Return the rows that a statement finds."""
 
     async def write(self, sql: str, *values: object) -> Sequence[Any]:
         """Run one statement that is a transaction by itself; give the rows that it returns."""

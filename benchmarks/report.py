@@ -119,11 +119,11 @@ class Report:
     took: float = 0.0
 
     def json(self) -> str:
-        """Give all of it."""
+        """Return all of it."""
         return json.dumps(asdict(self), indent=1) + "\n"
 
     def text(self) -> str:
-        """Give all of it, for people."""
+        """Return all of it, for people."""
         return "\n".join([*self._head(), *(line for table in self._tables() for line in table)])
 
     def _head(self) -> list[str]:
@@ -290,7 +290,7 @@ def _label(database: str) -> str:
 
 
 def _table(title: str, head: list[str], rows: list[list[str]]) -> list[str]:
-    """Give a table in Markdown that reads well as it stands, too; nothing if it has no rows."""
+    """Return a table in Markdown that reads well as it stands, too; nothing if it has no rows."""
     if not rows:
         return []
     widths = [max(map(len, column)) for column in zip(head, *rows, strict=True)]

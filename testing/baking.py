@@ -50,14 +50,14 @@ ENVIRONMENTS: Final = "TEMPLATE_TESTS_ENVIRONMENTS"
 
 
 def combinations(*questions: str) -> list[dict[str, str]]:
-    """Give every combination of the answers to these questions, or to all of them."""
+    """Return every combination of the answers to these questions, or to all of them."""
     asked = questions or tuple(CHOICES)
     every = itertools.product(*(CHOICES[question] for question in asked))
     return [dict(zip(asked, answers, strict=True)) for answers in every]
 
 
 def pairwise() -> list[dict[str, str]]:
-    """Give combinations in which any two answers to any two questions meet, few of them."""
+    """Return combinations in which any two answers to any two questions meet, few of them."""
 
     def pairs(answers: Mapping[str, str]) -> set[frozenset[tuple[str, str]]]:
         return {frozenset(pair) for pair in itertools.combinations(answers.items(), 2)}
@@ -162,7 +162,7 @@ def tool(name: str, *arguments: str) -> str:
 
 
 def install(project: Project, *arguments: str) -> None:
-    """Give a project its virtual environment.
+    """Return a project its virtual environment.
 
     While tests run, projects that declare the same dependencies share one: it is made for the first
     of them, by `uv sync`, and the others get a link to it and a copy of the lock file.

@@ -30,7 +30,7 @@ class Answer:
 
 
 def written(method: str, path: str, body: object = None, **headers: str) -> bytes:
-    """Give the bytes of a request; ``if_match="x"`` is the header ``If-Match: x``."""
+    """Return the bytes of a request; ``if_match="x"`` is the header ``If-Match: x``."""
     if body is None:
         body = b""
     payload = body if isinstance(body, bytes) else json.dumps(body).encode()

@@ -48,7 +48,7 @@ class Stage:
     steps: list[tuple[str, str]] = field(default_factory=list)
 
     def last(self, instruction: str) -> str:
-        """Give the last value of an instruction: the one that counts."""
+        """Return the last value of an instruction: the one that counts."""
         return [value for name, value in self.steps if name == instruction][-1]
 
     @property
@@ -124,7 +124,7 @@ def sent(context: Path, target: Path) -> Path:
 
 
 def networked() -> dict[str, str]:
-    """Give what of the environment a build has to know to come by packages."""
+    """Return what of the environment a build has to know to come by packages."""
     return {name: value for name, value in os.environ.items() if NETWORK.match(name)}
 
 
@@ -270,7 +270,7 @@ class Image:
                 shutil.copy2(file, place)
 
     def confined(self, *command: str, read_only: bool = True) -> list[str]:
-        """Give a command as an engine runs it: process 1 of its user, on what can't be written."""
+        """Return a command as an engine runs it: process 1 of its user, on what can't be written."""
         if not SANDBOXED:
             return list(command)
         user, group = self.user
@@ -332,11 +332,11 @@ class Container:
     log_file: Path
 
     def log(self) -> str:
-        """Give what it has said."""
+        """Return what it has said."""
         return self.log_file.read_text(encoding="utf-8")
 
     def processes(self) -> list[psutil.Process]:
-        """Give its processes, the first one first."""
+        """Return its processes, the first one first."""
         outer = psutil.Process(self.outer.pid)
         inner = outer.children(recursive=True)
         return inner if SANDBOXED else [outer, *inner]

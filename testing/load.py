@@ -28,7 +28,7 @@ class Load:
         return Counter(answer.status for _, _, answer in self.answers)
 
     def rate(self, start: float, end: float) -> float:
-        """Give the successes a second between two moments."""
+        """Return the successes a second between two moments."""
         good = [at for _, at, answer in self.answers if answer.status < 300]
         return sum(start <= at < end for at in good) / (end - start)
 
@@ -87,7 +87,7 @@ async def loaded(service: Service, clients: int, request: Request) -> AsyncItera
 
 
 async def speed(service: Service, clients: int, request: Request, seconds: float = 2) -> float:
-    """Give the successes a second that so many clients get."""
+    """Return the successes a second that so many clients get."""
     async with loaded(service, clients, request) as load:
         start = time.monotonic()
         await asyncio.sleep(seconds)
@@ -106,5 +106,5 @@ async def read_or_write(client: Client, number: int) -> Answer:
 
 
 def slowest(answers: Sequence[Answer]) -> float:
-    """Give the longest time that somebody waited."""
+    """Return the longest time that somebody waited."""
     return max((answer.seconds for answer in answers), default=0.0)

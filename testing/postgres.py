@@ -56,7 +56,7 @@ class Postgres:
         return Path(self._package.bin_path)
 
     def url(self, database: str) -> str:
-        """Give the URL of one of its databases."""
+        """Return the URL of one of its databases."""
         return f"postgresql://postgres@127.0.0.1:{self.port}/{database}"
 
     def run(self, program: str, *arguments: str) -> None:
@@ -76,7 +76,7 @@ class Postgres:
             self.run("pg_ctl", "stop", "-D", str(self.data), "-m", "immediate")
 
     def running(self) -> bool:
-        """Tell whether the server runs."""
+        """Return whether the server runs."""
         return (self.data / "postmaster.pid").exists()
 
     def freeze(self) -> None:
@@ -99,7 +99,7 @@ class Postgres:
             self.thaw()
 
     def processes(self) -> list[psutil.Process]:
-        """Give its processes, the first one first."""
+        """Return its processes, the first one first."""
         first = int((self.data / "postmaster.pid").read_text().partition("\n")[0])
         # The parent first: it makes no more children then.
         postmaster = psutil.Process(first)

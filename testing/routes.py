@@ -31,7 +31,7 @@ class Route:
     content_type: str
 
     def __str__(self) -> str:
-        """Give the request line, for people."""
+        """Return the request line, for people."""
         return f"{self.method} {self.path}"
 
     async def ask(self, client: Client) -> Answer:
@@ -42,7 +42,7 @@ class Route:
 
 
 def routes(document: dict[str, Any]) -> Iterator[Route]:
-    """Give a request for every route; those that remove something come last."""
+    """Return a request for every route; those that remove something come last."""
     found = [
         _route(method.upper(), path, operation, document)
         for path, item in document["paths"].items()

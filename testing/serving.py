@@ -48,7 +48,7 @@ async def until(
 
 
 async def listens(port: int) -> bool:
-    """Tell whether somebody takes connections."""
+    """Return whether somebody takes connections."""
     with Client(port) as client:
         try:
             await client.connect()
@@ -157,28 +157,28 @@ class Service:
     headers: dict[str, str] = field(default_factory=dict)
 
     def client(self) -> Client:
-        """Give one more client of it."""
+        """Return one more client of it."""
         return Client(self.port, **self.headers)
 
     def log(self) -> str:
-        """Give what it has logged."""
+        """Return what it has logged."""
         return self.log_file.read_text(encoding="utf-8")
 
     def processes(self) -> list[psutil.Process]:
-        """Give its processes, the first one first."""
+        """Return its processes, the first one first."""
         first = psutil.Process(self.process.pid)
         return [first, *first.children(recursive=True)]
 
     def resident(self) -> float:
-        """Give the memory of all its processes, in MiB."""
+        """Return the memory of all its processes, in MiB."""
         return sum(process.memory_info().rss for process in self.processes()) / 2**20
 
     async def alive(self) -> bool:
-        """Tell whether it answers, whatever the state of its database."""
+        """Return whether it answers, whatever the state of its database."""
         return await self._answers("/health/live")
 
     async def ready(self) -> bool:
-        """Tell whether it can serve."""
+        """Return whether it can serve."""
         return await self._answers("/health/ready")
 
     async def _answers(self, path: str) -> bool:
@@ -245,12 +245,12 @@ class Stage:
 
 
 def python(project: Project) -> str:
-    """Give the interpreter of an installed render."""
+    """Return the interpreter of an installed render."""
     return str(scripts(project) / "python")
 
 
 def scripts(project: Project) -> Path:
-    """Give the folder of an installed render's programs."""
+    """Return the folder of an installed render's programs."""
     return project.path / ".venv" / ("Scripts" if sys.platform == "win32" else "bin")
 
 

@@ -43,7 +43,7 @@ class Writers:
     stopping: bool = False
 
     def titles(self, status: int | None) -> set[str]:
-        """Give the titles that were answered so."""
+        """Return the titles that were answered so."""
         return {sent.title for sent in self.sent if sent.status == status}
 
     def statuses(self) -> Counter[int | None]:
@@ -51,11 +51,11 @@ class Writers:
         return Counter(sent.status for sent in self.sent)
 
     def answers(self, status: int) -> list[Answer]:
-        """Give the answers with a status."""
+        """Return the answers with a status."""
         return [sent.answer for sent in self.sent if sent.answer and sent.status == status]
 
     def first_success(self, since: float) -> float:
-        """Give the seconds from a moment to the first success after it."""
+        """Return the seconds from a moment to the first success after it."""
         ends = [sent.ended for sent in self.sent if sent.status == 201 and sent.ended > since]
         return min(ends) - since
 
@@ -109,5 +109,5 @@ async def rows(database: Database) -> Counter[str]:
 
 
 def spread(seconds: Collection[float]) -> str:
-    """Say how long something took: as a rule, and at worst."""
+    """Return how long something took: as a rule, and at worst."""
     return f"median {statistics.median(seconds):.2f} s, worst {max(seconds):.2f} s"

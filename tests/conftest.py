@@ -42,7 +42,7 @@ def types_known(tmp_path_factory: pytest.TempPathFactory) -> None:
 
 @pytest.fixture(scope="session")
 def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Give the template as a fresh clone has it."""
+    """Return the template as a fresh clone has it."""
     return copy_template(tmp_path_factory.mktemp("template") / "clone")
 
 

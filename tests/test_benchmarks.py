@@ -89,7 +89,7 @@ def test_what_makes_no_sense_is_refused(arguments: str, capsys: pytest.CaptureFi
 
 @pytest.fixture
 def made() -> Report:
-    """Give the figures of no run."""
+    """Return the figures of no run."""
     side = Side(rate=100, p50=1, p99=2, worst=3, errors=0, cpu=500)
     return Report(
         commit="0123456789ab",

@@ -67,7 +67,7 @@ def compose(project: Project) -> Any:  # noqa: ANN401 - a document
 
 
 def manifests(project: Project) -> dict[str, Any]:
-    """Give the manifests by their files, without those of kustomize."""
+    """Return the manifests by their files, without those of kustomize."""
     found = {
         file.relative_to(project.path).as_posix(): yaml.safe_load(file.read_text(encoding="utf-8"))
         for file in (project.path / KUBERNETES).rglob("*.yaml")
@@ -367,7 +367,7 @@ def image(request: pytest.FixtureRequest, bake: Bake) -> Iterator[Image]:
 
 @pytest.fixture
 def settings(image: Image) -> Iterator[dict[str, str]]:
-    """Give what a container is told, beside what the image says; a database of its own is made."""
+    """Return what a container is told, beside what the image says; a database of its own is made."""
     told = {"PORT": str(free_port()), "SECRET_KEY": secrets.token_hex(32)}
     if image.volumes:
         yield told
@@ -514,7 +514,7 @@ in_turn = pytest.mark.xdist_group("compose")  # they share a server
 
 @pytest.fixture(scope="module")
 def primary(bake: Bake) -> Iterator[tuple[Any, Postgres]]:
-    """Give compose.yaml, and a server that was set up as its database is."""
+    """Return compose.yaml, and a server that was set up as its database is."""
     document = compose(bake(database="postgresql"))
     environment = document["services"]["database"]["environment"]
     user, database = environment["POSTGRES_USER"], environment["POSTGRES_DB"]

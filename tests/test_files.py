@@ -220,7 +220,7 @@ FACTS: dict[str, dict[str, list[str]]] = {
 
 
 def expected(answers: Mapping[str, str]) -> set[str]:
-    """Give the files that a render of these answers has to hold."""
+    """Return the files that a render of these answers has to hold."""
     brought = (BROUGHT_BY[question][answer] for question, answer in answers.items())
     given = set(answers.values())
     together = (files for pair, files in BROUGHT_TOGETHER.items() if given.issuperset(pair))
@@ -238,7 +238,7 @@ def test_a_render_holds_exactly_the_files_of_its_answers(
 
 
 def brought_by_options() -> dict[str, dict[str, set[str]]]:
-    """Give the files of each answer of each question."""
+    """Return the files of each answer of each question."""
     return {
         question.name: {
             answer.name: {

@@ -44,7 +44,7 @@ def parse(project: Project) -> dict[str, object]:
 
 
 def contents(folder: Path) -> dict[str, tuple[bytes, int]]:
-    """Give the bytes and the permissions of every file."""
+    """Return the bytes and the permissions of every file."""
     return {
         file.relative_to(folder).as_posix(): (file.read_bytes(), file.stat().st_mode)
         for file in folder.rglob("*")

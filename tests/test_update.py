@@ -81,7 +81,7 @@ def cruft(folder: Path, *arguments: str) -> str:
 
 @pytest.fixture(scope="module")
 def folder() -> Iterator[Path]:
-    """Give a folder that the embedded PostgreSQL can read, too: see `installed`."""
+    """Return a folder that the embedded PostgreSQL can read, too: see `installed`."""
     with tempfile.TemporaryDirectory(prefix="update-") as path:
         Path(path).chmod(0o755)
         yield Path(path)
@@ -89,7 +89,7 @@ def folder() -> Iterator[Path]:
 
 @pytest.fixture(scope="module")
 def repository(folder: Path) -> Path:
-    """Give a repository with two releases of the template: the one before, and this one."""
+    """Return a repository with two releases of the template: the one before, and this one."""
     path = folder / "template"
     path.mkdir()
     git(path, "init", "--quiet", "--initial-branch=main")
@@ -114,7 +114,7 @@ def repository(folder: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def grown(folder: Path, repository: Path) -> Path:
-    """Give a project of the release before, with what its owner has added and changed since."""
+    """Return a project of the release before, with what its owner has added and changed since."""
     cruft(
         folder,
         *("create", str(repository), "--checkout", "before", "--no-input"),
@@ -163,7 +163,7 @@ def updated(path: Path, target: Path, **answers: str) -> Project:
 
 
 def conflicts(project: Project) -> set[str]:
-    """Give the files that an update could not settle."""
+    """Return the files that an update could not settle."""
     listed = git(project.path, "diff", "--name-only", "--diff-filter=U").split()
     rejected = [file.removesuffix(".rej") for file in project.files() if file.endswith(".rej")]
     return {*listed, *rejected}

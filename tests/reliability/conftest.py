@@ -18,14 +18,14 @@ Renders = Callable[[str, str], Project]
 
 @pytest.fixture(scope="session")
 def folder() -> Iterator[Path]:
-    """Give a folder on the disk; not pytest's own, which other users can't enter."""
+    """Return a folder on the disk; not pytest's own, which other users can't enter."""
     with tempfile.TemporaryDirectory(prefix="reliability-") as path:
         yield Path(path)
 
 
 @pytest.fixture(scope="session")
 def renders(bake: Bake) -> Iterator[Renders]:
-    """Give an installed render for a database and an answer to auth, each made once."""
+    """Return an installed render for a database and an answer to auth, each made once."""
     with ExitStack() as stack:
 
         @cache
@@ -37,7 +37,7 @@ def renders(bake: Bake) -> Iterator[Renders]:
 
 @pytest.fixture(scope="session")
 def databases(folder: Path) -> Iterator[Databases]:
-    """Give the maker of databases; it starts a server with the first that needs one."""
+    """Return the maker of databases; it starts a server with the first that needs one."""
     with ExitStack() as stack:
 
         @cache
@@ -56,20 +56,20 @@ def databases(folder: Path) -> Iterator[Databases]:
 
 @pytest.fixture
 async def on_sqlite(renders: Renders, databases: Databases) -> Stage:
-    """Give a stage with SQLite."""
+    """Return a stage with SQLite."""
     project = renders("sqlite", "none")
     return Stage(project, await databases.make(project))
 
 
 @pytest.fixture
 async def on_postgresql(renders: Renders, databases: Databases) -> Stage:
-    """Give a stage with PostgreSQL."""
+    """Return a stage with PostgreSQL."""
     project = renders("postgresql", "none")
     return Stage(project, await databases.make(project))
 
 
 @pytest.fixture(params=CHOICES["database"])
 def stage(request: pytest.FixtureRequest) -> Stage:
-    """Give a stage with each database in turn."""
+    """Return a stage with each database in turn."""
     given: Stage = request.getfixturevalue(f"on_{request.param}")
     return given

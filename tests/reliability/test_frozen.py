@@ -49,7 +49,7 @@ async def ask(service: Service, route: Route) -> Answer:
 
 
 async def take_all_requests(service: Service) -> list[Route]:
-    """Give the routes that ask the database; see that each of them takes its request now."""
+    """Return the routes that ask the database; see that each of them takes its request now."""
     with service.client() as client:
         document = (await client.get("/openapi.json")).json()
     found = [route for route in routes(document) if not route.path.startswith("/health/")]

@@ -112,7 +112,7 @@ async def test_the_services_own_tests_pass_through_pgbouncer(
 
 @asynccontextmanager
 async def replicated(stage: Stage, folder: Path) -> AsyncIterator[PostgreSQL]:
-    """Give a replica of the stage's database."""
+    """Return a replica of the stage's database."""
     assert isinstance(stage.database, PostgreSQL)
     replica = await asyncio.to_thread(Postgres.replica_of, stage.database.server, folder / "copy")
     try:

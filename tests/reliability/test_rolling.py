@@ -64,7 +64,7 @@ def upgrade() -> None:
 
 @pytest.fixture(scope="session")
 def next_version(bake: Bake) -> Iterator[Project]:
-    """Give an installed render of the next version, which adds to the schema."""
+    """Return an installed render of the next version, which adds to the schema."""
     with installed(bake(database="postgresql", auth="none")) as project:
         (pyproject := project.path / "pyproject.toml").write_text(
             project.text("pyproject.toml").replace('version = "0.1.0"', 'version = "0.2.0"')

@@ -55,13 +55,13 @@ class Run:
         return self.answers / self.seconds
 
     def __str__(self) -> str:
-        """Give the rate, and the milliseconds of processor time for each request."""
+        """Return the rate, and the milliseconds of processor time for each request."""
         each = [1000 * part / self.answers for part in (self.service, self.database, self.load)]
         return "{:.0f}/s ({:.2f} + {:.2f} + {:.2f} ms)".format(self.rate, *each)
 
 
 def cpu(*processes: psutil.Process) -> float:
-    """Give the seconds of processor time that processes have taken, with children that are gone."""
+    """Return the seconds of processor time that processes have taken, with children that are gone."""
     seconds = 0.0
     for process in processes:
         with suppress(psutil.NoSuchProcess):  # then its parent has it

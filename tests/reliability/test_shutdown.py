@@ -102,7 +102,7 @@ async def test_a_stop_cuts_no_request(stage: Stage, workers: int, measured: Meas
 
 
 async def ended_by(client: Client) -> int | str:
-    """Give the status of the answer that is due, or say that there was none."""
+    """Return the status of the answer that is due, or say that there was none."""
     try:
         return (await client.answer()).status
     except CutError:

@@ -34,7 +34,7 @@ def render_item(kind: str, item: Any, _: AutogenContext) -> str | Literal[False]
 
 
 def configure(**options: Any) -> None:
-    """Say what every run has in common."""
+    """Return what every run has in common."""
     context.configure(
         target_metadata=Base.metadata,
         render_as_batch=driver.RENDER_AS_BATCH,

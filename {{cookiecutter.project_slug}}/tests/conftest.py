@@ -48,18 +48,18 @@ def _told() -> dict[str, Any]:
 
 
 def settings_for(url: str | URL, **more: Any) -> Settings:
-    """Give settings that come from nowhere but the test."""
+    """Return settings that come from nowhere but the test."""
     return Settings(_env_file=None, database_url=url, **(_told() | more))
 
 
 def environment_for(url: str, **more: str) -> dict[str, str]:
-    """Give the environment of a process that is told the same."""
+    """Return the environment of a process that is told the same."""
     settings = {"database_url": url, **_told(), **more}
     return os.environ | {name.upper(): value for name, value in settings.items()}
 
 
 def alembic_config(settings: Settings) -> Config:
-    """Give what Alembic's command line would have, for this database."""
+    """Return what Alembic's command line would have, for this database."""
     return Config(toml_file=project.ROOT / "pyproject.toml", attributes={"settings": settings})
 
 
@@ -88,7 +88,7 @@ def checked_out(db: Database) -> int:
 
 @asynccontextmanager
 async def calling(app: FastAPI) -> AsyncIterator[AsyncClient]:
-    """Give a client; a request in which the app blocks the event loop fails."""
+    """Return a client; a request in which the app blocks the event loop fails."""
     transport = ASGITransport(app)
     async with AsyncClient(transport=transport, base_url="http://test") as client:
         with blockbuster_ctx("app") as detector:
@@ -106,7 +106,7 @@ async def running(app: FastAPI) -> AsyncIterator[AsyncClient]:
 
 
 def scratch() -> Path:
-    """Give a folder in memory, where there is one with room: what is thrown away needs no disk."""
+    """Return a folder in memory, if there is one with room, for databases of a test run."""
     memory = Path("/dev/shm")  # noqa: S108 - what is made in it has a name of its own
     if memory.is_dir() and shutil.disk_usage(memory).free > 2 * 2**30:
         return memory
@@ -115,7 +115,7 @@ def scratch() -> Path:
 
 @pytest.fixture(scope="session")
 async def databases(testrun_uid: str, worker_id: str) -> AsyncIterator[database.Databases]:
-    """Give the maker of this process's databases."""
+    """Return the maker of this process's databases."""
     # Not in pytest's own folder: each run closes that to other users, and a PostgreSQL that was
     # started by root runs as one.
     folder = scratch() / f"{project.NAME}-{testrun_uid}"
@@ -125,7 +125,7 @@ async def databases(testrun_uid: str, worker_id: str) -> AsyncIterator[database.
 
 @pytest.fixture(scope="session")
 async def template(databases: database.Databases) -> str:
-    """Give a database at head, built by Alembic, to be copied."""
+    """Return a database at head, built by Alembic, to be copied."""
     url = await databases.create()
     # In a thread, for migrations run a loop of their own.
     await asyncio.to_thread(command.upgrade, alembic_config(settings_for(url)), "head")
@@ -177,21 +177,21 @@ async def rolled_back(app: FastAPI) -> AsyncIterator[None]:
 
 @pytest.fixture
 async def app(shared_app: FastAPI) -> AsyncIterator[FastAPI]:
-    """Give the app, its sessions rolled back after the test."""
+    """Return the app, its sessions rolled back after the test."""
     async with rolled_back(shared_app):
         yield shared_app
 
 
 @pytest.fixture
 def db(app: FastAPI) -> Database:
-    """Give the app's database, for what has no endpoint."""
+    """Return the app's database, for what has no endpoint."""
     database: Database = app.state.database
     return database
 
 
 @pytest.fixture
 async def client(app: FastAPI) -> AsyncIterator[AsyncClient]:
-    """Give a client of the app, who may do everything."""
+    """Return a client of the app, who may do everything."""
     async with calling(app) as client:
         client.headers.update(await caller.credentials(app.state.database))
         yield client
@@ -199,7 +199,7 @@ async def client(app: FastAPI) -> AsyncIterator[AsyncClient]:
 
 @pytest.fixture
 async def live_url(databases: database.Databases, template: str) -> AsyncIterator[str]:
-    """Give a database of the test's own, at head."""
+    """Return a database of the test's own, at head."""
     url = await databases.copy(template)
     yield url
     await databases.drop(url)
@@ -207,13 +207,13 @@ async def live_url(databases: database.Databases, template: str) -> AsyncIterato
 
 @pytest.fixture
 async def live_app(live_url: str) -> FastAPI:
-    """Give an app of the test's own, on a database of its own; run it with ``running``."""
+    """Return an app of the test's own, on a database of its own; run it with ``running``."""
     return create_app(settings_for(live_url))
 
 
 @pytest.fixture
 async def live(live_app: FastAPI) -> AsyncIterator[AsyncClient]:
-    """Give a client whose requests commit for real, on as many connections as they like."""
+    """Return a client whose requests commit for real, on as many connections as they like."""
     async with running(live_app) as client:
         client.headers.update(await caller.credentials(live_app.state.database))
         yield client

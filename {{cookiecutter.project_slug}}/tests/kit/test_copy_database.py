@@ -122,7 +122,7 @@ def environment(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def source(tmp_path: Path) -> str:
-    """Give a SQLite file, with rows that refer to later ones and round in circles."""
+    """Return a SQLite file, with rows that refer to later ones and round in circles."""
     url = file_made(tmp_path / "source.db", family)
     filled(
         url,
@@ -148,7 +148,7 @@ def source(tmp_path: Path) -> str:
 
 @pytest.fixture
 async def target(databases: Databases) -> AsyncIterator[str]:
-    """Give an empty database of this service's kind."""
+    """Return an empty database of this service's kind."""
     url = await databases.create()
     await made(url, family)
     yield url

@@ -15,7 +15,7 @@ Rename = Callable[..., Awaitable[Response]]
 
 @pytest.fixture
 async def rename(things_app: FastAPI, things: AsyncClient) -> Rename:
-    """Give a call that renames an entry, with the values of ``If-Match`` that it gets."""
+    """Return a call that renames an entry, with the values of ``If-Match`` that it gets."""
     database: Database = things_app.state.database
     async with database.transaction() as session:
         session.add(entry := Entry(name="a"))

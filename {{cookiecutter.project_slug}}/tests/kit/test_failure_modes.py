@@ -54,7 +54,7 @@ class Note(Models):
 
 @pytest.fixture
 async def blog(live_app: FastAPI, live: AsyncClient) -> Database:
-    """Give a database with a post of two notes by one author."""
+    """Return a database with a post of two notes by one author."""
     database: Database = live_app.state.database
     async with database.write_engine.begin() as connection:
         await connection.run_sync(Models.metadata.create_all)

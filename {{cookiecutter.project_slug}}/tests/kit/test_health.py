@@ -50,7 +50,7 @@ async def test_not_ready_before_the_first_migration(databases: Databases) -> Non
 
 
 async def be_at(app: FastAPI, *revisions: str) -> None:
-    """Tell the database that it is at other revisions."""
+    """Return the database that it is at other revisions."""
     database: Database = app.state.database
     async with database.transaction() as session:
         await session.execute(text("DELETE FROM alembic_version"))

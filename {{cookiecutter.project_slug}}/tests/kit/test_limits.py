@@ -220,7 +220,7 @@ class Asked:
 async def replicated(
     live_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> AsyncIterator[tuple[Database, Asked]]:
-    """Give a database with a replica, and which of them is asked."""
+    """Return a database with a replica, and which of them is asked."""
     # The same database stands for its replica: what is shown is which of two engines is asked.
     monkeypatch.setattr(driver, "replica_engine", driver.read_engine)
     database = Database(settings_for(live_url))

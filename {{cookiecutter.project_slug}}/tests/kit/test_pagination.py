@@ -50,7 +50,7 @@ async def entries(things_app: FastAPI, things: AsyncClient) -> list[Entry]:
 
 
 def in_order(entries: list[Entry], sort: str) -> list[str]:
-    """Give the keys of entries as a list in this order has them: nulls come last both ways."""
+    """Return the keys of entries as a list in this order has them: nulls come last both ways."""
     column = sort.removeprefix("-")
     filled = [entry for entry in entries if getattr(entry, column) is not None]
     empty = [entry for entry in entries if getattr(entry, column) is None]

@@ -88,7 +88,7 @@ class Served:
         return connection
 
     async def end(self) -> None:
-        """Tell the server to end; return once it listens no longer."""
+        """Return the server to end; return once it listens no longer."""
         self.server.should_exit = True
         while self.server.servers[0].is_serving():  # noqa: ASYNC110 - uvicorn has no event for it
             await asyncio.sleep(0.01)

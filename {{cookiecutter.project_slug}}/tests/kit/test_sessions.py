@@ -32,7 +32,7 @@ from tests.kit.sample_feature import Entry, add_things, things
 
 @pytest.fixture
 async def database(live_app: FastAPI, live: AsyncClient) -> Database:
-    """Give the database of a running app that has things."""
+    """Return the database of a running app that has things."""
     await add_things(live_app)
     database: Database = live_app.state.database
     return database
@@ -40,7 +40,7 @@ async def database(live_app: FastAPI, live: AsyncClient) -> Database:
 
 @pytest.fixture
 async def stored(live: AsyncClient, database: Database) -> AsyncIterator[Any]:
-    """Give a call that lists what is stored, and see that nothing is leaked."""
+    """Return a call that lists what is stored, and see that nothing is leaked."""
 
     async def ids() -> list[int]:
         listed: list[int] = (await live.get("/things")).json()

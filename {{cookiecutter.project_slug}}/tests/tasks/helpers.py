@@ -69,12 +69,12 @@ async def pages(
 
 
 async def walk(client: AsyncClient, url: str, limit: int, **query: Any) -> list[Json]:
-    """Give the items of all pages."""
+    """Return the items of all pages."""
     return [item async for page in pages(client, url, limit, **query) for item in page]
 
 
 def blamed(answer: Response) -> list[str]:
-    """Give the fields that a 422 names."""
+    """Return the fields that a 422 names."""
     return [error["field"] for error in problem(answer, 422)["errors"]]
 
 

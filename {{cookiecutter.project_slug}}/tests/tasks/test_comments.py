@@ -28,7 +28,7 @@ HELLO = {**COMMENT, "body": "Hello"}
 
 @pytest.fixture
 async def comments(client: AsyncClient) -> str:
-    """Give the path of a task's comments."""
+    """Return the path of a task's comments."""
     return f"{path(await create(client))}/comments"
 
 

@@ -48,7 +48,7 @@ async def store_some(db: Database, count: int) -> list[Task]:
 
 
 def in_order(tasks: list[Task], sort: str) -> list[str]:
-    """Give the keys of tasks as a list in this order has them."""
+    """Return the keys of tasks as a list in this order has them."""
     column = sort.removeprefix("-")
     filled = [task for task in tasks if getattr(task, column) is not None]
     empty = [task for task in tasks if getattr(task, column) is None]
@@ -155,7 +155,7 @@ async def test_what_comes_and_goes_between_pages_shifts_nothing(
 
 
 def first_of_all(sort: str) -> Task:
-    """Give a task that every list in this order starts with."""
+    """Return a task that every list in this order starts with."""
     late = sort.startswith("-")
     time = minutes(1000 if late else -1000)
     return Task(title="z" if late else "0", created_at=time, due_at=time)

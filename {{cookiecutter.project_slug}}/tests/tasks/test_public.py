@@ -23,7 +23,7 @@ PAGE = {"items", "next_cursor"}
 
 
 def fields(document: Any) -> set[str]:
-    """Give every name in a document, however deep."""
+    """Return every name in a document, however deep."""
     match document:
         case dict():
             return set(document).union(*map(fields, document.values()))

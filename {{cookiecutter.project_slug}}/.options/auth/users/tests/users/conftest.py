@@ -27,6 +27,6 @@ def recorded(monkeypatch: pytest.MonkeyPatch) -> RecordingHasher:
 
 @pytest.fixture
 async def anonymous(app: FastAPI) -> AsyncIterator[AsyncClient]:
-    """Give a client of the app who says nothing of who is calling."""
+    """Return a client of the app who says nothing of who is calling."""
     async with calling(app) as client:
         yield client

@@ -44,12 +44,12 @@ CHEAP = PasswordHasher(time_cost=1, memory_cost=8, parallelism=1)
 
 
 def blamed(answer: Response, status: int = 422) -> list[str]:
-    """Give the fields that an error names."""
+    """Return the fields that an error names."""
     return [error["field"] for error in problem(answer, status)["errors"]]
 
 
 def body(email: str = ADA, password: str = WORDS, **more: Any) -> Json:
-    """Give what somebody sends who registers."""
+    """Return what somebody sends who registers."""
     return {"email": email, "password": password, "name": "Ada", **more}
 
 
@@ -148,7 +148,7 @@ def past(seconds: float) -> datetime:
 
 @asynccontextmanager
 async def calling_from(app: FastAPI, address: str) -> AsyncIterator[AsyncClient]:
-    """Give a client that calls from this address."""
+    """Return a client that calls from this address."""
     transport = ASGITransport(app, client=(address, 1))
     async with AsyncClient(transport=transport, base_url="http://test") as client:
         yield client

@@ -56,7 +56,7 @@ Operation = tuple[str, str]
 
 @pytest.fixture
 def operations(shared_app: FastAPI) -> list[Operation]:
-    """Give every operation of the OpenAPI document."""
+    """Return every operation of the OpenAPI document."""
     return [
         (method.upper(), path)
         for path, found in sorted(shared_app.openapi()["paths"].items())
@@ -66,7 +66,7 @@ def operations(shared_app: FastAPI) -> list[Operation]:
 
 @pytest.fixture
 def closed(operations: list[Operation]) -> list[Operation]:
-    """Give those that nobody may call who does not say who it is."""
+    """Return those that nobody may call who does not say who it is."""
     return [operation for operation in operations if operation not in PUBLIC]
 
 
@@ -86,7 +86,7 @@ def is_let_in(response: Response) -> bool:
 
 
 def claims_of(user: User) -> dict[str, Any]:
-    """Give what a good token of this user says."""
+    """Return what a good token of this user says."""
     token = bearer_of(user)["Authorization"].removeprefix("Bearer ")
     claims: dict[str, Any] = jwt.decode(token, options={"verify_signature": False})
     return claims
@@ -106,7 +106,7 @@ def headers_with(name: str, value: str | bytes) -> Callable[[Database], Awaitabl
 def token_with(
     key: str = SECRET, algorithm: str = "HS256", **changes: Any
 ) -> Callable[[Database], Awaitable[Headers]]:
-    """Give a token that differs from a good one in this alone."""
+    """Return a token that differs from a good one in this alone."""
 
     async def give(db: Database) -> Headers:
         claims = claims_of(await add_user(db, BOB, is_superuser=True)) | changes
@@ -125,7 +125,7 @@ def token_without(claim: str) -> Callable[[Database], Awaitable[Headers]]:
 
 
 def scheme(prefix: str) -> Callable[[Database], Awaitable[Headers]]:
-    """Give a good token behind another word than ``Bearer``."""
+    """Return a good token behind another word than ``Bearer``."""
 
     async def give(db: Database) -> Headers:
         good = bearer_of(await add_user(db, BOB))["Authorization"]

@@ -30,13 +30,13 @@ from tests.users.helpers import (
 
 @pytest.fixture
 async def root(db: Database) -> Headers:
-    """Give the headers of a superuser."""
+    """Return the headers of a superuser."""
     return bearer_of(await add_user(db, "root@example.com", is_superuser=True))
 
 
 @pytest.fixture
 async def bob(db: Database, root: Headers) -> User:
-    """Give a plain user."""
+    """Return a plain user."""
     return await add_user(db, BOB)
 
 

@@ -33,7 +33,7 @@ from tests.users.helpers import (
 
 @pytest.fixture
 async def ada(db: Database) -> Headers:
-    """Give the headers of a user who has signed in."""
+    """Return the headers of a user who has signed in."""
     return bearer_of(await add_user(db, ADA))
 
 

@@ -23,7 +23,7 @@ KEY = {"Idempotency-Key": "a key"}
 
 @pytest.fixture
 async def echoes(app: FastAPI) -> AsyncIterator[AsyncClient]:
-    """Give a client of an app with a closed route that answers with who called, and a number."""
+    """Return a client of an app with a closed route that answers with who called, and a number."""
     router = Router()
     numbers = count(1)
 

@@ -42,14 +42,14 @@ CHANGE = {"current_password": WORDS, "password": OTHER_WORDS}
 
 @pytest.fixture
 async def tokens(anonymous: AsyncClient) -> Json:
-    """Give the tokens of a user who has registered."""
+    """Return the tokens of a user who has registered."""
     await register(anonymous)
     return await login(anonymous)
 
 
 @pytest.fixture
 def ada(tokens: Json) -> Headers:
-    """Give the headers of a user who has signed in."""
+    """Return the headers of a user who has signed in."""
     return bearer(tokens)
 
 

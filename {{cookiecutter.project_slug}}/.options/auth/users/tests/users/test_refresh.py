@@ -49,7 +49,7 @@ async def logout(client: AsyncClient, tokens: Json) -> None:
 
 @pytest.fixture
 async def tokens(anonymous: AsyncClient, db: Database) -> Json:
-    """Give the tokens of a login."""
+    """Return the tokens of a login."""
     await add_user(db, ADA)
     return await login(anonymous)
 

@@ -32,7 +32,7 @@ from tests.users.helpers import (
 
 @pytest.fixture
 async def root(db: Database) -> Headers:
-    """Give the headers of a superuser with a password, and with keys."""
+    """Return the headers of a superuser with a password, and with keys."""
     user = await add_user(db, ADA, is_superuser=True)
     for _ in range(3):
         await add_key(db, user, "read")

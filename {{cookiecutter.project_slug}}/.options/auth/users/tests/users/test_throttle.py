@@ -50,14 +50,14 @@ async def narrow(live_url: str) -> AsyncIterator[FastAPI]:
 
 @pytest.fixture
 async def near(narrow: FastAPI) -> AsyncIterator[AsyncClient]:
-    """Give a client."""
+    """Return a client."""
     async with calling_from(narrow, "192.0.2.1") as client:
         yield client
 
 
 @pytest.fixture
 async def far(narrow: FastAPI) -> AsyncIterator[AsyncClient]:
-    """Give a client somewhere else."""
+    """Return a client somewhere else."""
     async with calling_from(narrow, "2001:db8::1") as client:
         yield client
 

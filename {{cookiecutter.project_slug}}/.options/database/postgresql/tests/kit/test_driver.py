@@ -27,7 +27,7 @@ direct = pytest.mark.skipif(
 
 @pytest.fixture(scope="module")
 async def database(databases: seam.Databases, template: str) -> AsyncIterator[Database]:
-    """Give the open database of an app, shared by the tests that leave nothing in it."""
+    """Return the open database of an app, shared by the tests that leave nothing in it."""
     url = await databases.copy(template)
     limits = {"database_statement_timeout": 101, "database_idle_in_transaction_timeout": 601}
     database = Database(settings_for(url, **limits))
@@ -152,7 +152,7 @@ async def test_a_migration_waits_for_no_lock_for_long_but_takes_its_time(
 
 
 async def driver_connection(database: Database) -> Any:
-    """Give the driver's own connection, of a pool that has but one."""
+    """Return the driver's own connection, of a pool that has but one."""
     async with database.write_engine.connect() as connection:
         return (await connection.get_raw_connection()).driver_connection
 

@@ -1,4 +1,4 @@
-"""PostgreSQL by asyncpg: the only module that knows which database this is."""
+"""PostgreSQL by asyncpg: the only module that names a dialect."""
 
 from __future__ import annotations
 
@@ -168,20 +168,20 @@ class DriverSettings(BaseSettings):
 
 
 def write_engine(settings: DriverSettings) -> AsyncEngine:
-    """Give the engine of transactions."""
+    """Return the engine of transactions."""
     return _pooled(settings, settings.database_url, settings.database_pool_size, {})
 
 
 def read_engine(settings: DriverSettings) -> AsyncEngine:
-    """Give the engine of reads: autocommit, and read-only by the server's own word.
+    """Return the engine of reads: in autocommit, and read-only on the server.
 
-    An engine of its own, for switching the isolation level of a shared one costs a statement.
+    Switching the isolation level of a shared engine would cost a statement each time.
     """
     return _read_engine(settings, settings.database_url)
 
 
 def replica_engine(settings: DriverSettings) -> AsyncEngine | None:
-    """Give the engine of reads from the replica, if there is one."""
+    """Return the engine of reads from the replica, if there is one."""
     url = settings.database_read_url
     return _read_engine(settings, url) if url else None
 
@@ -207,7 +207,7 @@ def _read_engine(settings: DriverSettings, url: URL) -> AsyncEngine:
 
 
 def migration_engine(settings: DriverSettings) -> AsyncEngine:
-    """Give the engine of ``alembic``: one connection, and statements that may take their time."""
+    """Return the engine of ``alembic``: one connection, without a statement timeout."""
     return _unpooled(
         settings,
         f"{settings.database_application_name} alembic",
@@ -218,17 +218,17 @@ def migration_engine(settings: DriverSettings) -> AsyncEngine:
 
 
 def probe_engine(settings: DriverSettings) -> AsyncEngine:
-    """Give the engine that tells whether the database is there: a connection for each question."""
+    """Return the engine of health checks, which opens a connection for each."""
     return _unpooled(settings, settings.database_application_name)
 
 
 async def is_writable(connection: AsyncConnection) -> bool:
-    """Tell whether the server takes writes: a standby doesn't, nor one that was told not to."""
+    """Return whether the server accepts writes; a standby does not."""
     return bool(await connection.scalar(text("SHOW transaction_read_only")) == "off")
 
 
 async def try_lock(session: AsyncSession, name: str) -> bool:
-    """Take the lock of this name until the transaction ends; say no where another one has it."""
+    """Take the lock of this name until the transaction ends; return False if it is taken."""
     digest = hashlib.blake2b(name.encode(), digest_size=8).digest()
     number = int.from_bytes(digest, signed=True)
     locked = await session.scalar(text("SELECT pg_try_advisory_xact_lock(:lock)"), {"lock": number})
@@ -236,17 +236,17 @@ async def try_lock(session: AsyncSession, name: str) -> bool:
 
 
 def before_migrations(connection: Connection) -> None:
-    """Begin as ``BEFORE_MIGRATIONS`` says."""
+    """Run ``BEFORE_MIGRATIONS``."""
     for statement in BEFORE_MIGRATIONS:
         connection.execute(text(statement))
 
 
 def after_migrations(connection: Connection) -> None:
-    """Nothing to do: the lock goes with the transaction."""
+    """Do nothing: the lock is released with the transaction."""
 
 
 async def warnings(connection: AsyncConnection, settings: KitSettings) -> Sequence[str]:
-    """Tell what about the database will hurt in production."""
+    """Return warnings about the database that matter in production."""
     allowed: int = (
         await connection.execute(
             text(
@@ -281,7 +281,7 @@ async def warnings(connection: AsyncConnection, settings: KitSettings) -> Sequen
 
 
 def translate(error: DBAPIError) -> AppError | None:
-    """Say what a database error means to a client, or None where it is a defect of ours."""
+    """Return the error that clients see for a database error, or None if it is a defect."""
     state = getattr(error.orig, "sqlstate", None) or ""
     cause = error.orig.__cause__ if error.orig else None
     if state == asyncpg.UniqueViolationError.sqlstate:

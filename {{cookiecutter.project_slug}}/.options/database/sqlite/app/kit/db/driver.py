@@ -1,7 +1,7 @@
-"""SQLite by aiosqlite: the only module that knows which database this is.
+"""SQLite by aiosqlite: the only module that names a dialect.
 
-One connection writes, and whoever wants to write waits for it in line: SQLite has one writer at
-a time anyway, and a line is fair where its lock is not. Any number read meanwhile (WAL).
+One write connection with a first-come-first-served queue: SQLite has one writer at a time, and its
+lock is not fair. Any number of connections read meanwhile (WAL).
 """
 
 from __future__ import annotations
@@ -145,7 +145,7 @@ class DriverSettings(BaseSettings):
 
 
 def write_engine(settings: DriverSettings) -> AsyncEngine:
-    """Give the engine of the one connection that writes."""
+    """Return the engine of the one write connection."""
     engine = _engine(settings, pool_size=1)
     _on_connect(engine, settings, "PRAGMA foreign_keys = ON", f"PRAGMA busy_timeout = {_BUSY_TURN}")
     _begin_immediate(engine, wait=settings.database_busy_timeout)
@@ -153,7 +153,7 @@ def write_engine(settings: DriverSettings) -> AsyncEngine:
 
 
 def read_engine(settings: DriverSettings) -> AsyncEngine:
-    """Give the engine of the connections that only read."""
+    """Return the engine of the connections that only read."""
     engine = _engine(
         settings,
         pool_size=settings.database_read_pool_size,
@@ -165,7 +165,7 @@ def read_engine(settings: DriverSettings) -> AsyncEngine:
 
 
 def migration_engine(settings: DriverSettings) -> AsyncEngine:
-    """Give the engine of ``alembic``: one connection, foreign keys checked at the end.
+    """Return the engine of ``alembic``: one connection, foreign keys checked at the end.
 
     Rebuilding a table drops the old one, and with foreign keys enforced that would delete every
     row that refers to it.
@@ -182,11 +182,11 @@ def migration_engine(settings: DriverSettings) -> AsyncEngine:
 
 
 def replica_engine(settings: DriverSettings) -> AsyncEngine | None:
-    """Give nothing: a file has no replica."""
+    """Return None: a file has no replica."""
 
 
 def probe_engine(settings: DriverSettings) -> AsyncEngine:
-    """Give the engine that tells whether the database is there: a connection for each question."""
+    """Return the engine of health checks, which opens a connection for each."""
     return create_async_engine(
         settings.database_url,
         connect_args={"timeout": 0, "isolation_level": None},
@@ -196,7 +196,7 @@ def probe_engine(settings: DriverSettings) -> AsyncEngine:
 
 
 async def is_writable(connection: AsyncConnection) -> bool:
-    """Tell whether the file takes writes: one on a disk that is closed to us doesn't."""
+    """Return whether the file accepts writes; one on a read-only disk does not."""
     try:
         await connection.exec_driver_sql("BEGIN IMMEDIATE")
     except DBAPIError as error:
@@ -210,19 +210,19 @@ async def is_writable(connection: AsyncConnection) -> bool:
 
 
 async def try_lock(session: AsyncSession, name: str) -> bool:
-    """Say yes: whoever writes is alone until the transaction ends."""
+    """Return True: a writer is alone until its transaction ends."""
     return True
 
 
 def before_migrations(connection: Connection) -> None:
-    """Nothing to do: ``BEGIN IMMEDIATE`` lets one runner in at a time."""
+    """Do nothing: ``BEGIN IMMEDIATE`` admits one runner at a time."""
 
 
 def after_migrations(connection: Connection) -> None:
-    """Check what was not enforced meanwhile, still within the transaction.
+    """Check the foreign keys, which are not enforced during a migration.
 
     Raises:
-        RuntimeError: rows refer to rows that are not there; the migration is rolled back.
+        RuntimeError: rows refer to missing rows; the migration is rolled back.
     """
     broken = connection.exec_driver_sql("PRAGMA foreign_key_check").all()
     if broken:
@@ -231,7 +231,7 @@ def after_migrations(connection: Connection) -> None:
 
 
 async def warnings(connection: AsyncConnection, settings: KitSettings) -> Sequence[str]:
-    """Tell what about the database will hurt in production."""
+    """Return warnings about the database that matter in production."""
     mode = (await connection.exec_driver_sql("PRAGMA journal_mode")).scalar_one()
     if mode == "wal":
         return []
@@ -239,7 +239,7 @@ async def warnings(connection: AsyncConnection, settings: KitSettings) -> Sequen
 
 
 def translate(error: DBAPIError) -> AppError | None:
-    """Say what a database error means to a client, or None where it is a defect of ours."""
+    """Return the error that clients see for a database error, or None if it is a defect."""
     name = getattr(error.orig, "sqlite_errorname", "")
     message = str(error.orig)
     if name in {"SQLITE_CONSTRAINT_UNIQUE", "SQLITE_CONSTRAINT_PRIMARYKEY"}:
@@ -293,9 +293,9 @@ def _engine(settings: DriverSettings, **options: Any) -> AsyncEngine:
 
 
 def _broken_keys(connection: Connection, context: ExceptionContext) -> list[str]:
-    """Find the columns of a broken foreign key, which SQLite itself does not name.
+    """Return the columns of a violated foreign key, which SQLite does not name.
 
-    While the transaction is still open: what has failed can be asked for.
+    The transaction is still open, so the missing parents can be looked for.
     """
     execution = context.execution_context
     if execution is None:  # at the commit: every row is there to be checked
@@ -325,7 +325,7 @@ def _broken_keys(connection: Connection, context: ExceptionContext) -> list[str]
 def _misses(
     connection: Connection, key: ForeignKeyConstraint, rows: Iterable[Mapping[str, Any]]
 ) -> bool:
-    """Tell whether the parent of one of these rows is not there."""
+    """Return whether the parent of one of these rows is missing."""
     for row in rows:
         values = [row.get(name) for name in key.column_keys]
         if None in values:
@@ -368,10 +368,9 @@ def _on_connect(engine: AsyncEngine, settings: DriverSettings, *more: str) -> No
 
 
 def _begin_immediate(engine: AsyncEngine, wait: float = 0) -> None:
-    """Begin by taking the lock, and wait for it for so many seconds.
+    """Begin every transaction with the write lock, and wait for it for ``wait`` seconds.
 
-    A deferred BEGIN fails with "database is locked" where a request reads, then writes, while
-    another does the same: no wait can help. IMMEDIATE takes its turn first.
+    A deferred BEGIN fails with "database is locked" when two transactions read and then write.
     """
 
     @event.listens_for(engine.sync_engine, "begin")
