@@ -366,8 +366,8 @@ def image(request: pytest.FixtureRequest, bake: Bake) -> Iterator[Image]:
 
 
 @pytest.fixture
+def settings(image: Image) -> Iterator[dict[str, str]]:
     """Return the settings of a container, with a database of its own."""
-    """Return what a container is told, beside what the image says; a database of its own is made."""
     told = {"PORT": str(free_port()), "SECRET_KEY": secrets.token_hex(32)}
     if image.volumes:
         yield told
