@@ -41,8 +41,6 @@ class Store(Protocol):
 
     tags: str
     """A subquery: the names of a task's tags, in order."""
-    comments: str
-    """A subquery: the first hundred comments of a task."""
 
     async def open(self) -> None:
         """Connect."""
@@ -88,8 +86,6 @@ class PostgreSQL:
 
     tags = """ARRAY(SELECT g.name FROM task_tags l JOIN tags g ON g.id = l.tag_id
         WHERE l.task_id = tasks.id ORDER BY g.name COLLATE "C")"""
-    comments = """ARRAY(SELECT (c.id, c.author, c.body, c.created_at) FROM comments c
-        WHERE c.task_id = tasks.id ORDER BY c.created_at, c.id LIMIT 100)"""
 
     # In one statement: nothing is written unless every tag is there already.
     _create = f"""
@@ -185,9 +181,6 @@ class SQLite:
 
     tags = """(SELECT json_group_array(name) FROM (SELECT g.name FROM task_tags l
         JOIN tags g ON g.id = l.tag_id WHERE l.task_id = tasks.id ORDER BY g.name))"""
-    comments = """(SELECT json_group_array(json_array(id, author, body, created_at)) FROM (
-        SELECT id, author, body, created_at FROM comments WHERE task_id = tasks.id
-        ORDER BY created_at, id LIMIT 100))"""
 
     def __init__(self, url: str) -> None:
         """Connect to nothing yet."""
@@ -299,7 +292,7 @@ class Limit:
         self.task_page_after = (
             f"{live} AND (created_at, id) < ($2, $3) ORDER BY created_at DESC, id DESC LIMIT $1"
         )
-        self.task_detail = live.replace(store.tags, f"{store.tags}, {store.comments}", 1)
+        self.task = f"{live} AND id = $1"
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
         """Answer one request, or follow the server's life."""
@@ -405,19 +398,10 @@ class Limit:
 
     async def _task(self, key: str) -> Answer:
         store = self.store
-        rows = await store.read(f"{self.task_detail} AND id = $1", store.key(UUID(key)))
+        rows = await store.read(self.task, store.key(UUID(key)))
         if not rows:
             return NOT_FOUND
         task = self._read_task(rows[0])
-        task["comments"] = [
-            {
-                "id": store.id_of(comment[0]),
-                "author": comment[1],
-                "body": comment[2],
-                "created_at": store.time_of(comment[3]),
-            }
-            for comment in store.list_of(rows[0][9])
-        ]
         return 200, [_etag(task["version"])], task
 
     async def _tasks(self, scope: Message) -> Answer:

@@ -270,7 +270,7 @@ class Image:
                 shutil.copy2(file, place)
 
     def confined(self, *command: str, read_only: bool = True) -> list[str]:
-        """Return a command as an engine runs it: process 1 of its user, on what can't be written."""
+        """Return a command as an engine runs it: process 1 of its user, on a read-only root."""
         if not SANDBOXED:
             return list(command)
         user, group = self.user

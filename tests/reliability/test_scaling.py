@@ -61,7 +61,7 @@ class Run:
 
 
 def cpu(*processes: psutil.Process) -> float:
-    """Return the seconds of processor time that processes have taken, with children that are gone."""
+    """Return the processor time of processes in seconds, with that of ended children."""
     seconds = 0.0
     for process in processes:
         with suppress(psutil.NoSuchProcess):  # then its parent has it
