@@ -150,7 +150,7 @@ async def test_a_new_password_ends_nothing_of_others(anonymous: AsyncClient, ada
 async def test_a_login_meanwhile_is_of_the_old_password(
     live: AsyncClient, live_app: FastAPI, recorded: RecordingHasher
 ) -> None:
-    """Whoever signs in with the old password while it is changed has nothing after."""
+    """A login with the old password during its change leaves no valid token."""
     await register(live)
     headers = bearer(await login(live))
     answers = await asyncio.gather(

@@ -216,7 +216,7 @@ async def test_a_thief_can_not_outrun_the_end(live_app: FastAPI, live: AsyncClie
 
 
 async def test_thieves_do_not_block_one_another(live_app: FastAPI, live: AsyncClient) -> None:
-    """Whoever finds the token used holds no lock while it ends the family: no deadlock."""
+    """Requests that reuse a token hold no lock while they revoke its family."""
     db: Database = live_app.state.database
     if pool_size(db.write_engine) == 1:
         pytest.skip("with one connection that writes nobody can block another")
