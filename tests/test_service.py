@@ -204,7 +204,7 @@ def test_the_readme_adds_a_resource(
     (imported,) = re.findall(r"the import `(from .+?)`", readme)
     (mounted,) = re.findall(r"in `CLOSED`, the line\s`(.+?)`", readme)
     api = service.path / "app" / "api.py"
-    start = "CLOSED: tuple[Mount, ...] = (\n"
+    start = "CLOSED: list[Mount] = [\n"
     text = api.read_text().replace(start, f"{start}    {mounted}\n", 1)
     api.write_text(text.replace("from app.tasks", f"{imported}\nfrom app.tasks", 1))
     just(service, "fix")

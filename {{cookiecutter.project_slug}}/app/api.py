@@ -8,11 +8,13 @@ from app.tasks.router import router as tasks
 from app.users import option as users
 
 # Routes of a closed router require a caller, if the service has authentication.
-CLOSED: tuple[Mount, ...] = (
+CLOSED: list[Mount] = [
     ("/v1", tasks),
     *users.CLOSED,
-)
-PUBLIC: tuple[Mount, ...] = (*users.PUBLIC,)
+]
+PUBLIC: list[Mount] = [
+    *users.PUBLIC,
+]
 
 
 def mount(app: FastAPI) -> None:
