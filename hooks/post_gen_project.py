@@ -23,7 +23,7 @@ NEXT_STEPS: Final = """\
   uv run just check    # format, lint, types and tests: what its CI runs
   git init             # and commit, so that you see your own changes
 
-README.md says the rest. No uv yet? pip install uv"""
+README.md says the rest. No uv yet? pipx install uv (or pip install uv)"""
 
 
 def lay_options(project: Path) -> None:

@@ -69,7 +69,6 @@ COMMON = """
     tests/kit/conftest.py
     tests/kit/fuzzing.py
     tests/kit/openapi.py
-    tests/kit/realworld.py
     tests/kit/serving.py
     tests/kit/test_bad_input.py
     tests/kit/test_copy_database.py
@@ -87,8 +86,6 @@ COMMON = """
     tests/kit/test_models.py
     tests/kit/test_repository.py
     tests/kit/test_routing.py
-    tests/kit/test_schemathesis.py
-    tests/kit/test_openapi.py
     tests/kit/test_pagination.py
     tests/kit/test_server.py
     tests/kit/test_sessions.py

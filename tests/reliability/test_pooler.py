@@ -82,16 +82,17 @@ async def without_the_disk(database: PostgreSQL) -> AsyncIterator[None]:
 
 
 async def test_the_services_own_tests_pass_through_pgbouncer(
-    on_postgresql: Stage, folder: Path, measured: Measured
+    on_postgresql: Stage, folder: Path, measured: Measured, *, full: bool
 ) -> None:
     require("pgbouncer")
     assert isinstance(on_postgresql.database, PostgreSQL)
     server = on_postgresql.database.server
     project = on_postgresql.project
+    chosen = "tests" if full else "tests/kit"  # by default, what needs most of the database
     async with without_the_disk(on_postgresql.database), pgbouncer(server, folder) as port:
         done = await asyncio.to_thread(
             project.run,
-            *(str(scripts(project) / "pytest"), "-n", "auto", "-q"),
+            *(str(scripts(project) / "pytest"), "-n", "auto", "-q", chosen),
             TEST_DATABASE_URL=server.url("pooled_test"),
             TEST_DATABASE_POOLER=f"127.0.0.1:{port}",
             TMPDIR=str(project.path.parent),

@@ -110,6 +110,7 @@ async def fuzz(
     return found
 
 
+@pytest.mark.fuzz
 async def test_fuzz(live_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in LIMITS.items():
         monkeypatch.setenv(name.upper(), value)  # also for what signs the access tokens

@@ -1,5 +1,6 @@
 """GET /v1/tasks: every order, every page, every filter."""
 
+import itertools
 import random
 from collections.abc import Callable
 
@@ -82,8 +83,7 @@ async def test_the_newest_come_first_twenty_to_a_page(client: AsyncClient, db: D
 
 
 # 14 tasks: with each of these limits the last page is full.
-@pytest.mark.parametrize("limit", [1, 2, 7])
-@pytest.mark.parametrize("sort", SORTS)
+@pytest.mark.parametrize(("sort", "limit"), [("-due_at", 1), *itertools.product(SORTS, [2, 7])])
 async def test_the_pages_of_every_order_give_each_task_once(
     client: AsyncClient, db: Database, sort: str, limit: int
 ) -> None:
@@ -115,8 +115,8 @@ FILTERS: dict[str, tuple[Json, Callable[[Task], bool]]] = {
 async def test_a_filter_holds_on_every_page(
     client: AsyncClient, db: Database, sort: str, query: Json, fits: Callable[[Task], bool]
 ) -> None:
-    fitting = [task for task in await store_some(db, 40) if fits(task)]
-    assert 3 < len(fitting) < 30
+    fitting = [task for task in await store_some(db, 24) if fits(task)]
+    assert 3 < len(fitting) < 24
     found = await walk(client, TASKS, 3, sort=sort, **query)
     assert keys(found) == in_order(fitting, sort)
 
