@@ -19,7 +19,7 @@ class Caller:
 
 ANONYMOUS: Final = Caller()
 SYSTEM: Final = Caller(is_superuser=True)
-"""Scripts and jobs: sees the rows of every owner."""
+"""The caller of scripts and jobs, which sees the rows of every owner."""
 
 
 async def current_caller(request: Request) -> Caller:

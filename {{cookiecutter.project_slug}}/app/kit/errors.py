@@ -113,10 +113,14 @@ class TransactionConflict(Unavailable):
 
 
 def error_responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    """Declare problem documents in OpenAPI: ``responses=error_responses(404, 412)``."""
-    content = {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}}
+    """Declare problem documents in OpenAPI: ``responses=error_responses(404, 412)``.
+
+    304 declares that the route supports ``If-None-Match``; it has no body.
+    """
+    content = {"content": {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}}}
     return {
-        status: {"description": HTTPStatus(status).phrase, "content": content}
+        status: {"description": HTTPStatus(status).phrase}
+        | (content if status >= HTTPStatus.BAD_REQUEST else {})
         for status in statuses
     }
 

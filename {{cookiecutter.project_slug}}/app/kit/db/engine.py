@@ -25,7 +25,7 @@ from sqlalchemy import (
     select,
 )
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import FromStatement, Session
 from sqlalchemy.orm.attributes import instance_state
 from sqlalchemy.orm.exc import StaleDataError
 from sqlalchemy.util import greenlet_spawn
@@ -39,6 +39,8 @@ logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
+
+ReadStatement = SelectBase | TextClause | FromStatement[*tuple[Any, ...]]
 
 START_CHECK_TIMEOUT = 2.0
 """Seconds that the check at start waits for the database."""
@@ -108,16 +110,18 @@ class ReadSession(_Tracked):
 
     @overload
     async def execute(
-        self, statement: Select[*Ts], parameters: Mapping[str, Any] | None = None
+        self,
+        statement: Select[*Ts] | FromStatement[*Ts],
+        parameters: Mapping[str, Any] | None = None,
     ) -> Result[*Ts]: ...
 
     @overload
     async def execute(
-        self, statement: SelectBase | TextClause, parameters: Mapping[str, Any] | None = None
+        self, statement: ReadStatement, parameters: Mapping[str, Any] | None = None
     ) -> Result[*tuple[Any, ...]]: ...
 
     async def execute(
-        self, statement: SelectBase | TextClause, parameters: Mapping[str, Any] | None = None
+        self, statement: ReadStatement, parameters: Mapping[str, Any] | None = None
     ) -> Result[*tuple[Any, ...]]:
         """Run one statement and return its buffered result.
 
@@ -145,32 +149,36 @@ class ReadSession(_Tracked):
 
     @overload
     async def scalars(
-        self, statement: Select[T], parameters: Mapping[str, Any] | None = None
+        self,
+        statement: Select[T] | FromStatement[T],
+        parameters: Mapping[str, Any] | None = None,
     ) -> ScalarResult[T]: ...
 
     @overload
     async def scalars(
-        self, statement: SelectBase | TextClause, parameters: Mapping[str, Any] | None = None
+        self, statement: ReadStatement, parameters: Mapping[str, Any] | None = None
     ) -> ScalarResult[Any]: ...
 
     async def scalars(
-        self, statement: SelectBase | TextClause, parameters: Mapping[str, Any] | None = None
+        self, statement: ReadStatement, parameters: Mapping[str, Any] | None = None
     ) -> ScalarResult[Any]:
         """Run one statement and return the first column of its rows."""
         return (await self.execute(statement, parameters)).scalars()
 
     @overload
     async def scalar(
-        self, statement: Select[T], parameters: Mapping[str, Any] | None = None
+        self,
+        statement: Select[T] | FromStatement[T],
+        parameters: Mapping[str, Any] | None = None,
     ) -> T | None: ...
 
     @overload
     async def scalar(
-        self, statement: SelectBase | TextClause, parameters: Mapping[str, Any] | None = None
+        self, statement: ReadStatement, parameters: Mapping[str, Any] | None = None
     ) -> Any: ...
 
     async def scalar(
-        self, statement: SelectBase | TextClause, parameters: Mapping[str, Any] | None = None
+        self, statement: ReadStatement, parameters: Mapping[str, Any] | None = None
     ) -> Any:
         """Run one statement and return the first column of its first row, or None."""
         return (await self.execute(statement, parameters)).scalar()
@@ -193,9 +201,11 @@ class ReadSession(_Tracked):
         self.check_unchanged()
 
 
-def has_entities(statement: Executable | SelectBase | TextClause) -> bool:
+def has_entities(statement: Executable | ReadStatement) -> bool:
     # `select(Task)` holds the table with an annotation; a column of Task is no FromClause.
     """Return whether a statement selects entities, and not columns alone."""
+    if isinstance(statement, FromStatement):
+        return True
     return isinstance(statement, Select) and any(
         column.is_selectable and "parententity" in column._annotations  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]
         # `column_descriptions` is public, but costs 30 us.
@@ -241,6 +251,8 @@ class _TranslateErrors(AbstractContextManager[None]):
                 raise Conflict("Another request changed this at the same time.") from error
             case exc.DBAPIError():
                 if (known := driver.translate(error)) is not None:
+                    # No field of the API: a constraint may hold it beside the unique one.
+                    known.errors = [each for each in known.errors if each.field != "owner_id"]
                     raise known from error
             case _:
                 pass
@@ -348,10 +360,11 @@ def _refuse_failed_commits(engine: AsyncEngine) -> None:
 
 
 class _Open:
-    """A transaction that is open in this context."""
+    """A transaction that is open in this context; tasks that it starts inherit it."""
 
     def __init__(self, database: "Database") -> None:
         self.database: Database | None = database
+        self.task = asyncio.current_task()
 
 
 _open: ContextVar[_Open | None] = ContextVar("open_transaction", default=None)
@@ -441,6 +454,12 @@ class Database:
         """
         outer = _open.get()
         if outer is not None and outer.database is self:
+            if outer.task is not asyncio.current_task():
+                raise RuntimeError(
+                    "This task was started in a transaction that is still open, and could wait for "
+                    "it forever: start the task after the transaction, or with "
+                    "asyncio.create_task(..., context=contextvars.Context())"
+                )
             raise RuntimeError(
                 "A transaction is open already, and a second one could wait for it forever: pass "
                 "its session on, or use session.begin_nested() for a partial rollback"

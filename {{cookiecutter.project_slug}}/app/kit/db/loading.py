@@ -11,11 +11,26 @@ from app.kit.db.models import Base
 ModelT = TypeVar("ModelT", bound=Base)
 
 
+def check_inheritance(model: type[Base]) -> None:
+    """Refuse a model that shares its table with other models.
+
+    Raises:
+        TypeError: the model inherits from another one, or has a ``polymorphic_on``.
+    """
+    mapper: Mapper[Any] = inspect(model)
+    if mapper.inherits or mapper.polymorphic_on is not None:
+        raise TypeError(
+            f"{model.__name__} uses inheritance between tables, which a repository does not "
+            "support: give each model a table of its own, with mixins for shared columns"
+        )
+
+
 class EntityBuilder(Generic[ModelT]):
     """Builds detached entities of a model from rows of its columns."""
 
     def __init__(self, model: type[ModelT]) -> None:
         """Prepare for rows of ``columns``."""
+        check_inheritance(model)
         mapper: Mapper[ModelT] = inspect(model)
         self.columns = [attribute.columns[0] for attribute in mapper.column_attrs]
         self._names = [attribute.key for attribute in mapper.column_attrs]

@@ -74,17 +74,27 @@ def _as_created(context: DefaultExecutionContext) -> datetime:
     return created
 
 
-class TimestampMixin:
-    """Creation and last-update time; equal until the first update."""
+class CreatedAtMixin:
+    """The creation time."""
 
     created_at: Mapped[datetime] = mapped_column(default=now, sort_order=1)
-    updated_at: Mapped[datetime] = mapped_column(default=_as_created, onupdate=now, sort_order=1)
+
+
+class TimestampMixin(CreatedAtMixin):
+    """Creation and last-update time; equal until the first update."""
+
+    updated_at: Mapped[datetime] = mapped_column(default=_as_created, onupdate=now, sort_order=2)
 
 
 class VersionMixin:
     """Optimistic locking: each update raises the version; see ``IfMatch``."""
 
     version: Mapped[int] = mapped_column(default=1, sort_order=1)
+
+    @property
+    def etag(self) -> str:
+        """Return the version as the value of an ``ETag`` header."""
+        return f'"{self.version}"'
 
     @declared_attr.directive
     def __mapper_args__(cls) -> dict[str, Any]:  # noqa: N805

@@ -12,6 +12,7 @@ from sqlalchemy import (
     Result,
     Row,
     Select,
+    Table,
     Update,
     bindparam,
     delete,
@@ -23,7 +24,8 @@ from sqlalchemy import (
 from sqlalchemy.exc import InvalidRequestError
 from sqlalchemy.sql.selectable import TypedReturnsRows
 
-from app.kit.caller import SYSTEM, Caller
+from app.kit.caller import ANONYMOUS, Caller
+from app.kit.db import driver
 from app.kit.db.engine import (
     ReadSession,
     WriteSession,
@@ -31,7 +33,13 @@ from app.kit.db.engine import (
     has_entities,
     translate_errors,
 )
-from app.kit.db.loading import EntityBuilder, builder_for, builder_of, primary_key
+from app.kit.db.loading import (
+    EntityBuilder,
+    builder_for,
+    builder_of,
+    check_inheritance,
+    primary_key,
+)
 from app.kit.db.models import Base, SoftDeleteMixin, VersionMixin, now
 from app.kit.errors import NotFound, PreconditionFailed
 from app.kit.pagination import KeysetList, OffsetQuery, PageQuery, PageResult
@@ -60,10 +68,18 @@ class Repository(Generic[ModelT]):
     detail: ClassVar[Select[Any] | None] = None
     """The SELECT of ``get``, where an entity comes with joins or loader options."""
 
-    def __init__(self, session: ReadSession | WriteSession, caller: Caller = SYSTEM) -> None:
-        """Work through ``session`` for ``caller``; whoever opened the session ends it."""
+    def __init_subclass__(cls, **options: Any) -> None:
+        """Refuse a model that the statements of this class can't write."""
+        super().__init_subclass__(**options)
+        if hasattr(cls, "model"):
+            check_inheritance(cls.model)
+
+    def __init__(self, session: ReadSession | WriteSession, caller: Caller | None = None) -> None:
+        """Work through ``session`` for ``caller``, which a model with owners requires."""
+        if caller is None and _is_owned(self.model):
+            raise TypeError(f"A {self.model.__name__} has an owner: pass a caller, or SYSTEM")
         self._session = session
-        self.caller = caller
+        self.caller = caller or ANONYMOUS
 
     @property
     def session(self) -> WriteSession:
@@ -124,9 +140,16 @@ class Repository(Generic[ModelT]):
         return [self._track(builder(row)) for row in rows]
 
     async def update(
-        self, key: Any, changes: Values, versions: Collection[int] | None = None
+        self,
+        key: Any,
+        changes: Values,
+        versions: Collection[int] | None = None,
+        *,
+        touch: bool = False,
     ) -> ModelT:
         """Change the columns that ``changes`` names, where the row is at one of ``versions``.
+
+        ``touch`` raises the version and ``updated_at`` even if no column changes.
 
         Raises:
             NotFound: there is no such row that the caller may see.
@@ -134,7 +157,7 @@ class Repository(Generic[ModelT]):
             Conflict: a unique value is taken.
         """
         columns = _columns(self.model, changes, unset=False)
-        if not columns:
+        if not columns and not touch:
             return await self._get(key, versions, plain=True)
         statement = _update(self.model, self._restricted, _checks(versions))
         row = await self._write(statement, key, versions, columns)
@@ -154,6 +177,22 @@ class Repository(Generic[ModelT]):
         else:
             statement, columns = _delete(self.model, self._restricted, checked), dict[str, Any]()
         await self._write(statement, key, versions, columns)
+
+    async def insert_missing(
+        self, into: type[Base] | Table, rows: Sequence[Mapping[str, Any]]
+    ) -> None:
+        """Insert the rows that violate no unique constraint, and skip the others.
+
+        Sort the rows, so that two requests with the same ones wait for each other without a
+        deadlock.
+        """
+        await self.session.execute(driver.insert(into).on_conflict_do_nothing(), rows)
+
+    def owner_of(self, row: ModelT | None = None) -> dict[str, Any]:
+        """Return the columns that name the owner of ``row``, or of the caller's new rows."""
+        if not _is_owned(self.model):
+            return {}
+        return {"owner_id": self.caller.id if row is None else cast("Any", row).owner_id}
 
     async def page(
         self, items: KeysetList[T], query: PageQuery | OffsetQuery, **filters: Any
