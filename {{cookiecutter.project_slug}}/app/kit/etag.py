@@ -23,10 +23,7 @@ async def _versions(
 
 
 IfMatch = Annotated[Collection[int] | None, Depends(_versions)]
-"""The versions that ``If-Match`` allows; None allows any.
-
-A weak tag, or one that this service never sent, allows nothing (RFC 9110, 13.1.1).
-"""
+"""The versions that ``If-Match`` allows; None allows any, a weak tag none (RFC 9110, 13.1.1)."""
 
 
 def if_none_match(request: Request, response: Response) -> Response:

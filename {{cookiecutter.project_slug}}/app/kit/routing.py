@@ -21,10 +21,8 @@ from app.kit.etag import if_none_match
 from app.kit.idempotency.session import is_idempotent, use_idempotency_key
 
 Mount = tuple[str, APIRouter]
-"""A prefix and the router that is mounted under it."""
 
 _SAMPLES: Final = {"int": "0", "float": "0.5", "uuid": str(UUID(int=0))}
-"""A value of each converter that does not take any text."""
 
 _ALL_METHODS: Final = {"DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT"}
 
@@ -40,11 +38,7 @@ class StrictRequest(Request):
         return await super()._get_form(**limits)
 
     async def json(self) -> Any:
-        """Return the parsed body.
-
-        Raises:
-            json.JSONDecodeError: the body is not JSON, or an object repeats a key.
-        """
+        """Return the parsed body, or raise ``JSONDecodeError``."""
         if not hasattr(self, "_json"):
             self._json = _DECODER.decode((await self.body()).decode())
         return self._json
@@ -84,13 +78,9 @@ class Router(APIRouter):
 def mount(
     app: FastAPI, *, closed: Sequence[Mount], public: Sequence[Mount], guard: Any = None
 ) -> None:
-    """Mount routers: the closed ones first, so that no public route can swallow a closed one.
+    """Mount routers; ``guard`` is the dependency that finds the caller of closed routes.
 
-    Args:
-        app: the app to mount them on.
-        closed: routers whose routes require the caller that ``guard`` finds.
-        public: routers whose routes anyone may call.
-        guard: the dependency of closed routes; None where the service has no authentication.
+    The closed ones come first, so that no public route shadows a closed one.
     """
     guards = [] if guard is None else [guard]
     statuses = COMMON_ERRORS if guard is None else (401, 403, *COMMON_ERRORS)
@@ -103,12 +93,7 @@ def mount(
 
 
 def check_routes(app: FastAPI) -> None:
-    """Check the routes of an app, once all are mounted.
-
-    Raises:
-        RuntimeError: a route is shadowed by an earlier one, or is idempotent without a transaction.
-        TypeError: an idempotent route is of another class, or streams its response.
-    """
+    """Raise an error if a route is shadowed by an earlier one, or can't be idempotent."""
     earlier: list[tuple[RouteContext, str, set[str]]] = []
     for route in iter_route_contexts(app.routes):
         is_app = isinstance(route.original_route, routing.Mount)

@@ -291,8 +291,8 @@ async def test_a_task_that_is_started_in_a_transaction_is_told_so(database: Data
 
 async def test_a_textual_statement_of_entities(things_app: FastAPI, things: AsyncClient) -> None:
     await things.post("/things/entries", json={"name": "a"})
-    found = select(Entry).from_statement(text("SELECT * FROM tests_entries"))
-    added = select(Entry).from_statement(insert(Entry).values(name="b").returning(Entry))
+    found: Any = select(Entry).from_statement(text("SELECT * FROM tests_entries"))
+    added: Any = select(Entry).from_statement(insert(Entry).values(name="b").returning(Entry))
     database: Database = things_app.state.database
     async with database.reading() as session:
         (entry,) = await session.scalars(found)

@@ -19,15 +19,11 @@ class UTCDateTime(TypeDecorator[datetime]):
 
     @property
     def python_type(self) -> type[datetime]:
-        """Return the type of the values."""
+        """Return ``datetime``."""
         return datetime
 
     def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
-        """Convert an aware time to UTC.
-
-        Raises:
-            ValueError: the time has no offset, so it is ambiguous.
-        """
+        """Convert an aware time to UTC; raise ``ValueError`` if it has no offset."""
         if value is None:
             return None
         if value.tzinfo is None:

@@ -48,7 +48,7 @@ T = TypeVar("T")
 ModelT = TypeVar("ModelT", bound=Base)
 
 Values = Mapping[str, Any] | BaseModel
-"""The columns of a row: by name, or a request model with the fields that were sent."""
+"""The columns of a row, by name or as a request model."""
 
 # No column may have these names: they are the parameters of the statements below.
 _KEY, _OWNER, _VERSIONS = "kit_id", "kit_owner", "kit_versions"
@@ -57,11 +57,9 @@ _KEY, _OWNER, _VERSIONS = "kit_id", "kit_owner", "kit_versions"
 class Repository(Generic[ModelT]):
     """All the SQL of one model and of what belongs to it.
 
-    Rows that are soft-deleted (``deleted_at``) or belong to somebody else (``owner_id``) are
-    invisible to every operation; a statement of your own starts from ``select()`` to inherit that.
-
-    Entities are detached, and the transaction tracks no changes to them: write with ``create``,
-    ``update`` and ``delete``, or through ``session`` with SQLAlchemy's own means.
+    Rows that are soft-deleted or belong to another user are invisible to every operation, and to
+    your own statements that start from ``select()``. Entities are detached: setting an attribute
+    writes nothing.
     """
 
     model: type[ModelT]
@@ -83,11 +81,7 @@ class Repository(Generic[ModelT]):
 
     @property
     def session(self) -> WriteSession:
-        """Return the session of the transaction.
-
-        Raises:
-            InvalidRequestError: this is a request that reads, such as a GET.
-        """
+        """Return the session of the transaction; raise ``InvalidRequestError`` if there is none."""
         if isinstance(self._session, ReadSession):
             raise InvalidRequestError("A read session can't write: use a transaction")
         return self._session
@@ -103,19 +97,11 @@ class Repository(Generic[ModelT]):
         return _visible(self.model, self.caller.id, restricted=self._restricted)
 
     async def get(self, key: Any) -> ModelT:
-        """Return the entity with this primary key.
-
-        Raises:
-            NotFound: there is none that the caller may see.
-        """
+        """Return the entity with this primary key, or raise ``NotFound``."""
         return await self._get(key, None)
 
     async def create(self, values: Values) -> ModelT:
-        """Write a new row and return it. It belongs to the caller, if rows have an owner.
-
-        Raises:
-            Conflict: a unique value is taken.
-        """
+        """Write a row, which belongs to the caller, and return it; ``Conflict`` if it exists."""
         session = self.session
         parameters = self._owned(_columns(self.model, values))
         with translate_errors():
@@ -123,11 +109,7 @@ class Repository(Generic[ModelT]):
         return self._track(builder_of(self.model)(row))
 
     async def create_all(self, values: Iterable[Values]) -> list[ModelT]:
-        """Write many rows, with values for the same columns, and return them in the same order.
-
-        Raises:
-            Conflict: a unique value is taken.
-        """
+        """Write many rows and return them in the same order. All set the same columns."""
         session = self.session
         parameters = [self._owned(_columns(self.model, each)) for each in values]
         if not parameters:
@@ -152,7 +134,7 @@ class Repository(Generic[ModelT]):
         ``touch`` raises the version and ``updated_at`` even if no column changes.
 
         Raises:
-            NotFound: there is no such row that the caller may see.
+            NotFound: the caller sees no such row.
             PreconditionFailed: it is at another version.
             Conflict: a unique value is taken.
         """
@@ -166,9 +148,7 @@ class Repository(Generic[ModelT]):
     async def delete(self, key: Any, versions: Collection[int] | None = None) -> None:
         """Delete a row, or mark it as deleted if the model has ``deleted_at``.
 
-        Raises:
-            NotFound: there is no such row that the caller may see.
-            PreconditionFailed: it is not at one of ``versions``.
+        Raises the errors of ``update``.
         """
         checked = _checks(versions)
         if issubclass(self.model, SoftDeleteMixin):
@@ -181,11 +161,7 @@ class Repository(Generic[ModelT]):
     async def insert_missing(
         self, into: type[Base] | Table, rows: Sequence[Mapping[str, Any]]
     ) -> None:
-        """Insert the rows that violate no unique constraint, and skip the others.
-
-        Sort the rows, so that two requests with the same ones wait for each other without a
-        deadlock.
-        """
+        """Insert the rows that don't exist. Sort them, so that two requests can't deadlock."""
         await self.session.execute(driver.insert(into).on_conflict_do_nothing(), rows)
 
     def owner_of(self, row: ModelT | None = None) -> dict[str, Any]:
@@ -197,15 +173,9 @@ class Repository(Generic[ModelT]):
     async def page(
         self, items: KeysetList[T], query: PageQuery | OffsetQuery, **filters: Any
     ) -> PageResult[T]:
-        """Return one page of a list: of the rows that are visible to the caller.
+        """Return one page of the rows of a list that are visible to the caller.
 
-        Args:
-            items: the list, as declared once in the module.
-            query: where the page starts, its size, and values for the list's sorts and filters.
-            filters: more values for the list's filters.
-
-        Raises:
-            Unprocessable: the cursor belongs to another list or order.
+        ``filters`` are values for the list's filters that are not in ``query``.
         """
         request = items.request(query, filters)
         model = items.scope
@@ -239,11 +209,7 @@ class Repository(Generic[ModelT]):
     async def one(
         self, statement: TypedReturnsRows[T], parameters: Mapping[str, Any] | None = None
     ) -> T:
-        """Return the one entity, or value, that ``statement`` finds or has written.
-
-        Raises:
-            NotFound: there is none.
-        """
+        """Return the one entity or value of ``statement``, or raise ``NotFound``."""
         # A collection loaded by a JOIN repeats its entity.
         found = (await self._execute(statement, parameters)).scalars().unique().one_or_none()
         if found is None:
@@ -253,13 +219,13 @@ class Repository(Generic[ModelT]):
     async def all(
         self, statement: TypedReturnsRows[T], parameters: Mapping[str, Any] | None = None
     ) -> Sequence[T]:
-        """Return every entity, or value, that ``statement`` finds: bound it by a LIMIT."""
+        """Return every entity or value of ``statement``: bound it by a LIMIT."""
         return (await self._execute(statement, parameters)).scalars().unique().all()
 
     async def rows(
         self, statement: Executable, parameters: Mapping[str, Any] | None = None
     ) -> Sequence[Row[Any]]:
-        """Return every row of columns that ``statement`` finds: bound it by a LIMIT."""
+        """Return every row of columns of ``statement``: bound it by a LIMIT."""
         return (await self._execute(statement, parameters)).all()
 
     async def count(
@@ -351,11 +317,7 @@ class Repository(Generic[ModelT]):
 
 
 def _columns(model: type[Base], values: Values, *, unset: bool = True) -> dict[str, Any]:
-    """Return the values by the keys of their columns.
-
-    Raises:
-        TypeError: the model has no such column. SQLAlchemy would ignore it.
-    """
+    """Return the values by the keys of their columns; SQLAlchemy would ignore unknown ones."""
     if isinstance(values, BaseModel):
         values = values.model_dump(exclude_unset=not unset)
     keys = builder_of(model).keys

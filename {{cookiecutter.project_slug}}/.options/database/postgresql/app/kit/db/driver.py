@@ -128,43 +128,24 @@ DatabaseURL = Annotated[URL, NoDecode, BeforeValidator(parse_url)]
 
 
 class DriverSettings(BaseSettings):
-    """The settings of the database."""
+    """The settings of the database; ``docs/settings.md`` explains each."""
 
     database_url: DatabaseURL
-    """The database. Required."""
     database_read_url: DatabaseURL | None = None
-    """A replica to read from; without one, reads go to ``DATABASE_URL`` too."""
     instances: int = Field(default=1, ge=1, le=10_000)
-    """Machines or containers that run this service on the database: the start adds up what all of
-    them may want."""
     database_pooler: Literal["pgbouncer"] | None = None
-    """What stands before the server and hands its connections on after each transaction."""
     database_pool_size: int = Field(default=5, ge=1, le=1000)
-    """Connections for transactions, in each worker."""
     database_read_pool_size: int = Field(default=5, ge=1, le=1000)
-    """Connections for reads, in each worker."""
     database_max_overflow: int = Field(default=0, ge=0, le=1000)
-    """Connections beyond the size of each pool, closed after use."""
     database_pool_timeout: Seconds = Field(default=3, gt=0)
-    """Seconds to wait for a free connection before the answer is 503."""
     database_session_timeout: Seconds = Field(default=4.5, ge=0)
-    """Seconds that a session may take in all, whatever it waits for; 0 for any.
-
-    Then the answer is 503, also where a server that is frozen says nothing at all."""
     database_pool_recycle: int = Field(default=300, ge=-1)
-    """Seconds after which a connection is replaced; -1 for never."""
     database_ping_after: Seconds = Field(default=1, ge=0)
-    """Seconds of idling after which a connection is tested before use; 0 tests it always."""
     database_connect_timeout: Seconds = Field(default=3, gt=0)
-    """Seconds that connecting may take."""
     database_statement_timeout: Seconds = Field(default=4, ge=0)
-    """Seconds after which the server ends a statement; 0 for never."""
     database_idle_in_transaction_timeout: Seconds = Field(default=30, ge=0)
-    """Seconds after which the server ends a transaction that does nothing; 0 for never."""
     database_application_name: str = project.NAME
-    """How the connections are called in ``pg_stat_activity``."""
     database_echo: bool = False
-    """Log every SQL statement."""
 
 
 def write_engine(settings: DriverSettings) -> AsyncEngine:

@@ -124,24 +124,15 @@ DatabaseURL = Annotated[URL, NoDecode, BeforeValidator(parse_url)]
 
 
 class DriverSettings(BaseSettings):
-    """The settings of the database."""
+    """The settings of the database; ``docs/settings.md`` explains each."""
 
     database_url: DatabaseURL = parse_url("sqlite:///app.db")
-    """The database file."""
     database_read_pool_size: int = Field(default=5, ge=1, le=1000)
-    """Connections for reading, in each worker. One more writes."""
     database_pool_timeout: Seconds = Field(default=10, gt=0)
-    """Seconds to wait for a free connection before the answer is 503."""
     database_session_timeout: Seconds = Field(default=15, ge=0)
-    """Seconds that a session may take in all, whatever it waits for; 0 for any.
-
-    Then the answer is 503, and a statement that runs away is ended."""
     database_busy_timeout: Seconds = Field(default=5, ge=0)
-    """Seconds to wait for another process that writes before the answer is 503."""
     database_synchronous: Literal["FULL", "NORMAL"] = "FULL"
-    """FULL: an answered write is on the disk. NORMAL is faster; a power cut may take the last."""
     database_echo: bool = False
-    """Log every SQL statement."""
 
 
 def write_engine(settings: DriverSettings) -> AsyncEngine:
