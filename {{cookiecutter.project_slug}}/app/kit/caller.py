@@ -9,10 +9,9 @@ from fastapi import Depends, Request
 
 @dataclass(frozen=True)
 class Caller:
-    """Who sent a request. Rows with an owner are visible to their owner and to superusers."""
+    """Who sent a request: a user, or nobody if ``id`` is None."""
 
     id: UUID | None = None
-    """The user; None where nobody signed in."""
     name: str = ""
     is_superuser: bool = False
 

@@ -41,8 +41,8 @@ class TaskRepository(Repository[Task]):
     """Tasks, with their tags and comments."""
 
     model = Task
-    # One statement, so that version and tags come from one snapshot. Plain outer joins: joinedload
-    # nests them, and SQLite then reads every tag of every task.
+    # One statement, so that version and tags come from one snapshot. joinedload nests the joins,
+    # and SQLite then reads every tag of every task.
     detail = (
         select(Task)
         .outerjoin(task_tags, task_tags.c.task_id == Task.id)
@@ -67,12 +67,7 @@ class TaskRepository(Repository[Task]):
     async def change(
         self, task_id: UUID, body: TaskUpdate, versions: Collection[int] | None
     ) -> Task:
-        """Change the fields that were sent, where the task is at one of ``versions``.
-
-        Raises:
-            NotFound: there is no such task.
-            PreconditionFailed: it is at another version.
-        """
+        """Change the fields that were sent; raises the errors of ``update``."""
         changes = body.model_dump(exclude_unset=True)
         names: list[str] | None = changes.pop("tags", None)
         task = await self.update(task_id, changes, versions, touch=names is not None)
@@ -85,12 +80,8 @@ class TaskRepository(Repository[Task]):
         return task
 
     async def comment(self, task_id: UUID, comment: CommentCreate) -> Comment:
-        """Write a comment on a task.
-
-        Raises:
-            NotFound: there is no such task.
-        """
-        # Selected from the task: one statement, and no comment on a task that is gone.
+        """Write a comment on a task, or raise ``NotFound``."""
+        # INSERT ... SELECT from the task, so that one statement also checks that it exists.
         author = literal(comment.author_name(self.caller), String)
         columns = self.select(Task.id, author, literal(comment.body, Text))
         statement = insert(Comment).from_select(

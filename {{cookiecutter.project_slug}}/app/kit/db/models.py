@@ -31,7 +31,7 @@ class UTCDateTime(TypeDecorator[datetime]):
         return value.astimezone(UTC)
 
     def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:
-        """Mark a time that comes back without an offset as UTC."""
+        """Mark a time without an offset as UTC."""
         return value.replace(tzinfo=UTC) if value is not None and value.tzinfo is None else value
 
 
@@ -94,7 +94,7 @@ class VersionMixin:
 
     @declared_attr.directive
     def __mapper_args__(cls) -> dict[str, Any]:  # noqa: N805
-        """Let a flush check and raise the version, too."""
+        """Let SQLAlchemy's own flush check and raise the version, too."""
         return {"version_id_col": cls.version}
 
 
