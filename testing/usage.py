@@ -65,7 +65,7 @@ def served(service: Project, stop: signal.Signals, *command: str) -> Iterator[ht
     with subprocess.Popen(
         command,
         cwd=service.path,
-        # While it is developed, an end is announced to nobody: each change would wait for it.
+        # During development a shutdown has no delay: each restart would wait for it.
         env=clean_environment(PORT=port, SHUTDOWN_DELAY="60", **{marker: "1"}),
         stdin=subprocess.DEVNULL,
         start_new_session=True,
