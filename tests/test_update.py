@@ -45,7 +45,7 @@ OURS: Final = {
 
 
 def git(folder: Path, *arguments: str) -> str:
-    """Run git, as somebody who has a name."""
+    """Run git with an author."""
     who = ("-c", "user.name=Ada", "-c", "user.email=ada@example.com", "-c", "commit.gpgsign=false")
     return succeeded(
         subprocess.run(
@@ -69,7 +69,7 @@ def cruft(folder: Path, *arguments: str) -> str:
         subprocess.run(
             [sys.executable, "-m", "cruft", *arguments],
             cwd=folder,
-            # A home of its own: what it clones and replays is kept there.
+            # A home of its own, for its clones and replay files.
             env=clean_environment(HOME=str(folder.parent)),
             stdin=subprocess.DEVNULL,
             capture_output=True,

@@ -41,7 +41,7 @@ async def database(live_app: FastAPI, live: AsyncClient) -> Database:
 
 @pytest.fixture
 async def stored(live: AsyncClient, database: Database) -> AsyncIterator[Any]:
-    """Return a call that lists what is stored, and see that nothing is leaked."""
+    """Return a call that lists the stored ids; check at the end that no connection is leaked."""
 
     async def ids() -> list[int]:
         listed: list[int] = (await live.get("/things")).json()

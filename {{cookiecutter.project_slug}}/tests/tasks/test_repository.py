@@ -1,4 +1,4 @@
-"""The repository by itself: what stands in its place, and what it can't be given."""
+"""The repository without HTTP: a fake in its place, and its errors."""
 
 import asyncio
 from uuid import UUID

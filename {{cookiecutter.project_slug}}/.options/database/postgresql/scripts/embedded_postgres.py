@@ -28,7 +28,7 @@ DATA = project.ROOT / ".postgres"
 
 @contextmanager
 def embedded_postgres(data: Path, *, keep: bool = True) -> Iterator[str]:
-    """Run a server on the folder ``data``, made if it is not there; give the URL of its database.
+    """Run a server on the folder ``data``, created if missing; return the URL of its database.
 
     Processes that ask for the same folder share the server: it stops with the last of them, and
     then removes the folder unless it is to ``keep``.

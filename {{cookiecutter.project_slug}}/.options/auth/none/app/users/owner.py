@@ -1,4 +1,4 @@
-"""Who owns a row: nobody, because the service has no users."""
+"""Row ownership without users: rows have no owner."""
 
 from typing import Annotated
 

@@ -1,4 +1,4 @@
-"""Who owns a row: the user who created it."""
+"""Row ownership: a row belongs to the user who created it."""
 
 from typing import ClassVar
 from uuid import UUID

@@ -1,4 +1,4 @@
-"""Rows belong to the user who created them: nobody else sees or changes them, but superusers."""
+"""Rows are visible to the user who created them and to superusers only."""
 
 from typing import Any
 

@@ -60,7 +60,7 @@ def logged(caplog: pytest.LogCaptureFixture) -> Iterator[pytest.LogCaptureFixtur
 
 
 class Session:
-    """A client's whole session: what it was answered, and what must not get out."""
+    """A session of a client: its responses, and the secrets that must not leak."""
 
     def __init__(self, client: AsyncClient, db: Database) -> None:
         self.client = client
@@ -69,7 +69,7 @@ class Session:
         self.canaries = {OLD, NEW, WRONG, SHORT, LONG[:256], SIGNING}
 
     async def call(self, status: int, method: str, path: str, **sent: Any) -> Response:
-        """Send a request; keep what came back, but for what is meant to be in it."""
+        """Send a request; keep the response without the secrets that belong in it."""
         answer = await self.client.request(method, path, **sent)
         assert answer.status_code == status, answer.text
         shown = str(answer.headers)
@@ -132,7 +132,7 @@ async def whole_session(session: Session, monkeypatch: pytest.MonkeyPatch) -> No
         patched.setattr(security, "opaque_token", lambda _: key["X-API-Key"])
         await call(409, "POST", KEYS, json={"name": "again"}, headers=key)
         await call(409, "POST", USERS, json=body(BOB, OLD), params={"with_api_key": "true"})
-    # What nobody foresees: a defect of ours, and a statement that the database does not know.
+    # Unexpected errors: a defect in the code, and an invalid statement.
     with monkeypatch.context() as patched:
         patched.setattr(security, "access_token", lambda *_: 1 / 0)
         await call(500, "POST", TOKEN, data=form(NEW))
