@@ -12,7 +12,7 @@ from pytest_cookies.plugin import Cookies
 from testing.baking import Project, clean_environment, copy_template
 
 pytest_plugins = ["tests.figures", "tests.scheduling"]
-collect_ignore = ["feature", "squawk"]  # what is added to a render
+collect_ignore = ["feature", "squawk"]  # files that tests add to a render
 
 
 class Bake(Protocol):
@@ -42,7 +42,7 @@ def types_known(tmp_path_factory: pytest.TempPathFactory) -> None:
 
 @pytest.fixture(scope="session")
 def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return the template as a fresh clone has it."""
+    """Return a copy of the template without caches."""
     return copy_template(tmp_path_factory.mktemp("template") / "clone")
 
 

@@ -1,4 +1,4 @@
-"""What a service is deployed by: judged by its tools, and carried out where there is no engine."""
+"""The files for deployment: checked by their tools, and executed without Docker."""
 
 import asyncio
 import json
@@ -45,12 +45,12 @@ from tests.test_files import CONTAINER
 KUBERNETES = Path("deploy", "kubernetes")
 OLDEST = QUESTIONS["_kubernetes"]
 NEWEST = kubernetes_validate.latest_version().rpartition(".")[0]
-"""The oldest Kubernetes that the README names, and the newest whose schemas are known."""
+"""The oldest supported Kubernetes version, and the newest one with known schemas."""
 
 PASSWORD = "0123456789abcdef"  # noqa: S105 - of a server that lives for a test
 
 LIMITS = {"statement_timeout": "4s", "idle_in_transaction_session_timeout": "30s"}
-"""What the service sets by itself where it has no pooler."""
+"""The parameters that the service sets by itself without a pooler."""
 
 STREAMING = "SELECT state FROM pg_stat_replication"
 
@@ -131,7 +131,7 @@ def test_nothing_that_compose_names_is_missing(bake: Bake, answers: dict[str, st
     assert networks == set(document.get("networks", {}))
     assert configs == set(document.get("configs", {}))
     assert volumes == set(document["volumes"])
-    # Without a mode, who is not root can't read it.
+    # Without a mode, only root can read it.
     assert all(each["mode"] == 0o444 for one in services for each in one.get("configs", []))
 
 
@@ -147,7 +147,7 @@ def test_no_password_stands_anywhere(bake: Bake, answers: dict[str, str]) -> Non
         given = re.findall(rf"^ +{name}: (.*)$", text, re.MULTILINE)
         assert bool(given) is is_asked
         assert all(re.match(rf"\$\{{{name}:?\?set it in ", each) for each in given), given
-        # The verbs that run it for one person alone are the only ones that know another.
+        # Only the verbs for local use have another one.
         others = project.files() - {"justfile", "compose.yaml"}
         for file in others:
             if not file.startswith(("app/", "docs/", "tests/")):
@@ -235,7 +235,7 @@ def test_manifests_agree_with_each_other(bake: Bake, answers: dict[str, str]) ->
     assert policy["podSelector"]["matchLabels"].items() <= labels.items()
     assert policy["ingress"][0]["ports"] == [{"port": port["containerPort"], "protocol": "TCP"}]
     assert f"PORT={port['containerPort']}" in read(project.text("Dockerfile"))[-1].last("ENV") or (
-        answers["database"] == "sqlite"  # the last one is that of the database there
+        answers["database"] == "sqlite"  # on PostgreSQL, the last one is the port of the database
     )
 
 
@@ -267,11 +267,11 @@ def test_on_postgresql_a_job_migrates_and_no_pod_is_missed(bake: Bake, auth: str
     project = bake(database="postgresql", auth=auth, deploy="kubernetes")
     kinds = by_kind(project)
     deployment, scaler = kinds["Deployment"], kinds["HorizontalPodAutoscaler"]["spec"]
-    assert "replicas" not in deployment["spec"]  # the autoscaler's to say
+    assert "replicas" not in deployment["spec"]  # set by the autoscaler
     assert scaler["scaleTargetRef"]["name"] == deployment["metadata"]["name"]
     assert deployment["spec"]["strategy"]["rollingUpdate"] == {"maxSurge": 1, "maxUnavailable": 0}
     assert kinds["PodDisruptionBudget"]["spec"]["selector"] == deployment["spec"]["selector"]
-    # Its arithmetic, with the default pools and PostgreSQL's default of 100, 3 of them reserved.
+    # The default pools, and PostgreSQL's default of 100 connections, of which 3 are reserved.
     comment = project.text("deploy/kubernetes/base/autoscaler.yaml").replace("\n# ", " ")
     most = 2 * scaler["maxReplicas"] * (5 + 5 + 1)
     assert f"here {most} of 100." in comment
@@ -463,7 +463,7 @@ def test_an_image_migrates_serves_and_ends(
         seconds = time.monotonic() - started
         log = container.log()
 
-    # Where it is process 1, as in a container; else the signal that it passes on says so.
+    # As process 1 of a container it exits with 0, otherwise by the signal.
     assert status in ({0} if SANDBOXED else {0, -signal.SIGTERM, 128 + signal.SIGTERM}), log
     assert "Traceback" not in log
     assert image.run(*image.health_check, settings=settings).returncode == 1
@@ -584,7 +584,7 @@ async def test_the_replica_of_compose_copies_once_and_follows(
     data = server.data.parent / "volume" / "18" / "docker"
     programs = server.data.parent / "programs"
     programs.mkdir()
-    # What the official image goes on with: it gives the folder to its user, and starts the server.
+    # The official image then gives the folder to its user, and starts the server.
     entrypoint = programs / "docker-entrypoint.sh"
     entrypoint.write_text(
         f'#!/bin/sh\necho "$@"; chown -R {server.user or os.getuid()} "$PGDATA"\n'

@@ -1,6 +1,6 @@
 """Lists in pages: keyset pages, and offset pages where a contract needs them.
 
-A keyset page starts after the last row of the previous page, which an index finds: every page costs
+A keyset page starts after the last row of the previous page, found by an index: every page costs
 the same, and concurrent writes shift no rows.
 """
 
@@ -296,7 +296,7 @@ def _by_offset(statement: SelectT, order: Order) -> SelectT:
 
 
 def keyset(statement: SelectT, order: Order, start: Start) -> SelectT:
-    """Return ``statement`` in an order, from a start whose values are parameters."""
+    """Return ``statement`` sorted and starting after the position that is bound later."""
     whole = (order.column, order.key)
     if not order.column.nullable:
         return _walk(statement, order, whole, continued=start is not Start.FIRST)

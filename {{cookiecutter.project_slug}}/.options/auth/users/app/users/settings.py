@@ -11,7 +11,7 @@ PLACEHOLDERS: Final = ("local-only", "change", "secret", "example", "placeholder
 
 
 class UserSettings(BaseSettings):
-    """Settings of registration, tokens and throttling."""
+    """Settings of registration, tokens and throttling; see ``docs/settings.md``."""
 
     environment: Literal["local", "staging", "production"] = "production"
     secret_key: SecretStr = Field(default=SecretStr(""), validate_default=True)

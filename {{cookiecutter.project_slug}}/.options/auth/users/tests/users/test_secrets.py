@@ -1,4 +1,4 @@
-"""No password, token, key or hash gets out: canaries are planted, and looked for everywhere."""
+"""No response or log contains a password, token, key or hash: all are searched for canaries."""
 
 import logging
 from collections.abc import Iterator
@@ -49,8 +49,8 @@ SIGNING = "cAnArY0fTheK3yThatSignsEverything"
 
 @pytest.fixture
 def logged(caplog: pytest.LogCaptureFixture) -> Iterator[pytest.LogCaptureFixture]:
-    """Catch everything that anybody logs."""
-    # A handler is there already, so that SQLAlchemy adds none that would outlive the test.
+    """Capture every log record."""
+    # With a handler, SQLAlchemy adds none of its own, which would outlive the test.
     handler = logging.NullHandler()
     engine = logging.getLogger("sqlalchemy.engine.Engine")
     engine.addHandler(handler)
@@ -92,7 +92,7 @@ class Session:
 
 
 async def whole_session(session: Session, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Do all that can be done with passwords, tokens and keys, well and badly."""
+    """Use passwords, tokens and keys in every valid and invalid way."""
     call = session.call
 
     def form(words: str) -> Json:
@@ -167,7 +167,7 @@ async def test_no_canary_gets_out(
         session = Session(client, app.state.database)
         await whole_session(session, monkeypatch)
     said = "\n".join([*session.answered, logged.text, *capfd.readouterr()])
-    # It was looked at where it would have been seen.
+    # The canaries would have been found: the records were captured.
     assert len(session.canaries) > 15
     assert "INSERT INTO refresh_tokens" in logged.text
     assert "ZeroDivisionError" in logged.text
