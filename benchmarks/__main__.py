@@ -32,29 +32,29 @@ CHOICES: Final[dict[str, tuple[str, ...]]] = {
 """What ``--only`` chooses from."""
 
 ROUNDS: Final = {32: 3, 128: 2, 512: 1}
-"""How often each side is asked: oftener where the figures are compared with others."""
+"""Rounds of each measurement; more of those that are compared with other figures."""
 
 DURATION: Final = 2.0
 """Seconds of one round."""
 WARM_UP: Final = 0.3
-"""Seconds before the first."""
+"""Seconds of load before the first round."""
 
 FAIR: Final = {32: 1.5, 128: 2.5, 512: 4.0}
-"""Rounds that fairness is watched for: each client has to get enough answers to count them."""
+"""Rounds in which fairness is measured: each client must get enough responses to count."""
 FAIR_ENDPOINTS: Final = ("get", "post")
 
 LATEST: Final = 19 * 60.0
-"""Seconds after which a full run has to be over; on a slow machine, rounds are left out for it."""
+"""Seconds that a full run may take; on a slow machine it has fewer rounds."""
 BETWEEN: Final = 0.4
-"""Seconds that pass between two rounds, about: one generator ends, the next one starts."""
+"""Seconds between two rounds, roughly, in which one load generator ends and the next starts."""
 
 STARTS: Final = 5
-"""How often what starts is started."""
+"""Repetitions of the measurements of start times."""
 
 
 @dataclass(frozen=True)
 class Options:
-    """What was asked for."""
+    """The options of the command line."""
 
     quick: bool
     only: Mapping[str, tuple[str, ...]]
@@ -75,15 +75,15 @@ class Options:
         return [int(number) for number in self.only["connections"]]
 
     def rounds_of(self, connections: int) -> int:
-        """Return how often each side is asked."""
+        """Return the number of rounds."""
         return self.rounds or ROUNDS[connections]
 
 
 class Pace:
-    """Tells when the time is not enough for all that is still to come."""
+    """Shortens the remaining rounds when the time limit would be exceeded."""
 
     def __init__(self, options: Options, began: float) -> None:
-        """Plan the run; one that was given other times may take what it takes."""
+        """Plan the run; one with times from the command line has no limit."""
         self._left = [
             2 * (options.rounds_of(clients) * (options.duration + BETWEEN) + WARM_UP + BETWEEN)
             # The clients are counted once for all endpoints.
@@ -97,7 +97,7 @@ class Pace:
         self._until = began + LATEST if usual else float("inf")
 
     def behind(self) -> bool:
-        """Take the next step; tell whether it has to be a short one."""
+        """Count a step; return whether it has to be a short one."""
         late = time.monotonic() + sum(self._left) > self._until
         self._left.pop(0)
         return late
@@ -116,7 +116,7 @@ def generate(options: Options, server: Server, requests: Sequence[bytes], client
 
 
 def warm_up(server: Server, requests: Sequence[bytes]) -> None:
-    """Let a server open its connections and meet its statements; few clients do."""
+    """Let a few clients warm up the connections and prepared statements of a server."""
     load.counted(server.port, requests, 32, WARM_UP)
     server.settle(requests[0])
 
@@ -128,7 +128,7 @@ def compare(
     clients: int,
     rounds: int,
 ) -> tuple[float, dict[str, Side]]:
-    """Load both sides in turn: A B, B A, A B, so that a drift of the machine hits both alike."""
+    """Load both sides in turn (A B, B A, A B), so that a drift of the machine affects both."""
     runs: dict[str, list[Run]] = {name: [] for name in both}
     costs: dict[str, list[float]] = {name: [] for name in both}
     for name, server in both.items():
@@ -171,7 +171,7 @@ def watch(
     ours: Server,
     asks: Mapping[str, Mapping[str, Sequence[bytes]]],
 ) -> list[Fairness]:
-    """See how fair a service on a database is to its clients."""
+    """Measure how evenly a service on a database serves its clients."""
     database, service = stage
     seen = []
     wanted: list[tuple[str, int, float]] = [
@@ -243,7 +243,7 @@ def measure(
 
 
 def starts(options: Options, report: Report, folder: Path, template: Path) -> dict[str, Project]:
-    """Render, install and import; for each, see how long it takes."""
+    """Measure how long rendering, installing and importing take."""
     projects = {}
     for database in options.only["database"]:
         say(f"{database}: rendering, installing")
@@ -273,7 +273,7 @@ def starts(options: Options, report: Report, folder: Path, template: Path) -> di
 
 
 def run(options: Options) -> Report:
-    """Measure all that was asked for, and leave nothing behind."""
+    """Run the chosen measurements, and clean up."""
     began = time.monotonic()
     cores = Cores()
     report = Report(
@@ -358,9 +358,9 @@ def _interrupt(*_: object) -> None:
 
 
 def main() -> None:
-    """Measure, and tell."""
+    """Measure, and print the report."""
     options, file, publish = parsed()
-    # As Ctrl-C: whatever was started is ended on the way out.
+    # Handled as Ctrl-C, so that every process that was started is stopped.
     signal.signal(signal.SIGTERM, _interrupt)
     if not options.wrk:
         say("There is no wrk on PATH: our own generator takes its place, and more of the time.")

@@ -1,4 +1,4 @@
-"""What lies in the databases, and what is asked for: the same in every run, by fixed seeds."""
+"""The rows of the databases and the requests: the same in every run, by fixed seeds."""
 
 import json
 import random
@@ -14,7 +14,7 @@ from uuid import UUID
 import asyncpg
 
 SERVICES: Final = {"flat": "items", "example": "tasks"}
-"""The two that are measured, and their resource: one table alone, and the template's example."""
+"""The measured services and their resources: a single table, and the example of the template."""
 
 ENDPOINTS: Final = ("get", "page", "depth", "post", "patch", "batch")
 BATCH: Final = 100
@@ -31,13 +31,13 @@ _VARIANTS: Final = 1000
 
 @dataclass(frozen=True)
 class Rows:
-    """The first rows of both tables: as many as asked for."""
+    """The first rows of both tables, of a chosen number."""
 
     count: int
 
     def created(self, number: int) -> datetime:
-        """Return a time for a row: each a second after the one before."""
-        # With microseconds, for the databases write down a whole second in two ways.
+        """Return the time of a row, a second after that of the previous row."""
+        # With microseconds: whole seconds have two text forms in the databases.
         return _BEGIN + timedelta(seconds=number, microseconds=1 + number % 999_999)
 
     def keys(self, table: str) -> list[UUID]:
@@ -69,14 +69,14 @@ class Rows:
             yield _uuid7(_BEGIN, generator), name
 
     def task_tags(self) -> Iterator[tuple[Any, ...]]:
-        """Return each task none to three tags."""
+        """Return the tags of each task: none to three."""
         tags = [key for key, _ in self.tags()]
         for number, key in enumerate(self.keys("tasks")):
             for step in range(number % 4):
                 yield key, tags[(number + 17 * step) % len(tags)]
 
     def comments(self) -> Iterator[tuple[Any, ...]]:
-        """Return every fifth task four comments."""
+        """Return four comments on every fifth task."""
         generator = random.Random("comments")  # noqa: S311 - no secret
         for number, key in list(enumerate(self.keys("tasks")))[::5]:
             for step in range(4):
@@ -100,7 +100,7 @@ class Rows:
         }
 
     def fill_sqlite(self, path: Path) -> None:
-        """Write all of it into a file, in one transaction."""
+        """Write every table into a SQLite file, in one transaction."""
         with closing(sqlite3.connect(path)) as connection, connection:
             for table, (columns, rows) in self.tables().items():
                 names = columns.split()
@@ -111,7 +111,7 @@ class Rows:
                 )
 
     async def fill_postgresql(self, url: str) -> None:
-        """Write all of it into a database, and leave nothing to do for its housekeeping."""
+        """Write every table into a PostgreSQL database, then vacuum it."""
         connection = await asyncpg.connect(url)
         try:
             for table, (columns, rows) in self.tables().items():
@@ -129,7 +129,7 @@ def _uuid7(at: datetime, generator: random.Random) -> UUID:
 
 
 def _plain(value: object) -> object:
-    """Write a value down as SQLAlchemy does on SQLite."""
+    """Return a value as SQLAlchemy stores it in SQLite."""
     if isinstance(value, UUID):
         return value.hex
     if isinstance(value, datetime):
@@ -148,7 +148,7 @@ def written(method: str, path: str, body: object = None) -> bytes:
 
 
 def asked(service: str, rows: Rows, cursor: str) -> dict[str, Sequence[bytes]]:
-    """Return what every endpoint of a service is asked; ``cursor`` leads to the end of its list."""
+    """Return the request of each endpoint; ``cursor`` leads to the last page of the list."""
     resource = SERVICES[service]
     path = f"/v1/{resource}"
     generator = random.Random(service)  # noqa: S311 - no secret

@@ -1,4 +1,4 @@
-"""The stage: a rendered service with one resource more, the limit beside it, and their database."""
+"""The rendered service with a flat resource, the limit, and their databases."""
 
 import asyncio
 import http.client
@@ -25,9 +25,9 @@ from testing.postgres import Postgres
 
 HERE: Final = Path(__file__).parent
 PATIENCE: Final = 30
-"""Seconds for whatever has to come up or calm down."""
+"""Seconds that a server may take to start or to become idle."""
 
-# What the answers of both sides cannot share: a cursor is nobody else's business, a change makes
+# What differs between the responses of both sides: cursors are private, a change makes
 # a new version, and a new row has an id and times of its own.
 _CHANGED: Final = {"updated_at", "version"}
 _NEW: Final = {"id", "created_at", *_CHANGED}
@@ -35,17 +35,17 @@ _OWN: Final = {"patch": _CHANGED, "post": _NEW, "batch": _NEW}
 
 
 class Cores:
-    """Who runs where: the server that is measured on a core of its own, all else on the others."""
+    """The cores of the processes: one for the measured server, the others for everything else."""
 
     def __init__(self) -> None:
-        """Choose the last core, where the platform lets us choose and there are two."""
+        """Choose the last core, if the platform allows it and there are two."""
         self.allowed = os.sched_getaffinity(0) if sys.platform == "linux" else set[int]()
         self.server = {max(self.allowed)} if len(self.allowed) > 1 else set[int]()
         self.others = self.allowed - self.server if self.server else set[int]()
 
     @contextmanager
     def pinned(self, cores: set[int]) -> Iterator[None]:
-        """Run what is started meanwhile, and ourselves, on these cores."""
+        """Run this process, and those that it starts meanwhile, on these cores."""
         if sys.platform != "linux" or not cores:
             yield
             return
@@ -58,7 +58,7 @@ class Cores:
 
 
 def _output(done: subprocess.CompletedProcess[str]) -> str:
-    """Return the output of a command; without it, there is nothing to measure."""
+    """Return the output of a command that must not fail."""
     if done.returncode:
         words = " ".join(map(str, done.args))
         sys.exit(f"This failed, with status {done.returncode}: {words}\n{done.stdout}{done.stderr}")
@@ -66,7 +66,7 @@ def _output(done: subprocess.CompletedProcess[str]) -> str:
 
 
 def render(folder: Path, template: Path, database: str) -> tuple[Project, float]:
-    """Render a service by Cookiecutter's command line; give it, and the seconds that it took."""
+    """Render a service by Cookiecutter's command line; return it and the seconds it took."""
     home = folder / "home"
     home.mkdir(exist_ok=True)
     started = time.perf_counter()
@@ -89,7 +89,7 @@ def render(folder: Path, template: Path, database: str) -> tuple[Project, float]
 
 
 def template_copy(folder: Path) -> Path:
-    """Copy the template, without what else lies in its tree."""
+    """Copy the template without caches and other files."""
     return copy_template(folder / "template")
 
 
@@ -184,7 +184,7 @@ def _python(project: Project, code: str) -> subprocess.CompletedProcess[str]:
 
 
 def sqlite_made(project: Project, path: Path, rows: Rows) -> str:
-    """Make a file at head, with rows in it; give its URL."""
+    """Create a migrated file with rows; return its URL."""
     url = f"sqlite:///{path}"
     _migrate(project, url)
     rows.fill_sqlite(path)
@@ -192,7 +192,7 @@ def sqlite_made(project: Project, path: Path, rows: Rows) -> str:
 
 
 def postgresql_made(project: Project, server: Postgres, rows: Rows) -> str:
-    """Make a database at head, with rows in it; give its URL."""
+    """Create a migrated database with rows; return its URL."""
     url = server.url("bench")
     asyncio.run(_execute(server.url("postgres"), "CREATE DATABASE bench"))
     _migrate(project, url)
@@ -201,7 +201,7 @@ def postgresql_made(project: Project, server: Postgres, rows: Rows) -> str:
 
 
 def postgresql_settings(server: Postgres) -> dict[str, str]:
-    """Return what of the server's settings the figures depend on."""
+    """Return the settings of the server that affect the figures."""
     names = ("server_version", "fsync", "synchronous_commit", "shared_buffers", "max_connections")
     return {name: asyncio.run(_execute(server.url("postgres"), f"SHOW {name}")) for name in names}
 
@@ -227,7 +227,7 @@ class Server:
     log: Path
 
     def cpu(self) -> float:
-        """Return the seconds of processor time that it has used."""
+        """Return the processor time that it has used, in seconds."""
         times = self.process.cpu_times()
         return float(times.user + times.system)
 
@@ -236,7 +236,7 @@ class Server:
         return float(self.process.memory_info().rss / 2**20)
 
     def ask(self, request: bytes) -> tuple[int, dict[str, str], Any]:
-        """Send one request; give status, headers and document of the answer."""
+        """Send one request; return status, headers and JSON of the response."""
         head, _, body = request.partition(b"\r\n\r\n")
         first, *lines = head.decode().split("\r\n")
         method, path, _ = first.split(" ")
@@ -250,7 +250,7 @@ class Server:
             return response.status, named, json.loads(text)
 
     def settle(self, request: bytes) -> None:
-        """Wait until it has dealt with what nobody waits for any more.
+        """Wait until it is idle: cancelled requests may still run.
 
         One more request of the kind has to be answered, behind most of those; then the processor
         tells. SQLite's writer mostly waits for the disk, so a short look would see it idle.
@@ -270,7 +270,7 @@ class Server:
 def started(
     command: list[str], project: Project, cores: Cores, log: Path, port: int, **settings: str
 ) -> Iterator[Server]:
-    """Run a server on its core until the end, whatever the end is."""
+    """Run a server on its core; stop it at the end, also after an error."""
     with log.open("wb") as file, cores.pinned(cores.server):
         process = psutil.Popen(
             command,
@@ -318,10 +318,10 @@ def sides(
 
 
 def end_of_list(server: Server, service: str, rows: Rows) -> str:
-    """Walk a list to the page before its last: give the cursor that leads behind it."""
+    """Read a list page by page; return the cursor that leads to the last full page."""
     path = f"/v1/{SERVICES[service]}?limit=100"
     cursor = ""
-    # Short of the end, so that a whole page follows.
+    # Stop before the end, so that a full page follows.
     for _ in range(rows.count // 100 - 1):
         suffix = f"&cursor={cursor}" if cursor else ""
         status, _, page = server.ask(f"GET {path}{suffix} HTTP/1.1\r\n\r\n".encode())
@@ -334,7 +334,7 @@ def end_of_list(server: Server, service: str, rows: Rows) -> str:
 def prepared(
     both: Mapping[str, Server], service: str, rows: Rows
 ) -> dict[str, dict[str, Sequence[bytes]]]:
-    """Return what each side is asked, by endpoint, once they were seen to answer it alike."""
+    """Return the requests of each side by endpoint, after checking that both respond alike."""
     wanted = {
         name: asked(service, rows, end_of_list(server, service, rows))
         for name, server in both.items()
@@ -362,7 +362,7 @@ def _seen(answer: tuple[int, dict[str, str], Any], endpoint: str) -> tuple[int, 
 
 
 def _masked(document: Any, own: Collection[str]) -> Any:
-    """Hide what cannot be the same on both sides."""
+    """Replace what differs between both sides."""
     if isinstance(document, list):
         return [_masked(item, own) for item in document]
     if isinstance(document, dict):
@@ -374,7 +374,7 @@ def _masked(document: Any, own: Collection[str]) -> Any:
 
 
 def commit() -> str:
-    """Name the commit that is measured; with a plus where the tree holds more than that."""
+    """Return the measured commit, with a plus if the tree has uncommitted changes."""
 
     def git(*arguments: str) -> str:
         done = subprocess.run(

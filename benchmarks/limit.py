@@ -37,7 +37,7 @@ NOT_FOUND: Final[Answer] = (404, [], {"status": 404})
 
 
 class Store(Protocol):
-    """One of the databases, and how it writes down what JSON has no type for."""
+    """One of the databases, and how it stores the types that JSON lacks."""
 
     tags: str
     """A subquery: the names of a task's tags, in order."""
@@ -52,7 +52,7 @@ class Store(Protocol):
         """Return the rows that a statement finds."""
 
     async def write(self, sql: str, *values: object) -> Sequence[Any]:
-        """Run one statement that is a transaction by itself; give the rows that it returns."""
+        """Run one statement as a transaction of its own; return its rows."""
 
     async def create_items(self, rows: list[tuple[Any, ...]]) -> None:
         """Write many items, all or none."""
@@ -63,10 +63,10 @@ class Store(Protocol):
         """Write tasks with their tags, and the tags that are new, all or none."""
 
     def key(self, value: UUID) -> object:
-        """Write down an id."""
+        """Return an id as it is stored."""
 
     def time(self, value: str) -> object:
-        """Write down a time that came as ISO 8601, in UTC."""
+        """Return an ISO 8601 time in UTC as it is stored."""
 
     def id_of(self, value: Any) -> object:
         """Read an id."""
@@ -78,7 +78,7 @@ class Store(Protocol):
         """Read a time, for a cursor."""
 
     def list_of(self, value: Any) -> list[Any]:
-        """Read what a subquery has gathered."""
+        """Return the tags of a task from the column of the subquery."""
 
 
 class PostgreSQL:
@@ -285,7 +285,7 @@ class Limit:
     """The ASGI app."""
 
     def __init__(self, store: Store) -> None:
-        """Serve what is in ``store``."""
+        """Serve the rows of ``store``."""
         self.store = store
         live = f"SELECT {TASK}, {store.tags} FROM tasks WHERE deleted_at IS NULL"  # noqa: S608
         self.task_page = f"{live} ORDER BY created_at DESC, id DESC LIMIT $1"
@@ -295,7 +295,7 @@ class Limit:
         self.task = f"{live} AND id = $1"
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
-        """Answer one request, or follow the server's life."""
+        """Handle a request, or the lifespan of the server."""
         if scope["type"] == "lifespan":
             await self._live(receive, send)
             return

@@ -1,4 +1,4 @@
-"""The load generators: wrk, and one of our own that counts the answers of every client."""
+"""The load generators: wrk, and one that counts the responses of each client."""
 
 import asyncio
 import json
@@ -16,34 +16,34 @@ from typing import Final, cast
 SCRIPT: Final = Path(__file__).with_name("replay.lua")
 
 PATIENCE: Final = 30
-"""Seconds that wrk waits for an answer before it counts the wait as an error."""
+"""Seconds after which wrk counts a request as an error."""
 
 _LENGTH: Final = re.compile(rb"\r\ncontent-length: *(\d+)", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
 class Run:
-    """What clients got in so many seconds; waits are in milliseconds."""
+    """The responses in a number of seconds; latencies are in milliseconds."""
 
     seconds: float
     answers: int
-    """Those with a status of 2xx."""
+    """Responses with a status of 2xx."""
     errors: int
-    """All others: another status, a connection that broke, an answer that never came."""
+    """Other responses, broken connections and timeouts."""
     p50: float
     p99: float
     worst: float
     per_client: tuple[int, ...] = ()
-    """The answers of each client, where they were counted."""
+    """The responses of each client, where they were counted."""
 
     @property
     def rate(self) -> float:
-        """Answers a second."""
+        """Responses per second."""
         return self.answers / self.seconds
 
 
 def wrk(program: str, port: int, requests: Sequence[bytes], clients: int, seconds: float) -> Run:
-    """Load a server with wrk: in whole seconds, for it knows no others."""
+    """Load a server with wrk, which takes whole seconds."""
     seconds = math.ceil(seconds)
     with tempfile.NamedTemporaryFile(suffix=".requests") as file:
         file.write(b"\0".join(requests))
@@ -72,7 +72,7 @@ def wrk(program: str, port: int, requests: Sequence[bytes], clients: int, second
 
 
 def counted(port: int, requests: Sequence[bytes], clients: int, seconds: float) -> Run:
-    """Load a server, and count for each client what it was answered."""
+    """Load a server, and count the responses of each client."""
     return asyncio.run(_counted(port, requests, clients, seconds))
 
 
@@ -83,7 +83,7 @@ class _Tally:
 
 
 class _Client(asyncio.Protocol):
-    """One connection that sends its next request when the last one is answered."""
+    """One connection, which sends a request as soon as it has the previous response."""
 
     def __init__(self, requests: Sequence[bytes], first: int, tally: _Tally) -> None:
         self.requests = requests
@@ -125,7 +125,7 @@ class _Client(asyncio.Protocol):
             self.tally.errors += 1
 
     def end(self, now: float) -> float:
-        """Hang up; give how long the client has waited for the answer that is due."""
+        """Close the connection; return how long the client has waited for its response."""
         self.over = True
         self.transport.abort()
         return now - self.sent_at
@@ -146,7 +146,7 @@ async def _counted(port: int, requests: Sequence[bytes], clients: int, seconds: 
         client.ask()
     await asyncio.sleep(seconds)
     ended = time.perf_counter()
-    # Whoever was served nothing has waited all the time, and no answer tells it.
+    # A client without any response has waited for the whole round.
     waiting = [client.end(ended) for client in crowd]
     await asyncio.sleep(0)
     waits = sorted(tally.waits)

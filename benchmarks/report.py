@@ -1,4 +1,4 @@
-"""What was measured, and how it is told: tables, JSON, a picture, and docs/performance.md."""
+"""The figures of a run, as tables, JSON, a picture and docs/performance.md."""
 
 import json
 import statistics
@@ -19,7 +19,7 @@ SERIES: Final = {"flat": "a flat resource", "example": "the example: tasks with 
 """The services whose shares the picture shows."""
 
 SHOWN: Final = {"get": "GET one", "page": "GET page of 20", "post": "POST", "patch": "PATCH"}
-"""What the picture shows, and has goals."""
+"""The endpoints in the picture, which have goals."""
 
 SHARES: Final = {
     "get": (0.17, 0.22),
@@ -27,32 +27,32 @@ SHARES: Final = {
     "post": (0.17, 0.28),
     "patch": (0.15, 0.24),
 }
-"""What the share of each has to be, and ought to be."""
+"""The minimum and the goal of each share."""
 
 BUSY: Final = "single requests on 32 connections"
 EVERYTHING: Final = "everything, batches too"
-"""When memory is looked at."""
+"""The loads after which memory is measured."""
 
 
 @dataclass(frozen=True)
 class Side:
-    """What one side gave: medians of the rounds; times in milliseconds."""
+    """The figures of one side: medians of the rounds, times in milliseconds."""
 
     rate: float
-    """Answers a second."""
+    """Responses per second."""
     p50: float
     p99: float
     worst: float
-    """Of all rounds."""
+    """The requests of all rounds."""
     errors: int
-    """Of all rounds: whatever was no 2xx."""
+    """Responses other than 2xx, and requests without one, in all rounds."""
     cpu: float
     """Microseconds of processor time for a request."""
 
 
 @dataclass(frozen=True)
 class Compared:
-    """The service and its limit, asked for the same in turn."""
+    """The figures of the service and of the limit for the same requests."""
 
     database: str
     service: str
@@ -60,14 +60,14 @@ class Compared:
     connections: int
     rounds: int
     share: float
-    """Ours by the limit's: the median of what each pair of neighbours gave."""
+    """The throughput relative to the limit: the median over pairs of adjacent rounds."""
     ours: Side
     limit: Side
 
 
 @dataclass(frozen=True)
 class Fairness:
-    """How the service dealt its answers out among its clients."""
+    """How evenly the service served its clients."""
 
     database: str
     service: str
@@ -83,13 +83,13 @@ class Fairness:
 
     @property
     def spread(self) -> float:
-        """How far a client was from the mean, at most, as a share of it."""
+        """Return the largest deviation of a client from the mean, as a share of it."""
         return max(self.mean - self.least, self.most - self.mean) / self.mean if self.mean else 1.0
 
 
 @dataclass(frozen=True)
 class Memory:
-    """What a worker held after its load, in MiB."""
+    """The memory of a worker after a load, in MiB."""
 
     database: str
     service: str
@@ -100,7 +100,7 @@ class Memory:
 
 @dataclass
 class Report:
-    """One run."""
+    """The figures of a run."""
 
     commit: str
     date: str
@@ -112,18 +112,18 @@ class Report:
     versions: dict[str, dict[str, str]] = field(default_factory=dict)
     postgresql: dict[str, str] = field(default_factory=dict)
     seconds: dict[str, list[float]] = field(default_factory=dict)
-    """Of what is no load: by name, once for each time that it was measured."""
+    """Times of start-up and the like: by name, one for each repetition."""
     compared: list[Compared] = field(default_factory=list)
     fairness: list[Fairness] = field(default_factory=list)
     memory: list[Memory] = field(default_factory=list)
     took: float = 0.0
 
     def json(self) -> str:
-        """Return all of it."""
+        """Return the figures as JSON."""
         return json.dumps(asdict(self), indent=1) + "\n"
 
     def text(self) -> str:
-        """Return all of it, for people."""
+        """Return the figures as readable tables."""
         return "\n".join([*self._head(), *(line for table in self._tables() for line in table)])
 
     def _head(self) -> list[str]:
@@ -290,7 +290,7 @@ def _label(database: str) -> str:
 
 
 def _table(title: str, head: list[str], rows: list[list[str]]) -> list[str]:
-    """Return a table in Markdown that reads well as it stands, too; nothing if it has no rows."""
+    """Return an aligned Markdown table, or nothing if there are no rows."""
     if not rows:
         return []
     widths = [max(map(len, column)) for column in zip(head, *rows, strict=True)]

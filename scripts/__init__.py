@@ -1,1 +1,1 @@
-"""Tools for whoever works on the template."""
+"""Tools for working on the template."""

@@ -28,7 +28,7 @@ DEPENDENT: Final = ("database", "auth")
 """The questions whose answers change the dependencies."""
 
 SETTLED: Final = timedelta(days=7)
-"""The least age of the day: by then, what was uploaded before it is visible to everyone."""
+"""The least age of the day: by then, every earlier upload is visible."""
 
 OLDEST: Final = timedelta(days=120)
 """The greatest age of the day, for ``--check``."""

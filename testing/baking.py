@@ -30,7 +30,7 @@ CHOICES: Final[dict[str, list[str]]] = {
 
 DEFAULTS: Final = {question: answers[0] for question, answers in CHOICES.items()}
 
-# Set by whoever runs the tests; a rendered service must neither see nor need it.
+# Set where the tests run; a rendered service must not see it.
 FOREIGN_VARIABLES: Final = (
     "COV_",
     "COVERAGE_",
@@ -57,7 +57,7 @@ def combinations(*questions: str) -> list[dict[str, str]]:
 
 
 def pairwise() -> list[dict[str, str]]:
-    """Return combinations in which any two answers to any two questions meet, few of them."""
+    """Return a few combinations in which any two answers to different questions occur together."""
 
     def pairs(answers: Mapping[str, str]) -> set[frozenset[tuple[str, str]]]:
         return {frozenset(pair) for pair in itertools.combinations(answers.items(), 2)}
@@ -86,7 +86,7 @@ def clean_environment(**changes: str) -> dict[str, str]:
 
 
 def copy_template(target: Path, root: Path = ROOT) -> Path:
-    """Copy what Cookiecutter reads, without caches: it would render whatever lies in the tree."""
+    """Copy what Cookiecutter reads, without caches, which it would render as well."""
     lines = (ROOT / ".gitignore").read_text(encoding="utf-8").splitlines()
     names = [line.rstrip("/") for line in lines if line and not line.startswith("#")]
     target.mkdir()

@@ -1,4 +1,4 @@
-"""An HTTP client that sees the bytes: what was sent, what was answered, what was cut."""
+"""An HTTP client that shows the bytes of requests and responses, also of incomplete ones."""
 
 import asyncio
 import json
@@ -8,16 +8,16 @@ from dataclasses import dataclass
 from typing import Any, Final, Self
 
 PATIENCE: Final = 30.0
-"""Seconds after which a request hangs: no promise allows that much."""
+"""Seconds after which a request counts as hanging; every limit of the service is shorter."""
 
 
 class CutError(Exception):
-    """The connection ended after a request was sent and before all of its answer was there."""
+    """The connection ended before the response to a request was complete."""
 
 
 @dataclass(frozen=True)
 class Answer:
-    """What came back, and after how many seconds."""
+    """A response, and the seconds until it came."""
 
     status: int
     headers: Mapping[str, str]
@@ -51,33 +51,33 @@ class Client:
         self._sent = 0.0
 
     def __enter__(self) -> Self:
-        """Hang up at the end."""
+        """Close the connection."""
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Hang up."""
+        """Close the connection."""
         self.close()
 
     @property
     def connected(self) -> bool:
-        """Whether there is a connection that the server has not ended."""
+        """Whether there is a connection that the server has not closed."""
         return self._streams is not None and not self._streams[0].at_eof()
 
     async def connect(self) -> None:
-        """Connect, unless that is done; a ConnectionError says that nobody listens."""
+        """Connect if necessary; raise ConnectionError if the port is closed."""
         if not self.connected:
             self.close()
             self._streams = await asyncio.open_connection("127.0.0.1", self.port)
 
     def close(self, *, rudely: bool = False) -> None:
-        """Hang up, whatever is under way."""
+        """Close the connection at once."""
         if self._streams is not None:
             writer = self._streams[1]
             self._streams = None
             writer.transport.abort() if rudely else writer.close()
 
     async def send(self, data: bytes) -> None:
-        """Send bytes, and wait for no answer."""
+        """Send bytes without waiting for a response."""
         await self.connect()
         assert self._streams
         self._sent = time.perf_counter()
@@ -85,7 +85,7 @@ class Client:
         await self._streams[1].drain()
 
     async def answer(self) -> Answer:
-        """Read an answer to what was sent; a TimeoutError says that none came."""
+        """Read a response; raise TimeoutError if there is none in time."""
         assert self._streams
         reader = self._streams[0]
         try:
@@ -109,7 +109,7 @@ class Client:
         return Answer(int(first.split(" ")[1]), headers, body, seconds)
 
     async def request(self, method: str, path: str, body: object = None, **headers: str) -> Answer:
-        """Send a request, and read its answer."""
+        """Send a request and read its response."""
         await self.connect()
         try:
             await self.send(written(method, path, body, **(self.headers | headers)))
@@ -119,9 +119,9 @@ class Client:
         return await self.answer()
 
     async def get(self, path: str, **headers: str) -> Answer:
-        """Ask for something."""
+        """Send a GET request."""
         return await self.request("GET", path, **headers)
 
     async def post(self, path: str, body: object, **headers: str) -> Answer:
-        """Send something new."""
+        """Send a POST request."""
         return await self.request("POST", path, body, **headers)

@@ -1,4 +1,4 @@
-"""A Dockerfile, read as a builder reads it, and carried out in a folder where there is no engine.
+"""A Dockerfile, parsed as by a builder and executed in a folder, without Docker.
 
 Each stage is the folder itself, so that a path is the same in all of them; a stage that is over is
 put aside. In place of a base image there is the Python that runs the tests.
@@ -22,7 +22,7 @@ import psutil
 from testing.baking import succeeded
 
 IS_ROOT: Final = sys.platform != "win32" and os.geteuid() == 0
-# Whoever may may also shut a process in, as an engine does.
+# A user with these rights may also isolate a process, as Docker does.
 SANDBOXED: Final = (
     IS_ROOT
     and sys.platform == "linux"
@@ -30,7 +30,7 @@ SANDBOXED: Final = (
     and subprocess.run(["unshare", "--mount", "true"], check=False).returncode == 0
 )
 
-# How packages are found on this machine; nothing else of its environment gets into a build.
+# The variables by which packages are found; a build gets no others of this machine.
 NETWORK: Final = re.compile(
     r"PIP_|UV_(DEFAULT_)?INDEX|SSL_CERT|(https?|all|no)_proxy$", re.IGNORECASE
 )
@@ -41,14 +41,14 @@ ROOTED: Final = re.compile(r"(?<![\w.])/(?=(?:app|data)\b)")
 
 @dataclass(frozen=True)
 class Stage:
-    """What stands between one FROM and the next."""
+    """A stage: the instructions from one FROM to the next."""
 
     base: str
     name: str
     steps: list[tuple[str, str]] = field(default_factory=list)
 
     def last(self, instruction: str) -> str:
-        """Return the last value of an instruction: the one that counts."""
+        """Return the last value of an instruction, which is the valid one."""
         return [value for name, value in self.steps if name == instruction][-1]
 
     @property
@@ -99,14 +99,14 @@ def words(text: str, variables: Mapping[str, str]) -> Iterator[str]:
 
 
 def pairs(values: Iterable[str], variables: Mapping[str, str]) -> dict[str, str]:
-    """Read what is written as NAME=VALUE."""
+    """Parse NAME=VALUE."""
     found = [word.partition("=") for value in values for word in words(value, variables)]
     assert all(equals for _, equals, _ in found), found
     return {name: value for name, _, value in found}
 
 
 def sent(context: Path, target: Path) -> Path:
-    """Copy what a builder is sent of a folder: not what `.dockerignore` keeps from it."""
+    """Copy the build context of a folder, without what `.dockerignore` excludes."""
     rules = []
     for line in (context / ".dockerignore").read_text(encoding="utf-8").splitlines():
         if line and not line.startswith("#"):
@@ -124,15 +124,15 @@ def sent(context: Path, target: Path) -> Path:
 
 
 def networked() -> dict[str, str]:
-    """Return what of the environment a build has to know to come by packages."""
+    """Return the environment variables that a build needs to install packages."""
     return {name: value for name, value in os.environ.items() if NETWORK.match(name)}
 
 
 def based_on(root: Path) -> dict[str, str]:
-    """Put a Python with pip where an official image has it; give the environment of that image."""
+    """Put a Python with pip where an official image has it; return the environment of it."""
     local, prefix = root / "usr" / "local", Path(sys.base_prefix)
     if IS_ROOT and not all(folder.stat().st_mode & 0o001 for folder in (prefix, *prefix.parents)):
-        # It lies where only root looks: take it along, without what was installed into it.
+        # Only root can read it there: copy it, without installed packages.
         name = f"python{sys.version_info.major}.{sys.version_info.minor}"
         ignore = shutil.ignore_patterns("site-packages", "test", "__pycache__")
         shutil.copytree(prefix / "lib" / name, local / "lib" / name, ignore=ignore)
@@ -158,19 +158,19 @@ def based_on(root: Path) -> dict[str, str]:
 
 @dataclass
 class Image:
-    """What a Dockerfile makes."""
+    """An image that a Dockerfile describes."""
 
     root: Path
     stages: list[Stage]
     environment: dict[str, str] = field(default_factory=dict)
-    """What ENV says."""
+    """The environment variables."""
     base: dict[str, str] = field(default_factory=dict)
     """What is there beside it."""
     folder: Path = field(default_factory=Path)
 
     @classmethod
     def built(cls, context: Path, folder: Path) -> "Image":
-        """Carry out the Dockerfile of ``context``; all that comes of it lies in ``folder``."""
+        """Execute the Dockerfile of ``context``; the result is in ``folder``."""
         stages = read((context / "Dockerfile").read_text(encoding="utf-8"))
         image = cls(folder / "root", stages)
         given = sent(context, folder / "context")
@@ -192,25 +192,25 @@ class Image:
 
     @property
     def volumes(self) -> list[Path]:
-        """The folders that outlive a container."""
+        """The volumes."""
         steps = self.stages[-1].steps
         found = [json.loads(value) for name, value in steps if name == "VOLUME"]
         return [Path(self.placed(path)) for paths in found for path in paths]
 
     @property
     def command(self) -> list[str]:
-        """What it runs."""
+        """The command."""
         command: list[str] = json.loads(self.stages[-1].last("CMD"))
         return command
 
     @property
     def health_check(self) -> list[str]:
-        """What tells whether it is alive."""
+        """The command of the health check."""
         command: list[str] = json.loads(self.stages[-1].last("HEALTHCHECK").partition(" CMD ")[2])
         return command
 
     def placed(self, text: str) -> str:
-        """Write the paths of the image as those of the folder; where we can't be another, stay."""
+        """Translate the paths of the image into those of the folder."""
         if not IS_ROOT:
             text = text.replace("10001:10001", f"{os.getuid()}:{os.getgid()}")
         return ROOTED.sub(f"{self.root}/", text)
@@ -290,7 +290,7 @@ class Image:
         settings: Mapping[str, str] = MappingProxyType({}),
         read_only: bool = True,
     ) -> subprocess.CompletedProcess[str]:
-        """Run a command in the image, to its end."""
+        """Run a command in the image and wait for it."""
         return subprocess.run(
             self.confined(*command, read_only=read_only),
             cwd=self.folder,
@@ -332,7 +332,7 @@ class Container:
     log_file: Path
 
     def log(self) -> str:
-        """Return what it has said."""
+        """Return its output."""
         return self.log_file.read_text(encoding="utf-8")
 
     def processes(self) -> list[psutil.Process]:
@@ -342,6 +342,6 @@ class Container:
         return inner if SANDBOXED else [outer, *inner]
 
     def stop(self, signal_: int, seconds: float) -> int:
-        """Send its first process a signal; give the status that it ends with."""
+        """Send its first process a signal; return its exit status."""
         self.processes()[0].send_signal(signal_)
         return self.outer.wait(seconds)

@@ -1,4 +1,4 @@
-"""Many clients at once, and what each of them was answered."""
+"""Many concurrent clients, and the responses of each."""
 
 import asyncio
 import time
@@ -11,15 +11,15 @@ from testing.client import Answer, Client
 from testing.serving import Service
 
 Request = Callable[[Client, int], Awaitable[Answer]]
-"""What a client, by its number, asks for."""
+"""The request of a client, by the number of the client."""
 
 BACK_OFF = 0.05
-"""Seconds that a client waits after it was turned away."""
+"""Seconds that a client waits after a 503."""
 
 
 @dataclass
 class Load:
-    """The answers, each with the client's number and the moment of its end."""
+    """The responses, each with the number of the client and the time at which it ended."""
 
     answers: list[tuple[int, float, Answer]] = field(default_factory=list)
 
@@ -28,7 +28,7 @@ class Load:
         return Counter(answer.status for _, _, answer in self.answers)
 
     def rate(self, start: float, end: float) -> float:
-        """Return the successes a second between two moments."""
+        """Return the successful responses per second between two times."""
         good = [at for _, at, answer in self.answers if answer.status < 300]
         return sum(start <= at < end for at in good) / (end - start)
 
@@ -39,7 +39,7 @@ class Load:
 
 @dataclass
 class Lag:
-    """How late the machine lets this process run: no answer is seen earlier."""
+    """The scheduling delay of this process, by which every measured latency may be too long."""
 
     worst: float = 0.0
     """Seconds."""
@@ -47,7 +47,7 @@ class Lag:
 
 @asynccontextmanager
 async def lag() -> AsyncIterator[Lag]:
-    """Measure meanwhile how much later than it asked for this process runs."""
+    """Measure the scheduling delay of this process meanwhile."""
     measured, interval = Lag(), 0.01
 
     async def look() -> None:
@@ -65,7 +65,7 @@ async def lag() -> AsyncIterator[Lag]:
 
 @asynccontextmanager
 async def loaded(service: Service, clients: int, request: Request) -> AsyncIterator[Load]:
-    """Let so many clients ask meanwhile, each as soon as it is answered."""
+    """Let clients send requests meanwhile, each as soon as it has the previous response."""
     load = Load()
     stopping = False
 
@@ -87,7 +87,7 @@ async def loaded(service: Service, clients: int, request: Request) -> AsyncItera
 
 
 async def speed(service: Service, clients: int, request: Request, seconds: float = 2) -> float:
-    """Return the successes a second that so many clients get."""
+    """Return the successful responses per second of a number of clients."""
     async with loaded(service, clients, request) as load:
         start = time.monotonic()
         await asyncio.sleep(seconds)
@@ -106,5 +106,5 @@ async def read_or_write(client: Client, number: int) -> Answer:
 
 
 def slowest(answers: Sequence[Answer]) -> float:
-    """Return the longest time that somebody waited."""
+    """Return the longest wait of a client, in seconds."""
     return max((answer.seconds for answer in answers), default=0.0)

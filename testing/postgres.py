@@ -18,20 +18,20 @@ with warnings.catch_warnings():  # it looks for a folder that it does not need
 
 
 class Postgres:
-    """A server on loopback, by TCP, as a service in production meets one; it syncs to the disk."""
+    """A server on loopback by TCP, with fsync as in production."""
 
     def __init__(self, data: Path) -> None:
-        """Keep the data in ``data``; nothing is made yet but the folder."""
+        """Keep the data in the folder ``data``; the server is created later."""
         data.mkdir(mode=0o700, exist_ok=True)  # it starts on no folder that others can read
         self.data = data
         self.port = free_port()
-        # The package knows where the programs are, and whom they run as where we are root.
+        # The package knows the programs, and the user that they run as if this process is root.
         self._package = PostgresServer(data, cleanup_mode=None)
         self.user: str | None = self._package.system_user
 
     @classmethod
     def new(cls, data: Path) -> Self:
-        """Make a server with nothing in it, and start it."""
+        """Create an empty server and start it."""
         server = cls(data)
         server._package.ensure_pgdata_inited()
         server.start()
@@ -65,13 +65,13 @@ class Postgres:
 
     def start(self) -> None:
         """Start, and return when it takes connections."""
-        # No UNIX socket: its path has to be short, and ours is not.
+        # No UNIX socket: its path would be too long.
         options = f"-p {self.port} -h 127.0.0.1 -c unix_socket_directories="
         log = str(self.data / "log")
         self.run("pg_ctl", "start", "-w", "-D", str(self.data), "-l", log, "-o", options)
 
     def kill(self) -> None:
-        """End every process at once: no good-bye to clients, no checkpoint."""
+        """Kill every process at once, without a checkpoint."""
         if self.running():
             self.run("pg_ctl", "stop", "-D", str(self.data), "-m", "immediate")
 
@@ -80,12 +80,12 @@ class Postgres:
         return (self.data / "postmaster.pid").exists()
 
     def freeze(self) -> None:
-        """Stop every process where it stands: connections stay open, nobody answers."""
+        """Suspend every process: connections stay open, but nothing responds."""
         for process in self.processes():
             process.suspend()
 
     def thaw(self) -> None:
-        """Let every process go on."""
+        """Resume every process."""
         for process in self.processes():
             process.resume()
 
@@ -101,6 +101,6 @@ class Postgres:
     def processes(self) -> list[psutil.Process]:
         """Return its processes, the first one first."""
         first = int((self.data / "postmaster.pid").read_text().partition("\n")[0])
-        # The parent first: it makes no more children then.
+        # The parent first, so that it starts no more children.
         postmaster = psutil.Process(first)
         return [postmaster, *postmaster.children(recursive=True)]

@@ -1,4 +1,4 @@
-"""What a test needs of the machine beside Python and uv."""
+"""The tools that tests need besides Python and uv."""
 
 import os
 import shutil
@@ -10,7 +10,7 @@ import pytest
 COMPLETE: Final = "CI" in os.environ and sys.platform == "linux"
 """Whether every tool has to be there: `.ci/run` installs them on Linux."""
 
-# Debian keeps some of them where only root looks.
+# Debian has some of them in folders that are in the PATH of root only.
 _PATH: Final = os.pathsep.join([os.environ.get("PATH", ""), "/usr/sbin"])
 
 

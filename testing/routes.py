@@ -31,7 +31,7 @@ class Route:
     content_type: str
 
     def __str__(self) -> str:
-        """Return the request line, for people."""
+        """Return the request line."""
         return f"{self.method} {self.path}"
 
     async def ask(self, client: Client) -> Answer:

@@ -1,4 +1,4 @@
-"""The service as processes of their own, and the databases below it."""
+"""The service in processes of its own, and its databases."""
 
 import asyncio
 import shutil
@@ -21,7 +21,7 @@ from testing.client import Client, CutError
 from testing.postgres import Postgres
 
 POLL = 0.02
-"""Seconds between two looks at what can't be awaited: another process."""
+"""Seconds between two checks of another process, which can't be awaited."""
 
 
 async def until(
@@ -48,7 +48,7 @@ async def until(
 
 
 async def listens(port: int) -> bool:
-    """Return whether somebody takes connections."""
+    """Return whether a port accepts connections."""
     with Client(port) as client:
         try:
             await client.connect()
@@ -58,48 +58,48 @@ async def listens(port: int) -> bool:
 
 
 class Database(Protocol):
-    """A database of one test's own, at head."""
+    """A migrated database for one test."""
 
     @property
     def url(self) -> str:
-        """Where the service finds it."""
+        """The URL for the service."""
         ...
 
     async def fetch(self, sql: str) -> list[Any]:
-        """Run a statement, past the service."""
+        """Run a statement without the service."""
         ...
 
     def locked(self) -> AbstractAsyncContextManager[None]:
-        """Keep everybody else from writing for a while; on PostgreSQL, also from reading tasks."""
+        """Block all other writes for a while; on PostgreSQL, also reads of tasks."""
         ...
 
 
 @dataclass(frozen=True)
 class SQLite:
-    """A file."""
+    """A SQLite file."""
 
     path: Path
 
     @property
     def url(self) -> str:
-        """Where the service finds it."""
+        """The URL for the service."""
         return f"sqlite:///{self.path}"
 
     async def fetch(self, sql: str) -> list[Any]:
-        """Run a statement, past the service."""
+        """Run a statement without the service."""
         with self.connected() as connection:
             return connection.execute(sql).fetchall()
 
     @asynccontextmanager
     async def locked(self) -> AsyncIterator[None]:
-        """Keep everybody else from writing."""
+        """Block all other writes."""
         with self.connected() as connection:
             connection.execute("BEGIN IMMEDIATE")
             yield
 
     @contextmanager
     def connected(self) -> Iterator[sqlite3.Connection]:
-        """Connect, past the service."""
+        """Connect without the service."""
         with closing(sqlite3.connect(self.path, isolation_level=None)) as connection:
             yield connection
 
@@ -113,18 +113,18 @@ class PostgreSQL:
 
     @property
     def url(self) -> str:
-        """Where the service finds it."""
+        """The URL for the service."""
         return self.server.url(self.name)
 
     async def fetch(self, sql: str) -> list[Any]:
-        """Run a statement, past the service."""
+        """Run a statement without the service."""
         async with self.connected() as connection:
             rows: list[Any] = await connection.fetch(sql)
             return rows
 
     @asynccontextmanager
     async def connected(self) -> AsyncIterator[Any]:
-        """Connect, past the service."""
+        """Connect without the service."""
         connection = await asyncpg.connect(self.url, server_settings={"application_name": "test"})
         try:
             yield connection
@@ -133,13 +133,13 @@ class PostgreSQL:
 
     @asynccontextmanager
     async def locked(self) -> AsyncIterator[None]:
-        """Keep everybody else from the tasks."""
+        """Block all other access to tasks."""
         async with self.connected() as connection, connection.transaction():
             await connection.execute("LOCK TABLE tasks IN ACCESS EXCLUSIVE MODE")
             yield
 
     async def connections(self, where: str = "true") -> int:
-        """Count the service's connections, as the server sees them."""
+        """Count the connections of the service on the server."""
         (row,) = await self.fetch(
             "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()"  # noqa: S608 - ours
             f" AND application_name <> 'test' AND ({where})"
@@ -157,7 +157,7 @@ class Service:
     headers: dict[str, str] = field(default_factory=dict)
 
     def client(self) -> Client:
-        """Return one more client of it."""
+        """Return a further client of it."""
         return Client(self.port, **self.headers)
 
     def log(self) -> str:
@@ -174,11 +174,11 @@ class Service:
         return sum(process.memory_info().rss for process in self.processes()) / 2**20
 
     async def alive(self) -> bool:
-        """Return whether it answers, whatever the state of its database."""
+        """Return whether it is live, regardless of its database."""
         return await self._answers("/health/live")
 
     async def ready(self) -> bool:
-        """Return whether it can serve."""
+        """Return whether it is ready."""
         return await self._answers("/health/ready")
 
     async def _answers(self, path: str) -> bool:
@@ -190,17 +190,17 @@ class Service:
                 return False
 
     def kill(self) -> None:
-        """End it without a word."""
+        """Kill every process of it."""
         for process in reversed(self.processes()):
             process.kill()
         self.process.wait(10)
 
     def terminate(self) -> None:
-        """Ask it to stop, as an orchestrator does: the first process, and no other."""
+        """Send SIGTERM to its first process, as an orchestrator does."""
         self.process.send_signal(signal.SIGTERM)
 
     async def ended(self, seconds: float) -> float:
-        """Wait for its end; give the seconds that it took."""
+        """Wait for its end; return the seconds that it took."""
         return await until(lambda: self.process.poll() is not None, "the end", seconds=seconds)
 
 
@@ -255,7 +255,7 @@ def scripts(project: Project) -> Path:
 
 
 def migrated(project: Project, url: str) -> None:
-    """Bring a database to head."""
+    """Migrate a database."""
     succeeded(project.run(str(scripts(project) / "alembic"), "upgrade", "head", DATABASE_URL=url))
 
 
@@ -263,7 +263,7 @@ class Databases:
     """Makes a database for each test: a copy of one that was migrated once."""
 
     def __init__(self, folder: Path, server: Callable[[], Postgres]) -> None:
-        """Keep files in ``folder``; take the server when it is needed."""
+        """Keep files in ``folder``; start the server when it is needed."""
         self._folder = folder
         self._server = server
         self._made = 0

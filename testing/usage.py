@@ -1,5 +1,6 @@
 """What a user does with a rendered service: check it, serve it, sign in."""
 
+import ast
 import os
 import signal
 import subprocess
@@ -64,7 +65,7 @@ def served(service: Project, stop: signal.Signals, *command: str) -> Iterator[ht
     with subprocess.Popen(
         command,
         cwd=service.path,
-        # While it is developed, an end is announced to nobody: each change would wait for it.
+        # During development a shutdown has no delay: each restart would wait for it.
         env=clean_environment(PORT=port, SHUTDOWN_DELAY="60", **{marker: "1"}),
         stdin=subprocess.DEVNULL,
         start_new_session=True,
@@ -92,3 +93,16 @@ def let_in(client: httpx2.Client, answers: Mapping[str, str]) -> None:
     registered = client.post("/v1/users?with_api_key=true", json=account)
     assert registered.status_code == 201, registered.text
     client.headers["X-API-Key"] = registered.json()["api_key"]["key"]
+
+
+def names_of_the_template(module: ast.Module, feature: str) -> set[str]:
+    """Return what a module of a feature imports from the rest of the service."""
+    own = {"app", f"app.{feature}"}
+    return {
+        f"{node.module}.{alias.name}"
+        for node in ast.walk(module)
+        if isinstance(node, ast.ImportFrom) and node.module
+        for alias in node.names
+        if node.module.startswith("app.")
+        and not own & {node.module, node.module.rpartition(".")[0]}
+    }

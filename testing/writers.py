@@ -1,4 +1,4 @@
-"""Clients that write task after task, and remember what they were told."""
+"""Clients that write one task after another and keep the responses."""
 
 import asyncio
 import statistics
@@ -14,16 +14,16 @@ from testing.serving import Database, until
 
 WRITERS = 16
 BACK_OFF = 0.05
-"""Seconds that a client waits after it was turned away."""
+"""Seconds that a client waits after a 503."""
 
 
 @dataclass(frozen=True)
 class Sent:
-    """A request that was to write one task, and what became of it."""
+    """A request to write a task, and its response."""
 
     title: str
     answer: Answer | None
-    """None: there was nobody, or the connection ended without an answer."""
+    """None if the port was closed or the connection ended without a response."""
     ended: float
 
     @property
@@ -38,20 +38,20 @@ class Writers:
 
     port: int
     keyed: bool
-    """Whether each task is sent with a key, again and again until it is acknowledged."""
+    """Whether each task has an idempotency key and is retried until it is acknowledged."""
     sent: list[Sent] = field(default_factory=list)
     stopping: bool = False
 
     def titles(self, status: int | None) -> set[str]:
-        """Return the titles that were answered so."""
+        """Return the titles of the tasks whose response had this status."""
         return {sent.title for sent in self.sent if sent.status == status}
 
     def statuses(self) -> Counter[int | None]:
-        """Count the answers."""
+        """Count the responses by status."""
         return Counter(sent.status for sent in self.sent)
 
     def answers(self, status: int) -> list[Answer]:
-        """Return the answers with a status."""
+        """Return the responses with a status."""
         return [sent.answer for sent in self.sent if sent.answer and sent.status == status]
 
     def first_success(self, since: float) -> float:
@@ -60,12 +60,12 @@ class Writers:
         return min(ends) - since
 
     async def more(self, count: int, status: int = 201) -> None:
-        """Wait for so many more answers."""
+        """Wait for a number of further responses."""
         wanted = self.statuses()[status] + count
         await until(lambda: self.statuses()[status] >= wanted, f"{count} more answers {status}")
 
     async def write(self) -> None:
-        """Write until told to stop; a task that was begun with a key is brought to its end."""
+        """Write until stopped; a task with a key is retried until it is acknowledged."""
         with Client(self.port) as client:
             while not self.stopping:
                 title = uuid4().hex
@@ -109,5 +109,5 @@ async def rows(database: Database) -> Counter[str]:
 
 
 def spread(seconds: Collection[float]) -> str:
-    """Return how long something took: as a rule, and at worst."""
+    """Return the median and the maximum of durations."""
     return f"median {statistics.median(seconds):.2f} s, worst {max(seconds):.2f} s"

@@ -12,7 +12,7 @@ from pytest_cookies.plugin import Cookies
 from testing.baking import Project, clean_environment, copy_template
 
 pytest_plugins = ["tests.figures", "tests.scheduling"]
-collect_ignore = ["feature", "generic", "squawk"]  # what is added to a render
+collect_ignore = ["feature", "generic", "squawk"]  # copied into a render
 
 
 class Bake(Protocol):
@@ -36,13 +36,13 @@ class CommandLine(Protocol):
 
 @pytest.fixture(scope="session", autouse=True)
 def types_known(tmp_path_factory: pytest.TempPathFactory) -> None:
-    """Let mypy keep what it finds out about the libraries: they are the same in each render."""
+    """Share mypy's cache between renders, which have the same libraries."""
     os.environ["MYPY_CACHE_DIR"] = str(tmp_path_factory.mktemp("mypy"))
 
 
 @pytest.fixture(scope="session")
 def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return the template as a fresh clone has it."""
+    """Return a copy of the template without caches."""
     return copy_template(tmp_path_factory.mktemp("template") / "clone")
 
 

@@ -90,7 +90,7 @@ def is_alone(item: pytest.Item) -> bool:
 
 @pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave out what is not asked for; put what runs alone first and what is quick last."""
+    """Skip the tests that were not chosen; put exclusive tests first and quick ones last."""
     left_out = [item for item in items if not selected(item)]
     if left_out:
         config.hook.pytest_deselected(items=left_out)

@@ -120,6 +120,6 @@ def test_a_render_proves_itself_on_every_python_there_is(bake: Bake, measured: M
         with installed(bake(**answers), UV_PYTHON=path) as project:
             assert f"version_info = {version}." in project.text(".venv/pyvenv.cfg")
             folder = str(project.path.parent)
-            for verb in (("lint",), ("test", "tests")):  # what is covered, this one tells
+            for verb in (("lint",), ("test", "tests")):  # coverage is measured elsewhere
                 arguments = ("uv", "run", "just", *verb)
                 succeeded(project.run(*arguments, UV_PYTHON=path, TMPDIR=folder))

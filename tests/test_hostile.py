@@ -18,7 +18,7 @@ from testing.image import read
 HOOK = (ROOT / "hooks" / "pre_gen_project.py").read_text(encoding="utf-8")
 TEXTS = ("project_name", "description", "author_name")
 
-# What means something to TOML, YAML, Markdown, a shell, Jinja or Python, beside any character.
+# Fragments that are special in TOML, YAML, Markdown, a shell, Jinja or Python.
 FRAGMENTS = st.sampled_from(
     [
         *("{{", "}}", "{%", "%}", "{#", "#}", "#%", "${", "$(", "`", "%(x)s", "{0}", "\\", "\\\\"),
@@ -65,7 +65,7 @@ def templates() -> dict[str, str]:
 
 
 def typed(**answers: str) -> dict[str, Any]:
-    """Return the context that Cookiecutter makes from what is typed at its prompts."""
+    """Return the context that Cookiecutter makes from typed answers."""
 
     def read(name: str, default: str, *_: object) -> str:
         return answers.get(name, default)

@@ -17,7 +17,7 @@ import pytest
 
 from testing.baking import ROOT, Project, installed, succeeded
 from testing.groups import each_answer_once, label, proven
-from testing.usage import ci_commands, just, let_in, served
+from testing.usage import ci_commands, just, let_in, names_of_the_template, served
 from tests.conftest import Bake
 from tests.figures import Measured
 
@@ -167,19 +167,6 @@ def shown_files(readme: str) -> dict[str, str]:
     return {
         path: f"{docstring}\n{code}"
         for docstring, path, code in zip(docstrings, paths, codes, strict=True)
-    }
-
-
-def names_of_the_template(module: ast.Module, feature: str) -> set[str]:
-    """Return what a module of a feature imports from the rest of the service."""
-    own = {"app", f"app.{feature}"}
-    return {
-        f"{node.module}.{alias.name}"
-        for node in ast.walk(module)
-        if isinstance(node, ast.ImportFrom) and node.module
-        for alias in node.names
-        if node.module.startswith("app.")
-        and not own & {node.module, node.module.rpartition(".")[0]}
     }
 
 

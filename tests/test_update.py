@@ -1,4 +1,4 @@
-"""A project that was rendered long ago, and worked on since, is brought up to date by cruft."""
+"""cruft updates an older project that its owner has changed."""
 
 import json
 import shutil
@@ -26,7 +26,7 @@ pytestmark = [
 
 HERE: Final = Path(__file__).parent
 PREVIOUS: Final = previous_release(ROOT) or "f2559043fb8a1268c005a7c551ae9aa8fe76f787"
-"""The release before this one; before the first release, a commit that stands for it."""
+"""The previous release; before the first release, a commit in its place."""
 
 ANSWERS: Final = {
     "project_name": "Notes",
@@ -41,11 +41,11 @@ OURS: Final = {
     ".env.example": "\n# Ours: nothing yet.\n",
     "pyproject.toml": "\n[tool.ours]\nflag = true\n",
 }
-"""What the owner has written at the end of files that the template has, too."""
+"""Text that the owner has appended to files of the template."""
 
 
 def git(folder: Path, *arguments: str) -> str:
-    """Run git, as somebody who has a name."""
+    """Run git with an author."""
     who = ("-c", "user.name=Ada", "-c", "user.email=ada@example.com", "-c", "commit.gpgsign=false")
     return succeeded(
         subprocess.run(
@@ -69,7 +69,7 @@ def cruft(folder: Path, *arguments: str) -> str:
         subprocess.run(
             [sys.executable, "-m", "cruft", *arguments],
             cwd=folder,
-            # A home of its own: what it clones and replays is kept there.
+            # A home of its own, for its clones and replay files.
             env=clean_environment(HOME=str(folder.parent)),
             stdin=subprocess.DEVNULL,
             capture_output=True,
@@ -114,7 +114,7 @@ def repository(folder: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def grown(folder: Path, repository: Path) -> Path:
-    """Return a project of the release before, with what its owner has added and changed since."""
+    """Return a project of the previous release, with its owner's additions and changes."""
     cruft(
         folder,
         *("create", str(repository), "--checkout", "before", "--no-input"),
@@ -163,14 +163,14 @@ def updated(path: Path, target: Path, **answers: str) -> Project:
 
 
 def conflicts(project: Project) -> set[str]:
-    """Return the files that an update could not settle."""
+    """Return the files with conflicts of an update."""
     listed = git(project.path, "diff", "--name-only", "--diff-filter=U").split()
     rejected = [file.removesuffix(".rej") for file in project.files() if file.endswith(".rej")]
     return {*listed, *rejected}
 
 
 def is_a_fresh_render_with_what_is_ours(project: Project, bake: Bake, **answers: str) -> None:
-    """Compare a project with a render of today: only what its owner wrote is different."""
+    """Check that a project differs from a new render only by its owner's changes."""
     fresh = bake(**ANSWERS | answers)
     feature = Project(HERE / "feature", {})
     added = {file for file in feature.files() if file.startswith(("app/", "tests/", "migrations/"))}
@@ -192,14 +192,14 @@ def is_a_fresh_render_with_what_is_ours(project: Project, bake: Bake, **answers:
 
 
 def passes(project: Project) -> None:
-    """Run what an update touches: the rest is that of a fresh render, byte by byte."""
+    """Run the tests that an update affects; the other files equal those of a new render."""
     just(project, "lint")
     just(project, "test", "tests/notes", "tests/kit/test_migrations.py", "tests/kit/test_main.py")
 
 
 @pytest.fixture(scope="module")
 def current(grown: Path, folder: Path, bake: Bake) -> Project:
-    """Return the project, brought up to date."""
+    """Return the updated project."""
     project = updated(grown, folder / "current" / grown.name)
     assert conflicts(project) == set()
     is_a_fresh_render_with_what_is_ours(project, bake)
@@ -254,7 +254,7 @@ def test_it_grows_from_sqlite_to_postgresql_with_its_rows(
 
 def test_it_takes_users_in(current: Project, folder: Path, bake: Bake) -> None:
     project = updated(current.path, folder / "users" / current.path.name, auth="users")
-    # The one module that both sides have changed: who may pass.
+    # The only module that both sides have changed, which requires a caller.
     assert conflicts(project) <= {"app/api.py"}
     if conflicts(project):
         git(project.path, "checkout", "--theirs", "app/api.py")

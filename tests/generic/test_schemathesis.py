@@ -24,7 +24,7 @@ from tests.kit.test_fuzz import fuzz
 
 @asynccontextmanager
 async def served(app: FastAPI) -> AsyncIterator[str]:
-    """Serve an app that needs no database; give its URL."""
+    """Serve an app without a database; return its URL."""
     server = Server(Config(app, lifespan="off", log_config=None))
     with socket.create_server(("127.0.0.1", 0)) as listening:
         task = asyncio.create_task(server.serve(sockets=[listening]))

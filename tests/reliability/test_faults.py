@@ -25,7 +25,7 @@ BACK_SOON = 2.0
 
 
 async def kill_the_database(stage: Stage, writers: Writers, rounds: int) -> list[float]:
-    """Kill the database under the writers, again and again; give what each recovery took."""
+    """Kill the database repeatedly under the writers; return the seconds of each recovery."""
     assert isinstance(stage.database, PostgreSQL)
     server = stage.database.server
     recoveries = []
@@ -61,7 +61,7 @@ async def test_a_killed_database_loses_nothing_acknowledged(
 
     there = await rows(on_postgresql.database)
     acknowledged = writers.titles(201)
-    # The connection died while it committed: nobody can know but the database.
+    # The connection died during the commit: only the database knows the outcome.
     unknown = len(there.keys() & writers.titles(503))
     measured(
         "A killed database loses nothing acknowledged",

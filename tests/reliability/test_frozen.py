@@ -32,7 +32,7 @@ CROWD = 32
 
 
 async def let_in(service: Service) -> dict[str, str]:
-    """Register, and give the header that says who is calling; none where nobody asks."""
+    """Register and return the header of the credential, or none without users."""
     account = {"email": f"{uuid4()}@example.com", "password": "correct horse", "name": "Me"}
     with service.client() as client:
         registered = await client.post("/v1/users?with_api_key=true", account)

@@ -159,7 +159,7 @@ class Mixture:
                 await self._one(client, number % 7, path)
 
     async def _one(self, client: Client, kind: int, path: str) -> None:
-        if kind == 6:  # goes away before the answer, and says so to nobody
+        if kind == 6:  # disconnects before the response
             await client.send(written("POST", "/v1/tasks", {"title": "never mind"}))
             client.close(rudely=True)
             self.seen["gone"] += 1
@@ -233,7 +233,7 @@ async def test_clients_that_go_away_take_nothing_with_them(
         before = await speed(service, 16, read_or_write)
         async with stage.database.locked():
             clients = [await gone_in_mid_request(service, number) for number in range(gone)]
-            with service.client() as other:  # whoever came before it has been read
+            with service.client() as other:  # earlier requests have been read
                 assert (await other.get("/health/live")).status == 200
             for number, client in enumerate(clients):
                 client.close(rudely=number % 3 == 0)

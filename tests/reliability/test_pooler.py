@@ -24,7 +24,7 @@ pytestmark = [
 ]
 
 POOL = 5
-"""Connections for reads, by default: as many reads can be under way when the replica dies."""
+"""The default pool size for reads: as many can be running when the replica dies."""
 
 
 @asynccontextmanager
@@ -130,7 +130,7 @@ async def titles(client: Client, **headers: str) -> set[str]:
 
 
 async def see_reads_go_to(replica: PostgreSQL, client: Client) -> None:
-    """Hold the replica back: what is written meanwhile is there for who asks the primary."""
+    """Pause replication: new rows are then visible on the primary only."""
     await client.post("/v1/tasks", {"title": "early"})
 
     async def followed() -> bool:

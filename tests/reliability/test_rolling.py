@@ -1,4 +1,4 @@
-"""A new version takes over from the old one, and nobody notices."""
+"""A new version replaces the old one without a failed request."""
 
 import asyncio
 import re
@@ -113,7 +113,7 @@ async def haproxy(folder: Path, ports: dict[str, int]) -> AsyncIterator[Service]
 
 
 async def statistics(folder: Path) -> dict[str, dict[str, str]]:
-    """Ask HAProxy what it knows of each server, and of all (``BACKEND``)."""
+    """Return HAProxy's statistics of each server, and of all (``BACKEND``)."""
     reader, writer = await asyncio.open_unix_connection(str(folder / "admin.sock"))
     writer.write(b"show stat\n")
     lines = [line.split(",") for line in (await reader.read()).decode().splitlines()]
@@ -132,7 +132,7 @@ class Crowd:
     """Clients behind the proxy that ask for more as soon as they are answered."""
 
     def __init__(self, proxy: Service) -> None:
-        """Count what comes back through ``proxy``."""
+        """Count the responses through ``proxy``."""
         self.proxy = proxy
         self.answers: list[Answer] = []
         self.served: Counter[str] = Counter()
@@ -243,5 +243,5 @@ async def test_a_rolling_update_loses_no_request(
     assert versions == ["0.1.0", "0.2.0"]
     assert set(crowd.served) == set(SERVERS)
     assert lost == 0
-    assert redispatched == "0"  # nobody was refused: the proxy knew before
+    assert redispatched == "0"  # the proxy had noticed before: no connection was refused
     assert "Traceback" not in log

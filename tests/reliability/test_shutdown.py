@@ -27,7 +27,7 @@ SANE = {0, -signal.SIGTERM, 128 + signal.SIGTERM}
 
 
 class Crowd:
-    """Clients that ask for more as soon as they are answered, until nobody listens."""
+    """Clients that send request after request until the port is closed."""
 
     def __init__(self, service: Service) -> None:
         """Count what ``service`` answers."""
@@ -110,7 +110,7 @@ async def ended_by(client: Client) -> int | str:
 
 
 async def heard(service: Service) -> None:
-    """Wait until what was sent before is read: it was in the service's line before this."""
+    """Wait until the service has read the requests that were sent before this one."""
     with service.client() as client:
         for _ in range(3):
             assert (await client.get("/health/live")).status == 200

@@ -35,7 +35,7 @@ TABLE = (
 )
 INDEX = "op.create_index('ix_things', 'things', ['id']"
 
-# As README.md has it, under Change what is in use.
+# The steps of README.md, section "Change what is in use".
 ADVICE = {
     "a nullable column": "op.add_column('things', sa.Column('size', sa.Text(), nullable=True))",
     "a default": "op.add_column('things', "

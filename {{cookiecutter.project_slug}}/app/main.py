@@ -8,11 +8,7 @@ from app.settings import Settings, load_settings
 
 
 def create_app(settings: Settings | None = None) -> FastAPI:
-    """Create the app, with settings from the environment unless some are given.
-
-    Raises:
-        SystemExit: the environment holds an invalid setting, or lacks a required one.
-    """
+    """Create the app, with settings from the environment unless some are given."""
     return build_app(settings or load_settings(), mount)
 
 

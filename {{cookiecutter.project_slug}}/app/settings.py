@@ -11,9 +11,5 @@ class Settings(KitSettings, UserSettings):
 
 
 def load_settings() -> Settings:
-    """Read the environment and ``.env``.
-
-    Raises:
-        SystemExit: a variable is missing or invalid.
-    """
+    """Read the environment and ``.env``; raise ``SystemExit`` for a bad variable."""
     return read(Settings)

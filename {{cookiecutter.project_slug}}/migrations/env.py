@@ -15,13 +15,13 @@ from app.kit.db import driver
 from app.kit.db.driver import DriverSettings
 from app.kit.db.models import Base, UTCDateTime
 
-# Every model of every feature: a table that nobody imported would look like one to drop.
+# Import every model: autogenerate would drop the tables of the others.
 for path in sorted(project.ROOT.glob("app/**/models.py")):
     importlib.import_module(".".join(path.relative_to(project.ROOT).with_suffix("").parts))
 
 
 class Settings(DriverSettings):
-    """No more than migrations need: whoever runs them need not know the service's secrets."""
+    """The settings of migrations, which don't require the secrets of the service."""
 
     model_config = CONFIG
 
@@ -71,7 +71,7 @@ logging.getLogger("alembic").setLevel(logging.INFO)
 if context.is_offline_mode():
     configure(url=settings.database_url, literal_binds=True)
     with context.begin_transaction():
-        for statement in driver.BEFORE_MIGRATIONS:  # whoever runs the SQL by hand is as careful
+        for statement in driver.BEFORE_MIGRATIONS:  # also in SQL that is run by hand
             context.execute(statement)
         context.run_migrations()
 else:

@@ -68,7 +68,7 @@ class Settings(DriverSettings):
 def copy_database(
     source: str, target: str, progress: Progress, metadata: MetaData = Base.metadata
 ) -> int:
-    """Copy every row; give their number. To be run by ``greenlet_spawn``: the drivers are async.
+    """Copy every row; return their number. Run it by ``greenlet_spawn``: the drivers are async.
 
     Args:
         source: the URL of a SQLite file, or of a database of the kind that this service runs on.
@@ -161,7 +161,7 @@ def _check_revision(url: str, connection: Connection) -> None:
 
 
 def _plan(metadata: MetaData) -> tuple[list[Table], dict[Table, list[Column[Any]]]]:
-    """Order the tables so that parents come first; tell what can be filled in only at the end."""
+    """Return the tables, parents first, and the columns that can be filled only at the end."""
     tables = list(metadata.tables.values())
     try:
         ordered = _ordered(tables, lambda _: True)
@@ -210,7 +210,7 @@ def _optional(constraint: ForeignKeyConstraint) -> list[Column[Any]]:
 def _copy_table(
     reading: Connection, writing: Connection, table: Table, postponed: Sequence[Column[Any]]
 ) -> Iterator[int]:
-    """Copy a table; give the number of rows after each batch."""
+    """Copy a table; yield the number of rows after each batch."""
     columns = [column for column in table.columns if column.computed is None]
     nothing = dict.fromkeys(column.name for column in postponed)
     statement = insert(table).values({column: _bound(column) for column in columns})

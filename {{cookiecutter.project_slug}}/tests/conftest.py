@@ -64,7 +64,7 @@ def alembic_config(settings: Settings) -> Config:
 
 
 def problem(response: Response, status: int) -> dict[str, Any]:
-    """See that a response is the problem document of ``status``; give it."""
+    """Check that a response is the problem document of ``status``; return it."""
     assert response.status_code == status, response.text
     assert response.headers["content-type"] == "application/problem+json"
     assert status != 401 or response.headers["www-authenticate"] == "Bearer"
@@ -80,7 +80,7 @@ def pool_size(engine: AsyncEngine) -> int:
 
 
 def checked_out(db: Database) -> int:
-    """Count the connections that somebody holds."""
+    """Count the connections in use."""
     return sum(
         cast("QueuePool", engine.pool).checkedout() for engine in (db.write_engine, db.read_engine)
     )
@@ -145,7 +145,7 @@ def unhurried() -> None:
 async def shared_app(databases: database.Databases, template: str) -> AsyncIterator[FastAPI]:
     """Run one app for all the tests that roll back."""
     app = create_app(settings_for(await databases.copy(template)))
-    app.openapi()  # whoever asks first makes it, and reads files for it
+    app.openapi()  # build it now: the first call reads files
     async with app.router.lifespan_context(app):
         yield app
 
@@ -184,7 +184,7 @@ async def app(shared_app: FastAPI) -> AsyncIterator[FastAPI]:
 
 @pytest.fixture
 def db(app: FastAPI) -> Database:
-    """Return the app's database, for what has no endpoint."""
+    """Return the app's database."""
     database: Database = app.state.database
     return database
 

@@ -26,13 +26,7 @@ CANCELLED_TIMEOUT: Final = 1.0
 
 
 def build_app(settings: KitSettings, mount: Callable[[FastAPI], None]) -> FastAPI:
-    """Create an app: two apps with different settings can live in one process.
-
-    Nothing connects here; the lifespan opens the database and closes it.
-
-    Args:
-        settings: the settings of the service.
-        mount: mounts the service's routers.
+    """Create an app whose routers ``mount`` adds. Its lifespan opens and closes the database.
 
     Raises:
         RuntimeError: a route is shadowed by another one, or can't be idempotent.
@@ -80,10 +74,9 @@ def prepare_process(app: FastAPI) -> None:
 
 
 def _delay_shutdown(app: FastAPI, seconds: float) -> None:
-    """Keep serving for a while after a stop signal, reported as not ready.
+    """Keep serving for a while after a stop signal, until a load balancer has noticed.
 
-    A load balancer has that time to notice: a request on a new connection is lost if it arrives
-    while the server stops listening. The same signal once more stops the server at once.
+    The same signal once more stops the server at once.
     """
     loop = asyncio.get_running_loop()
     timers: list[asyncio.TimerHandle] = []

@@ -9,17 +9,16 @@ from fastapi import Depends, Request
 
 @dataclass(frozen=True)
 class Caller:
-    """Who sent a request. Rows with an owner are visible to their owner and to superusers."""
+    """Who sent a request: a user, or nobody if ``id`` is None."""
 
     id: UUID | None = None
-    """The user; None where nobody signed in."""
     name: str = ""
     is_superuser: bool = False
 
 
 ANONYMOUS: Final = Caller()
 SYSTEM: Final = Caller(is_superuser=True)
-"""Scripts and jobs: sees the rows of every owner."""
+"""The caller of scripts and jobs, which sees the rows of every owner."""
 
 
 async def current_caller(request: Request) -> Caller:

@@ -13,25 +13,16 @@ CONFIG = SettingsConfigDict(env_file=".env", env_ignore_empty=True, extra="ignor
 
 
 class ServerSettings(BaseSettings):
-    """The settings of the server."""
+    """The settings of the server; ``docs/settings.md`` explains each."""
 
     host: str = "127.0.0.1"
-    """Address to listen on; ``0.0.0.0`` in a container."""
     port: int = Field(default=8000, ge=0, le=65535)
-    """Port to listen on; 0 takes a free one."""
     workers: int = Field(default=1, ge=1, le=1024)
-    """Server processes, each with connection pools of its own."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"
-    """The lowest level that the server and the ``app`` loggers write."""
     max_body_size: int = Field(default=2**20, ge=1)
-    """Largest request body in bytes; 413 beyond."""
     shutdown_timeout: int = Field(default=20, ge=5, le=3600)
-    """Seconds that a shutdown may take; requests that are still running then get 503."""
     shutdown_delay: int = Field(default=0, ge=0, le=3600)
-    """Seconds to keep serving after a stop signal, reported as not ready, so that a load balancer
-    notices. ``SHUTDOWN_TIMEOUT`` starts after that."""
     idempotency_lifetime: int = Field(default=24 * 3600, ge=1)
-    """Seconds for which the response to an ``Idempotency-Key`` is stored."""
 
 
 class KitSettings(ServerSettings, DriverSettings):
@@ -44,8 +35,7 @@ def read(settings: type[SettingsT], **given: Any) -> SettingsT:
     """Read settings from the environment and ``.env``, except for those that are given.
 
     Raises:
-        SystemExit: a variable is missing or invalid. The message has a line for each and never
-            shows a value, which may be a password.
+        SystemExit: a variable is missing or invalid. Values, which may be secret, are not shown.
     """
     try:
         return settings(**given)

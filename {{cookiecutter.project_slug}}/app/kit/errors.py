@@ -24,44 +24,33 @@ logger = logging.getLogger(__name__)
 
 MEDIA_TYPE = "application/problem+json"
 MAX_ERRORS = 20
-"""Field errors that a problem document lists."""
 MAX_ECHO = 100
 """Characters of a client's path or field name that a problem document repeats."""
-
 MAX_HEADERS = 32 * 1024
 """Largest size of all request headers, in bytes."""
 MAX_DIGITS = 20
 """Digits of a Content-Length that are parsed."""
-
 
 COMMON_ERRORS: Final = (413, 422, 431, 500, 503)
 """The error statuses that every route may return."""
 
 
 class FieldError(BaseModel):
-    """An error in one field."""
+    """An error in one field, such as ``body.title`` or the column of a constraint."""
 
     field: str
-    """The field: ``body.title``, ``query.limit``, or the column of a constraint."""
     message: str
-    """What is wrong, for people."""
 
 
 class Problem(BaseModel):
     """An RFC 9457 problem document."""
 
     type: str = "about:blank"
-    """A URI that names the kind of problem; ``about:blank`` means that the status says it all."""
     title: str
-    """The status in words."""
     status: int
-    """The HTTP status code."""
     detail: str
-    """What went wrong in this request."""
     instance: str
-    """The path of the request."""
     errors: list[FieldError] | None = None
-    """The fields with errors, if there are any."""
 
 
 class AppError(Exception):
@@ -113,21 +102,17 @@ class TransactionConflict(Unavailable):
 
 
 def error_responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    """Declare problem documents in OpenAPI: ``responses=error_responses(404, 412)``."""
-    content = {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}}
+    """Declare problem documents in OpenAPI, or support for ``If-None-Match`` by 304."""
+    content = {"content": {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}}}
     return {
-        status: {"description": HTTPStatus(status).phrase, "content": content}
+        status: {"description": HTTPStatus(status).phrase}
+        | (content if status >= HTTPStatus.BAD_REQUEST else {})
         for status in statuses
     }
 
 
 def install(app: FastAPI, *, max_body_size: int) -> None:
-    """Map every exception of ``app`` to a problem document, and declare it in OpenAPI.
-
-    Args:
-        app: the app.
-        max_body_size: the largest request body in bytes.
-    """
+    """Map every exception of ``app`` to a problem document, and declare it in OpenAPI."""
     app.exception_handler(AppError)(_app_error)
     app.exception_handler(HTTPException)(_http_exception)
     app.exception_handler(RequestValidationError)(_validation_error)
@@ -224,13 +209,10 @@ def _short(text: str) -> str:
 
 
 class OversizeMiddleware:
-    """Rejects requests whose declared size is too large, before anything is read.
-
-    Starlette's ``RequestBodyLimitMiddleware`` cuts off bodies of undeclared size.
-    """
+    """Rejects a request that is too large: at once if its size is declared, else by Starlette."""
 
     def __init__(self, app: ASGIApp, max_body_size: int) -> None:
-        """Wrap ``app``; ``max_body_size`` is in bytes."""
+        """Wrap ``app``."""
         self.app = app
         self.cut_off = RequestBodyLimitMiddleware(app, max_body_size)
         self.max_body_size = max_body_size
@@ -266,10 +248,9 @@ class OversizeMiddleware:
 
 
 class UnhandledErrorMiddleware:
-    """Turns unexpected errors into 500 and logs their trace; answers 503 at a shutdown.
+    """Turns unexpected errors into 500 and logs their trace; 503 at a shutdown.
 
-    Starlette's own handler raises the error again after its response, and the server then closes
-    the connection under the client's next request.
+    Starlette's own handler raises the error again, and the server then closes the connection.
     """
 
     def __init__(self, app: ASGIApp) -> None:
@@ -293,7 +274,7 @@ class UnhandledErrorMiddleware:
         except asyncio.CancelledError:
             if started:
                 raise
-            # SHUTDOWN_TIMEOUT is over. Raised on, the server would log it as an error of the app.
+            # SHUTDOWN_TIMEOUT is over. The server would log the exception as an error of the app.
             logger.warning(
                 "Cancelled by the shutdown: %s %s", scope["method"], _shown(scope["path"])
             )

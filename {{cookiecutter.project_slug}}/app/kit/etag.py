@@ -2,28 +2,12 @@
 
 import re
 from collections.abc import Collection
-from typing import Annotated, Any, Final, Protocol
+from typing import Annotated, Final
 
 from fastapi import Depends, Header, Request, Response
 
 _STRONG_TAG: Final = re.compile(r'(?<!W/)"(0|[1-9]\d{0,8})"')
 _KEPT: Final = {"cache-control", "content-location", "date", "etag", "expires", "vary"}
-
-NOT_MODIFIED: Final[dict[int | str, dict[str, Any]]] = {304: {"description": "Not Modified"}}
-"""Declare that a route supports ``If-None-Match``: ``responses=NOT_MODIFIED``."""
-
-
-class Versioned(Protocol):
-    """An entity with a version."""
-
-    @property
-    def version(self) -> Any:
-        """Return the number that each change raises."""
-
-
-def set_etag(response: Response, entity: Versioned) -> None:
-    """Send the version of ``entity`` as the response's ``ETag``."""
-    response.headers["ETag"] = f'"{entity.version}"'
 
 
 async def _versions(
@@ -39,10 +23,7 @@ async def _versions(
 
 
 IfMatch = Annotated[Collection[int] | None, Depends(_versions)]
-"""The versions that ``If-Match`` allows; None allows any.
-
-A weak tag, or one that this service never sent, allows nothing (RFC 9110, 13.1.1).
-"""
+"""The versions that ``If-Match`` allows; None allows any, a weak tag none (RFC 9110, 13.1.1)."""
 
 
 def if_none_match(request: Request, response: Response) -> Response:

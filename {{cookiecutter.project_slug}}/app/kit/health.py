@@ -34,18 +34,15 @@ class Health(BaseModel):
 
 
 class History(NamedTuple):
-    """The revisions in ``migrations/versions``."""
+    """The revisions in ``migrations/versions``: the newest, and those before them."""
 
     heads: set[str]
-    """The newest ones, which the schema has to be at."""
     passed: set[str]
-    """The others."""
 
     def is_behind(self, found: set[str]) -> bool:
-        """Return whether a schema at the revisions ``found`` lacks what this code needs.
+        """Return whether a schema at the revisions ``found`` is older than this code.
 
-        An unknown revision belongs to a newer version, which has migrated already. Migrations add
-        before they remove, so this code still finds what it needs.
+        Unknown revisions belong to a newer version, whose schema still serves this one.
         """
         known = self.heads | self.passed
         return bool(found & self.passed) or (found <= known and found != self.heads)
@@ -61,8 +58,7 @@ async def live() -> Health:
 async def ready(request: Request) -> Health:
     """Report whether requests can be served: the database accepts writes and is not behind.
 
-    A schema ahead of this code is ready, because a rolling update migrates first. The service is
-    not ready during ``SHUTDOWN_DELAY``, although it still serves.
+    The service is not ready during ``SHUTDOWN_DELAY``, although it still serves.
     """
     state = request.app.state
     if state.ending:

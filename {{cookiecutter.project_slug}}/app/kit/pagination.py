@@ -1,7 +1,7 @@
-"""Lists in pages: keyset pages for lists of any length, offset pages where a contract needs them.
+"""Lists in pages: keyset pages, and offset pages where a contract needs them.
 
-A keyset page starts after the last row of the page before, found through an index: the thousandth
-page costs what the first does, and rows that come or go meanwhile shift nothing.
+A keyset page starts after the last row of the previous page, found by an index: every page costs
+the same, and concurrent writes shift no rows.
 """
 
 import base64
@@ -79,7 +79,6 @@ class Page(ResponseModel, Generic[T]):
 
     items: list[T]
     next_cursor: str | None
-    """Send it as ``cursor`` to get the next page; null on the last page."""
 
 
 class OffsetPage(ResponseModel, Generic[T]):
@@ -107,10 +106,7 @@ class PageResult(Generic[T]):
 
 @dataclass(frozen=True)
 class Order:
-    """The order of a list: by one column, then by a unique key, so that no two rows tie.
-
-    Rows without a value come last, in both directions.
-    """
+    """The order of a list: by one column, nulls last, then by a unique key."""
 
     name: str
     column: InstrumentedAttribute[Any]
@@ -119,14 +115,11 @@ class Order:
 
 
 class Start(Enum):
-    """Where a page starts."""
+    """Where a page starts: at the first row, or after one with a value or with a null."""
 
     FIRST = auto()
-    """At the first row."""
     AFTER_VALUE = auto()
-    """After a row with a value in the column of the order."""
     AFTER_NULL = auto()
-    """After a row without one."""
 
 
 @dataclass(frozen=True)
@@ -140,11 +133,10 @@ class Position:
 
 @dataclass(frozen=True)
 class PageRequest:
-    """What one request asks of a list."""
+    """The page that a request asks for; ``start`` is None for an offset page."""
 
     order: Order
     start: Start | None
-    """None for an offset page."""
     limit: int
     filters: frozenset[str]
     parameters: dict[str, Any]
@@ -152,23 +144,19 @@ class PageRequest:
 
 @dataclass(frozen=True)
 class PreparedPage:
-    """The statements of a page; they hold no values, so that they are built once."""
+    """The statements of a page, without values, so that they are built once.
+
+    ``count`` counts the rows of all offset pages.
+    """
 
     statement: Select[Any]
     builder: EntityBuilder[Any] | None
-    """Builds entities from the rows; None where the statement returns what it says."""
     is_scalar: bool
-    """Whether each row is one entity or value."""
     count: Select[Any] | None
-    """Counts the rows of all pages; None for keyset pages."""
 
 
 class KeysetList(Generic[T]):
-    """A list that is read page by page: declared once, read by ``Repository.page``.
-
-    Example:
-        ``TASKS = KeysetList(select(Task), sorts=[Task.due_at], filters={"status": Task.status})``
-    """
+    """A list that is declared once and read by ``Repository.page``."""
 
     @overload
     def __init__(
@@ -202,18 +190,16 @@ class KeysetList(Generic[T]):
 
         Args:
             statement: the rows, without ORDER BY and LIMIT: of an entity, or of columns.
-            sorts: the columns that clients may sort by, each in both directions (``title`` and
-                ``-title``); the first is the default. Each needs an index with the key behind it.
-            filters: conditions by the name of the query field that holds their value. A field
-                that is None does not filter.
-            scope: the model whose rows must be visible to the caller; that of ``sorts`` by default.
+            sorts: the columns that clients may sort by (``title`` or ``-title``); the first is the
+                default. Each needs an index with the key behind it.
+            filters: conditions by the name of the query field that has their value.
+            scope: another model whose rows must be visible to the caller as well.
         """
         self.statement = statement
         self.filters = dict(filters or {})
         if len({column.class_ for column in sorts}) != 1:
             raise TypeError("The sorts of a list are columns of one model")
         self.entity = cast("type[Base]", sorts[0].class_)
-        """The model whose primary key makes the order of rows unique."""
         self.scope: type[Base] = scope or self.entity
         self.orders = {
             order.name: order
@@ -227,11 +213,7 @@ class KeysetList(Generic[T]):
         self._prepared: dict[Any, PreparedPage] = {}
 
     def request(self, query: PageQuery | OffsetQuery, values: Mapping[str, Any]) -> PageRequest:
-        """Read a query.
-
-        Raises:
-            Unprocessable: the cursor belongs to another list or order.
-        """
+        """Read a query; raise ``Unprocessable`` for the cursor of another list or order."""
         order = self.orders[getattr(query, "sort", None) or self._default]
         parameters = self._values(query, values)
         filters = frozenset(parameters)
@@ -247,10 +229,7 @@ class KeysetList(Generic[T]):
         return PageRequest(order, position.start, query.limit, filters, parameters)
 
     def _values(self, query: BaseModel, values: Mapping[str, Any]) -> dict[str, Any]:
-        """Return the values of the filters that apply.
-
-        A value that code passes, or forgets to pass, must not silently list every row.
-        """
+        """Return the values of the filters; a forgotten one must not list every row."""
         if unknown := values.keys() - self.filters.keys():
             raise TypeError(f"This list has no filter {min(unknown)!r}")
         fields = type(query).model_fields
@@ -279,7 +258,7 @@ class KeysetList(Generic[T]):
         return self._prepared[key]
 
     def result(self, request: PageRequest, rows: Sequence[Any], total: int | None) -> PageResult[T]:
-        """Return the page of the rows that were found, or of as many as a response may hold."""
+        """Return the page of the rows that were found."""
         if request.start is None:
             return PageResult(rows, None, total)
         return to_page(rows, request.limit, request.order)
@@ -317,15 +296,11 @@ def _by_offset(statement: SelectT, order: Order) -> SelectT:
 
 
 def keyset(statement: SelectT, order: Order, start: Start) -> SelectT:
-    """Order ``statement`` and let it start where ``start`` says; run it with ``parameters``.
-
-    No value goes into the statement: build it once for each start and keep it.
-    """
+    """Return ``statement`` sorted and starting after the position that is bound later."""
     whole = (order.column, order.key)
     if not order.column.nullable:
         return _walk(statement, order, whole, continued=start is not Start.FIRST)
-    # "OR column IS NULL" would keep the database from walking the index. So the rows with a value
-    # and those without are two short walks of their own, put together.
+    # "OR column IS NULL" would not use the index: unite the rows with a value and those without.
     keys = statement.with_only_columns(order.key)
     empty = _walk(
         keys.where(order.column.is_(None)), order, (order.key,), continued=start is Start.AFTER_NULL
@@ -374,10 +349,7 @@ def _directed(order: Order, column: InstrumentedAttribute[Any]) -> ColumnElement
 
 
 def to_page(rows: Sequence[T], limit: int, order: Order) -> PageResult[T]:
-    """Return the page of ``limit`` rows, or of as many as a response may hold.
-
-    ``rows`` has one row more than ``limit`` if there is a next page.
-    """
+    """Return the page of ``limit`` rows, or fewer if large; a further row means a next page."""
     fitting = min(limit, rows_within_limit(rows))
     if len(rows) <= fitting:
         return PageResult(rows, None)
@@ -430,11 +402,7 @@ def _checksum(order: Order, position: bytes) -> bytes:
 
 
 def decode(order: Order, cursor: str | None) -> Position:
-    """Return the position that a cursor names; without one, the start of the list.
-
-    Raises:
-        Unprocessable: it is no cursor of this list in this order.
-    """
+    """Return the position of a cursor, or raise ``Unprocessable`` for that of another list."""
     if cursor is None:
         return Position()
     try:

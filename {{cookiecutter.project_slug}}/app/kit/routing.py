@@ -12,6 +12,7 @@ from fastapi.dependencies.models import Dependant
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import StreamingResponse
 from fastapi.routing import APIRoute, RouteContext, iter_route_contexts
+from starlette import routing
 from starlette.datastructures import FormData
 
 from app.kit.db.session import SAFE_METHODS, before_response, opens_transaction
@@ -20,10 +21,10 @@ from app.kit.etag import if_none_match
 from app.kit.idempotency.session import is_idempotent, use_idempotency_key
 
 Mount = tuple[str, APIRouter]
-"""A prefix and the router that is mounted under it."""
 
 _SAMPLES: Final = {"int": "0", "float": "0.5", "uuid": str(UUID(int=0))}
-"""A value of each converter that does not take any text."""
+
+_ALL_METHODS: Final = {"DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT"}
 
 MAX_KEYS: Final = 1000
 """Keys that a JSON object may have: each unknown one costs an error of its own."""
@@ -37,11 +38,7 @@ class StrictRequest(Request):
         return await super()._get_form(**limits)
 
     async def json(self) -> Any:
-        """Return the parsed body.
-
-        Raises:
-            json.JSONDecodeError: the body is not JSON, or an object repeats a key.
-        """
+        """Return the parsed body, or raise ``JSONDecodeError``."""
         if not hasattr(self, "_json"):
             self._json = _DECODER.decode((await self.body()).decode())
         return self._json
@@ -62,8 +59,7 @@ class Route(APIRoute):
         handler = super().get_route_handler()
 
         async def handle(request: Request) -> Response:
-            if request.scope["query_string"]:
-                _check_query(request)
+            _check_encoding(request)
             response = await handler(StrictRequest(request.scope, request.receive))
             await before_response(request, response)
             return if_none_match(request, response)
@@ -82,13 +78,9 @@ class Router(APIRouter):
 def mount(
     app: FastAPI, *, closed: Sequence[Mount], public: Sequence[Mount], guard: Any = None
 ) -> None:
-    """Mount routers: the closed ones first, so that no public route can swallow a closed one.
+    """Mount routers; ``guard`` is the dependency that finds the caller of closed routes.
 
-    Args:
-        app: the app to mount them on.
-        closed: routers whose routes require the caller that ``guard`` finds.
-        public: routers whose routes anyone may call.
-        guard: the dependency of closed routes; None where the service has no authentication.
+    The closed ones come first, so that no public route shadows a closed one.
     """
     guards = [] if guard is None else [guard]
     statuses = COMMON_ERRORS if guard is None else (401, 403, *COMMON_ERRORS)
@@ -101,26 +93,25 @@ def mount(
 
 
 def check_routes(app: FastAPI) -> None:
-    """Check the routes of an app, once all are mounted.
-
-    Raises:
-        RuntimeError: a route is shadowed by an earlier one, or is idempotent without a transaction.
-        TypeError: an idempotent route is of another class, or streams its response.
-    """
-    earlier: list[RouteContext] = []
+    """Raise an error if a route is shadowed by an earlier one, or can't be idempotent."""
+    earlier: list[tuple[RouteContext, str, set[str]]] = []
     for route in iter_route_contexts(app.routes):
-        path, methods = route.path, route.methods
+        is_app = isinstance(route.original_route, routing.Mount)
+        path, methods = route.path, {"GET"} if is_app else set(route.methods or ())
         if path is None or not methods:
             continue
+        if is_app:
+            path += "/{path:path}"
         sample = re.sub(r"\{[^}:]*:?([^}]*)\}", lambda found: _SAMPLES.get(found[1], "~"), path)
-        for other in earlier:
-            if other.path_regex.match(sample) and (both := methods & (other.methods or set())):
+        for other, other_path, other_methods in earlier:
+            if other.path_regex.match(sample) and (both := methods & other_methods):
                 raise RuntimeError(
-                    f"{min(both)} {path} can never be reached: {other.path} comes first and "
+                    f"{min(both)} {path} can never be reached: {other_path} comes first and "
                     "matches it. Mount it before, or change one of the paths."
                 )
-        _check_idempotency(route)
-        earlier.append(route)
+        if not is_app:
+            _check_idempotency(route)
+        earlier.append((route, path, _ALL_METHODS if is_app else methods))
 
 
 def _check_idempotency(route: RouteContext) -> None:
@@ -146,14 +137,16 @@ def _opens_transaction(dependant: Dependant) -> bool:
     )
 
 
-def _check_query(request: Request) -> None:
-    query: bytes = request.scope["query_string"]
-    try:
-        # Bytes that are not UTF-8 would silently become U+FFFD.
-        unquote_to_bytes(query).decode()
-    except UnicodeDecodeError:
-        error = {"loc": ("query",), "msg": "Not UTF-8", "type": "unicode"}
-        raise RequestValidationError([error]) from None
+def _check_encoding(request: Request) -> None:
+    """Refuse a URL that is not UTF-8: invalid bytes would silently become U+FFFD."""
+    for place, name in (("path", "raw_path"), ("query", "query_string")):
+        encoded: bytes = request.scope.get(name) or b""
+        if b"%" in encoded or not encoded.isascii():
+            try:
+                unquote_to_bytes(encoded).decode()
+            except UnicodeDecodeError:
+                error = {"loc": (place,), "msg": "Not UTF-8", "type": "unicode"}
+                raise RequestValidationError([error]) from None
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

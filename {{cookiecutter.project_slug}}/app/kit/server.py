@@ -65,7 +65,7 @@ class Protocol(HttpToolsProtocol):
     def shutdown(self) -> None:
         """Close the connection after its response, or after ``LINGER`` if it is idle.
 
-        uvicorn closes an idle connection at once, and loses a request that is on its way.
+        uvicorn closes an idle connection at once, which can lose a request.
         """
         self.ending = True
         if getattr(self.cycle, "response_complete", True):  # unset before the first request
@@ -111,12 +111,7 @@ class Supervisor(Multiprocess):
 
 
 def main(app: str, load_settings: Callable[[], KitSettings]) -> None:
-    """Read the command line and the settings, then serve until a stop signal.
-
-    Args:
-        app: the import string of the app's factory.
-        load_settings: reads the settings; raises ``SystemExit`` for a bad one.
-    """
+    """Read the command line and the settings, then serve until a stop signal."""
     parser = argparse.ArgumentParser(prog="python -m app", description="Serve the app.")
     parser.add_argument(
         "--reload", action="store_true", help="restart on every change, log each request"

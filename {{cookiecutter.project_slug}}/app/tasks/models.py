@@ -9,11 +9,11 @@ from sqlalchemy.orm import Mapped, mapped_column, relationship
 
 from app.kit.db.models import (
     Base,
+    CreatedAtMixin,
     SoftDeleteMixin,
     TimestampMixin,
     UUIDPrimaryKey,
     VersionMixin,
-    now,
 )
 from app.users.owner import OwnerMixin, owner_indexes, owner_unique
 
@@ -77,7 +77,7 @@ class Task(OwnerMixin, UUIDPrimaryKey, TimestampMixin, VersionMixin, SoftDeleteM
     tags: Mapped[list[Tag]] = relationship(secondary=task_tags, lazy="raise")
 
 
-class Comment(UUIDPrimaryKey, Base):
+class Comment(UUIDPrimaryKey, CreatedAtMixin, Base):
     """A remark on a task. It belongs to the owner of the task."""
 
     __tablename__ = "comments"
@@ -86,6 +86,5 @@ class Comment(UUIDPrimaryKey, Base):
     task_id: Mapped[UUID] = mapped_column(ForeignKey("tasks.id", ondelete="CASCADE"))
     author: Mapped[str] = mapped_column(String(100))
     body: Mapped[str] = mapped_column(Text)
-    created_at: Mapped[datetime] = mapped_column(default=now)
 
     task: Mapped[Task] = relationship(lazy="raise")

@@ -1,21 +1,16 @@
 """All the SQL of tasks, their tags and their comments."""
 
 from collections.abc import Collection, Sequence
-from typing import Any
 from uuid import UUID
 
 from sqlalchemy import String, Text, delete, func, insert, literal, select
 from sqlalchemy.orm import contains_eager, selectinload
 from sqlalchemy.orm.attributes import set_committed_value
 
-from app.kit.caller import Caller
-from app.kit.db import driver
-from app.kit.db.models import now
 from app.kit.db.repository import Repository
-from app.kit.pagination import KeysetList, PageQuery, PageResult
+from app.kit.pagination import KeysetList
 from app.tasks.models import Comment, Tag, Task, task_tags
 from app.tasks.schemas import CommentCreate, TaskCreate, TaskUpdate
-from app.users.owner import owner_of
 
 TASKS = KeysetList(
     select(Task).options(selectinload(Task.tags)),
@@ -46,8 +41,8 @@ class TaskRepository(Repository[Task]):
     """Tasks, with their tags and comments."""
 
     model = Task
-    # One statement, so that version and tags come from one snapshot. Plain outer joins: joinedload
-    # nests them, and SQLite then reads every tag of every task.
+    # One statement, so that version and tags come from one snapshot. joinedload nests the joins,
+    # and SQLite then reads every tag of every task.
     detail = (
         select(Task)
         .outerjoin(task_tags, task_tags.c.task_id == Task.id)
@@ -58,7 +53,7 @@ class TaskRepository(Repository[Task]):
     async def add(self, items: Sequence[TaskCreate]) -> Sequence[Task]:
         """Create tasks, and those of their tags that are new, in at most four statements."""
         names = {name for item in items for name in item.tags}
-        tags = await self._tags(names, self.caller)
+        tags = await self._tags(names)
         created = await self.create_all(item.model_dump(exclude={"tags"}) for item in items)
         links: list[dict[str, UUID]] = []
         for task, item in zip(created, items, strict=True):
@@ -72,17 +67,10 @@ class TaskRepository(Repository[Task]):
     async def change(
         self, task_id: UUID, body: TaskUpdate, versions: Collection[int] | None
     ) -> Task:
-        """Change the fields that were sent, where the task is at one of ``versions``.
-
-        Raises:
-            NotFound: there is no such task.
-            PreconditionFailed: it is at another version.
-        """
+        """Change the fields that were sent; raises the errors of ``update``."""
         changes = body.model_dump(exclude_unset=True)
         names: list[str] | None = changes.pop("tags", None)
-        if names is not None:
-            changes["updated_at"] = now()  # other tags are a new version, too
-        task = await self.update(task_id, changes, versions)
+        task = await self.update(task_id, changes, versions, touch=names is not None)
         if names is None:
             statement = select(Tag).join(task_tags).where(task_tags.c.task_id == task_id)
             tags = await self.all(statement)
@@ -92,29 +80,14 @@ class TaskRepository(Repository[Task]):
         return task
 
     async def comment(self, task_id: UUID, comment: CommentCreate) -> Comment:
-        """Write a comment on a task.
-
-        Raises:
-            NotFound: there is no such task.
-        """
-        # Selected from the task: one statement, and no comment on a task that is gone.
+        """Write a comment on a task, or raise ``NotFound``."""
+        # INSERT ... SELECT from the task, so that one statement also checks that it exists.
         author = literal(comment.author_name(self.caller), String)
         columns = self.select(Task.id, author, literal(comment.body, Text))
         statement = insert(Comment).from_select(
             ["task_id", "author", "body"], columns.where(Task.id == task_id)
         )
         return await self.one(statement.returning(Comment))
-
-    async def comments(self, task_id: UUID, query: PageQuery) -> PageResult[Comment]:
-        """Return a page of a task's comments, the oldest first.
-
-        Raises:
-            NotFound: there is no such task.
-        """
-        page = await self.page(COMMENTS, query, task_id=task_id)
-        if not page.items:
-            await self.get(task_id)
-        return page
 
     async def _replace_tags(self, task: Task, names: set[str]) -> Sequence[Tag]:
         tags = (await self._tags(names, task)).values()
@@ -123,18 +96,15 @@ class TaskRepository(Repository[Task]):
             delete(task_tags).where(task_tags.c.task_id == task.id, task_tags.c.tag_id.not_in(kept))
         )
         if kept:
-            await self.session.execute(
-                driver.insert(task_tags).on_conflict_do_nothing(),
-                [{"task_id": task.id, "tag_id": tag_id} for tag_id in kept],
-            )
+            links = [{"task_id": task.id, "tag_id": tag_id} for tag_id in kept]
+            await self.insert_missing(task_tags, links)
         return list(tags)
 
-    async def _tags(self, names: Collection[str], owner: Caller | Task) -> dict[str, Tag]:
-        """Return the tags of these names; create those that are missing."""
+    async def _tags(self, names: Collection[str], task: Task | None = None) -> dict[str, Tag]:
+        """Return the tags of the owner of ``task``, or of the caller; create missing ones."""
         if not names:
             return {}
-        # Sorted, so that two requests with the same tags wait for each other without a deadlock.
-        new: list[dict[str, Any]] = [{"name": name} | owner_of(owner) for name in sorted(names)]
-        await self.session.execute(driver.insert(Tag).on_conflict_do_nothing(), new)
-        statement = select(Tag).where(Tag.name.in_(names)).filter_by(**owner_of(owner))
+        owner = self.owner_of(task)
+        await self.insert_missing(Tag, [{"name": name} | owner for name in sorted(names)])
+        statement = select(Tag).where(Tag.name.in_(names)).filter_by(**owner)
         return {tag.name: tag for tag in await self.all(statement)}

@@ -7,12 +7,12 @@ from fastapi import Query, Request, Response
 
 from app.kit.db.session import repository
 from app.kit.errors import error_responses
-from app.kit.etag import NOT_MODIFIED, IfMatch, set_etag
+from app.kit.etag import IfMatch
 from app.kit.idempotency.session import idempotent
 from app.kit.pagination import Page, PageQuery
 from app.kit.routing import Router
 from app.tasks.models import Comment, Task
-from app.tasks.repository import TAGS, TASKS, TaskRepository
+from app.tasks.repository import COMMENTS, TAGS, TASKS, TaskRepository
 from app.tasks.schemas import (
     CommentCreate,
     CommentPublic,
@@ -31,13 +31,11 @@ Tasks = Annotated[TaskRepository, repository(TaskRepository)]
 
 
 # The most frequent route comes first: routes are tried in order.
-@router.get(
-    "/tasks/{task_id}", response_model=TaskPublic, responses=error_responses(404) | NOT_MODIFIED
-)
+@router.get("/tasks/{task_id}", response_model=TaskPublic, responses=error_responses(304, 404))
 async def get_task(task_id: UUID, tasks: Tasks, response: Response) -> Task:
     """Get a task with its tags."""
     task = await tasks.get(task_id)
-    set_etag(response, task)
+    response.headers["ETag"] = task.etag
     return task
 
 
@@ -47,7 +45,7 @@ async def create_task(body: TaskCreate, tasks: Tasks, request: Request, response
     """Create a task, and those of its tags that are new."""
     (task,) = await tasks.add([body])
     response.headers["Location"] = f"{request.url.path}/{task.id}"
-    set_etag(response, task)
+    response.headers["ETag"] = task.etag
     return task
 
 
@@ -72,7 +70,7 @@ async def update_task(
 ) -> Task:
     """Change the fields that are sent; with `If-Match`, only if the task has not changed."""
     task = await tasks.change(task_id, body, if_match)
-    set_etag(response, task)
+    response.headers["ETag"] = task.etag
     return task
 
 
@@ -101,7 +99,10 @@ async def list_comments(
     task_id: UUID, query: Annotated[PageQuery, Query()], tasks: Tasks
 ) -> object:
     """List the comments of a task, the oldest first, page by page."""
-    return await tasks.comments(task_id, query)
+    page = await tasks.page(COMMENTS, query, task_id=task_id)
+    if not page.items:
+        await tasks.get(task_id)  # raises NotFound
+    return page
 
 
 @router.get("/tags", response_model=Page[TagPublic])

@@ -23,6 +23,6 @@ async def things_app(databases: database.Databases, template: str) -> AsyncItera
 
 @pytest.fixture
 async def things(things_app: FastAPI) -> AsyncIterator[AsyncClient]:
-    """Return a client of the app that has things; what it writes is rolled back."""
+    """Return a client of the app with the sample feature; its writes are rolled back."""
     async with rolled_back(things_app), calling(things_app) as client:
         yield client

@@ -1,4 +1,4 @@
-"""Hooks for Schemathesis: what it has to know beyond the OpenAPI document.
+"""Hooks for Schemathesis, which add to the OpenAPI document.
 
 ``tests/kit/test_fuzz.py`` runs it, and hands out credentials on a local port.
 """

@@ -25,8 +25,8 @@ from app.kit.db.engine import Database
 from app.kit.db.models import Base, UUIDPrimaryKey, VersionMixin
 from app.kit.db.repository import Repository
 from app.kit.db.session import ReadSessionDep, SessionDep, get_database, repository
-from app.kit.errors import Conflict
-from app.kit.etag import NOT_MODIFIED, IfMatch, set_etag
+from app.kit.errors import Conflict, error_responses
+from app.kit.etag import IfMatch
 from app.kit.idempotency.session import idempotent
 from app.kit.pagination import KeysetList, OffsetPage, OffsetQuery, Page, PageQuery
 from app.kit.routing import Router
@@ -191,10 +191,15 @@ async def list_names(query: Annotated[PageQuery, Query()], entries: EntriesDep) 
     return await entries.page(NAMES, query)
 
 
-@router.get("/entries/{entry_id}", response_model=EntryPublic, responses=NOT_MODIFIED)
+@router.get("/entries/named/{name}")
+async def echo(name: str) -> str:
+    return name
+
+
+@router.get("/entries/{entry_id}", response_model=EntryPublic, responses=error_responses(304))
 async def get_entry(entry_id: UUID, entries: EntriesDep, response: Response) -> Entry:
     entry = await entries.get(entry_id)
-    set_etag(response, entry)
+    response.headers["ETag"] = entry.etag
     return entry
 
 
@@ -203,7 +208,7 @@ async def rename(
     entry_id: UUID, body: Rename, versions: IfMatch, entries: EntriesDep, response: Response
 ) -> Entry:
     entry = await entries.update(entry_id, body, versions)
-    set_etag(response, entry)
+    response.headers["ETag"] = entry.etag
     return entry
 
 

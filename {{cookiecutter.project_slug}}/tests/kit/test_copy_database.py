@@ -81,7 +81,7 @@ async def made(url: str, metadata: MetaData, heads: set[str] | None = None) -> N
 
 
 def file_made(path: Path, metadata: MetaData) -> str:
-    """Make a SQLite file at head, whatever this service runs on; give its URL."""
+    """Create a migrated SQLite file, on either database; return its URL."""
     url = f"sqlite:///{path}"
     engine = create_engine(url)
     with engine.begin() as connection:
@@ -195,7 +195,7 @@ async def test_from_a_database_of_its_own_kind(
 
 
 class Busy(Progress):
-    """Lets somebody write to the source as soon as the copying begins."""
+    """Writes to the source as soon as the copying begins."""
 
     def __init__(self, database: Database) -> None:
         super().__init__(console=Console(quiet=True))

@@ -1,4 +1,4 @@
-"""The service keeps to its OpenAPI document, whatever requests Schemathesis makes up.
+"""The service conforms to its OpenAPI document for requests that Schemathesis generates.
 
 ``schemathesis.toml`` configures it, and ``tests/fuzzing.py`` has its hooks. ``just fuzz 1000``
 makes up more requests.
@@ -24,13 +24,13 @@ from tests.conftest import settings_for
 from tests.kit.serving import serving
 
 EXAMPLES = int(os.environ.get("FUZZ_EXAMPLES", "5"))
-"""The number of requests of each kind that are made up for an operation, at most."""
+"""The most requests of each kind that are generated for an operation."""
 
 SEED = os.environ.get("FUZZ_SEED", "1")
-"""Another seed makes up other requests."""
+"""Another seed generates other requests."""
 
 LONGEST = 100 + EXAMPLES
-"""Seconds after which a run is taken to hang."""
+"""Seconds after which a run counts as hanging."""
 
 # A password takes long to hash: a few are enough. A token has to last as long as the whole run.
 LIMITS = {
@@ -46,7 +46,7 @@ Callers = Sequence[Callable[[], Awaitable[dict[str, str]]]]
 
 @asynccontextmanager
 async def credentials(callers: Callers) -> AsyncIterator[int]:
-    """Hand out the headers of new callers on a local port, as JSON.
+    """Serve the headers of new callers on a local port, as JSON.
 
     A client sends a line with the number of the caller. Credentials have to be new each time: a
     request may have ended those before, or deleted their user.
@@ -92,7 +92,7 @@ async def fuzz(
     async with credentials(callers) as port:
         environment |= {
             "FUZZ_CALLERS": str(len(callers)),
-            # Tables of Unicode, which take two seconds to make: once for all runs.
+            # Unicode tables, which take two seconds to generate, are shared by all runs.
             "HYPOTHESIS_STORAGE_DIRECTORY": str(project.ROOT / ".pytest_cache" / "hypothesis"),
             "FUZZ_CREDENTIALS_PORT": str(port),
         }
@@ -103,7 +103,7 @@ async def fuzz(
             try:
                 await asyncio.wait_for(process.wait(), LONGEST)
                 break
-            except TimeoutError:  # one run in thirty: the tool spins in a loop of its own
+            except TimeoutError:  # one run in thirty hangs in the tool itself
                 process.kill()
                 await process.wait()
     found: dict[str, Any] = json.loads(report.read_text(encoding="utf-8"))

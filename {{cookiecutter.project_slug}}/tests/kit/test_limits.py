@@ -179,7 +179,7 @@ async def test_it_is_not_tried_for_ever(live_app: FastAPI, live: AsyncClient) ->
     with pytest.raises(TransactionConflict):
         await database.retrying(work, attempts=3)
     assert len(tries) == 3
-    with pytest.raises(Unavailable):  # for what is no contention, once is enough
+    with pytest.raises(Unavailable):  # other errors are not retried
         await database.retrying(lambda session: work(session, Unavailable))
     assert len(tries) == 4
 
@@ -221,7 +221,7 @@ async def replicated(
     live_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> AsyncIterator[tuple[Database, Asked]]:
     """Return a database with a replica, and which of them is asked."""
-    # The same database stands for its replica: what is shown is which of two engines is asked.
+    # The same database serves as its replica: the test shows which engine is used.
     monkeypatch.setattr(driver, "replica_engine", driver.read_engine)
     database = Database(settings_for(live_url))
     yield database, Asked(database)

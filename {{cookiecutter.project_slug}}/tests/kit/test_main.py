@@ -27,7 +27,7 @@ async def test_the_service_serves_and_ends(live_url: str) -> None:
             assert "server" not in response.headers
         service.terminate()
         log = await service.ended()
-    assert service.process.returncode == -signal.SIGTERM  # uvicorn ends by what it was told
+    assert service.process.returncode == -signal.SIGTERM  # uvicorn raises the signal again
     assert "Application shutdown complete" in log
     assert "GET /health" not in log  # the access log is for development
 
@@ -64,7 +64,7 @@ def test_a_process_of_its_own_looks_for_garbage_less_often(
 
 
 async def test_the_app_does_without_what_serves_and_migrates_it() -> None:
-    # Whoever imports the app alone, as a script does, need not pay for them.
+    # A script that imports the app should not load them.
     asked = "import sys, app.main; print(*{'alembic', 'uvicorn'} & set(sys.modules))"
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-c", asked), cwd=project.ROOT, stdout=asyncio.subprocess.PIPE

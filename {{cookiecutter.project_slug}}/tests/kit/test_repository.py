@@ -9,14 +9,18 @@ from fastapi import FastAPI
 from httpx2 import AsyncClient
 from sqlalchemy import insert, select
 from sqlalchemy.exc import IntegrityError, InvalidRequestError
+from sqlalchemy.orm import Mapped
 
-from app.kit.caller import Caller
+from app.kit.caller import ANONYMOUS, SYSTEM, Caller
 from app.kit.db.engine import Database
+from app.kit.db.loading import builder_of
+from app.kit.db.models import UUIDPrimaryKey
+from app.kit.db.repository import Repository
 from app.kit.errors import NotFound, PreconditionFailed
 from app.kit.pagination import OffsetQuery, PageQuery
 from app.kit.schemas import CamelRequestModel, CamelResponseModel
 from tests.conftest import problem
-from tests.kit.sample_feature import ENTRIES, FILTERED, Entries, Entry, add_things
+from tests.kit.sample_feature import ENTRIES, FILTERED, Entries, Entry, Models, add_things
 from tests.kit.sample_feature import things as things_table
 
 URL = "/things/entries"
@@ -191,6 +195,64 @@ async def test_what_is_not_there(things_app: FastAPI, things: AsyncClient) -> No
         with pytest.raises(PreconditionFailed):
             await entries.update(entry.id, {}, [7])
         assert (await entries.update(entry.id, {}, [1])).version == 1
+
+
+async def test_rows_that_exist_are_skipped(things_app: FastAPI, things: AsyncClient) -> None:
+    database: Database = things_app.state.database
+    async with database.transaction() as session:
+        entries = Entries(session)
+        rows = [{"id": number, "name": f"{number}"} for number in range(2)]
+        for number in (1, 2):
+            await entries.insert_missing(things_table, rows[:number])
+        assert (await session.scalars(select(things_table.c.id))).all() == [0, 1]
+
+
+async def test_a_version_can_be_raised_alone(things_app: FastAPI, things: AsyncClient) -> None:
+    database: Database = things_app.state.database
+    async with database.transaction() as session:
+        entries = Entries(session)
+        entry = await entries.create({"name": "a"})
+        assert (await entries.update(entry.id, {}, touch=True)).version == 2
+
+
+class Hidden(UUIDPrimaryKey, Models):
+    __tablename__ = "tests_hidden"
+    __owned__ = True
+
+    owner_id: Mapped[UUID]
+
+
+async def test_rows_with_an_owner_require_a_caller(things_app: FastAPI) -> None:
+    class Rows(Repository[Hidden]):
+        model = Hidden
+
+    database: Database = things_app.state.database
+    async with database.reading() as session:
+        with pytest.raises(TypeError, match="A Hidden has an owner: pass a caller"):
+            Rows(session)
+        assert Rows(session, SYSTEM).visible() == []
+        (condition,) = Rows(session, ANONYMOUS).visible()
+        assert "owner_id IS NULL" in str(condition)
+        assert Entries(session).caller == ANONYMOUS
+
+
+class Animal(UUIDPrimaryKey, Models):
+    __tablename__ = "tests_animals"
+    __mapper_args__: Any = {"polymorphic_on": "kind", "polymorphic_identity": "animal"}  # noqa: RUF012
+
+    kind: Mapped[str]
+
+
+class Dog(Animal):
+    __mapper_args__: Any = {"polymorphic_identity": "dog"}  # noqa: RUF012
+
+
+@pytest.mark.parametrize("kind", [Animal, Dog])
+def test_a_model_that_inherits_is_refused(kind: type[Animal]) -> None:
+    with pytest.raises(TypeError, match=f"{kind.__name__} uses inheritance between tables"):
+        type("Animals", (Repository,), {"model": kind})
+    with pytest.raises(TypeError, match=f"{kind.__name__} uses inheritance between tables"):
+        builder_of(kind)
 
 
 def test_contracts_in_camel_case() -> None:

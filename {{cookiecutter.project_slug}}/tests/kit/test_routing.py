@@ -5,11 +5,13 @@ from collections.abc import Callable
 import pytest
 from fastapi import APIRouter, FastAPI
 from fastapi.responses import StreamingResponse
+from httpx2 import AsyncClient
 
 from app.kit import routing
 from app.kit.db.session import SessionDep
 from app.kit.idempotency.session import idempotent
 from app.kit.routing import Router, check_routes
+from tests.conftest import problem
 
 
 async def endpoint() -> None:
@@ -46,6 +48,31 @@ def test_a_route_that_can_not_be_reached_stops_the_app(first: str, second: str) 
         check_routes(app_of(("GET", second), ("GET", first)))  # in the other order
 
 
+@pytest.mark.parametrize("path", ["/files", ""])
+def test_an_app_that_can_not_be_reached_stops_the_app(path: str) -> None:
+    app = app_of(("GET", "/{path:path}"))
+    app.mount(f"/v1{path}", FastAPI())
+    with pytest.raises(RuntimeError, match=f"GET /v1{path}/.* never be reached: /v1/"):
+        check_routes(app)
+    app = app_of(("POST", "/{path:path}"))
+    app.mount(f"/v1{path}", FastAPI())
+    check_routes(app)
+
+
+@pytest.mark.parametrize("method", ["GET", "POST"])
+def test_a_route_behind_a_mounted_app_stops_the_app(method: str) -> None:
+    def app_with(mounted: str) -> FastAPI:
+        app, router = FastAPI(), Router()
+        app.mount(mounted, FastAPI())
+        router.add_api_route("/articles", endpoint, methods=[method])
+        app.include_router(router, prefix="/v1")
+        return app
+
+    with pytest.raises(RuntimeError, match=f"{method} /v1/articles can never be reached: /v1/"):
+        check_routes(app_with("/v1"))
+    check_routes(app_with("/v2"))
+
+
 @pytest.mark.parametrize(
     ("first", "second"),
     [
@@ -66,6 +93,14 @@ def test_closed_routes_come_before_public_ones() -> None:
     app = FastAPI()
     routing.mount(app, closed=[("/v1", closed)], public=[("/v1", public)])
     check_routes(app)
+
+
+async def test_a_path_that_is_not_utf_8_is_refused(things: AsyncClient) -> None:
+    path = "/things/entries/named"
+    answer = await things.get(f"{path}/caf%C3%A9")
+    assert (answer.status_code, answer.json()) == (200, "caf\u00e9")
+    (error,) = problem(await things.get(f"{path}/caf%E9"), 422)["errors"]
+    assert error == {"field": "path", "message": "Not UTF-8"}
 
 
 def plain(app: FastAPI) -> None:

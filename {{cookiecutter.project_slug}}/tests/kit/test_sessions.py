@@ -1,6 +1,7 @@
 """Who owns a transaction, and that nothing is lost, kept or leaked that should not be."""
 
 import asyncio
+import contextvars
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -40,7 +41,7 @@ async def database(live_app: FastAPI, live: AsyncClient) -> Database:
 
 @pytest.fixture
 async def stored(live: AsyncClient, database: Database) -> AsyncIterator[Any]:
-    """Return a call that lists what is stored, and see that nothing is leaked."""
+    """Return a call that lists the stored ids; check at the end that no connection is leaked."""
 
     async def ids() -> list[int]:
         listed: list[int] = (await live.get("/things")).json()
@@ -274,6 +275,30 @@ async def test_a_second_transaction_at_once_is_refused(database: Database) -> No
     async with database.transaction() as session:  # one after the other is fine
         assert await session.scalar(select(things.c.id)) == 1
     assert checked_out(database) == 0
+
+
+async def test_a_task_that_is_started_in_a_transaction_is_told_so(database: Database) -> None:
+    async def nested() -> int | None:
+        async with database.transaction() as session:
+            return await session.scalar(select(1))
+
+    async with database.transaction():
+        with pytest.raises(RuntimeError, match="task was started in a transaction"):
+            await asyncio.create_task(nested())
+        independent = asyncio.create_task(nested(), context=contextvars.Context())
+    assert await independent == 1
+
+
+async def test_a_textual_statement_of_entities(things_app: FastAPI, things: AsyncClient) -> None:
+    await things.post("/things/entries", json={"name": "a"})
+    found: Any = select(Entry).from_statement(text("SELECT * FROM tests_entries"))
+    added: Any = select(Entry).from_statement(insert(Entry).values(name="b").returning(Entry))
+    database: Database = things_app.state.database
+    async with database.reading() as session:
+        (entry,) = await session.scalars(found)
+        assert (type(entry), entry.name) == (Entry, "a")
+        with pytest.raises(InvalidRequestError, match="read session"):
+            await session.scalars(added)
 
 
 async def test_a_task_that_outlives_a_transaction_may_open_its_own(database: Database) -> None:

@@ -1,4 +1,4 @@
-"""The configuration: read once, refused in one line, and written down in full."""
+"""Settings: how they are read, refused and documented."""
 
 import os
 import re
@@ -16,7 +16,7 @@ from tests import caller, database
 
 @pytest.fixture(autouse=True)
 def nowhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, template: str) -> None:
-    """Read no ``.env`` of the developer's; have a database to name."""
+    """Ignore a ``.env`` file, and set a ``DATABASE_URL``."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("DATABASE_URL", template)
     for name, value in (caller.SETTINGS | database.SETTINGS).items():

@@ -149,7 +149,7 @@ async def test_what_comes_and_goes_between_pages_shifts_nothing(
             await client.delete(f"{TASKS}/{key}")
             gone.add(key)
         expected = [key for key in expected if key in found or key not in gone]
-        # One comes that belongs before what has been seen.
+        # A new task belongs before those already read.
         await store(db, first_of_all(sort))
     assert found == expected
 

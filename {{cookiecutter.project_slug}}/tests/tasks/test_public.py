@@ -1,4 +1,4 @@
-"""What no answer may hold: columns that are ours alone."""
+"""No response contains an internal column."""
 
 from typing import Any
 

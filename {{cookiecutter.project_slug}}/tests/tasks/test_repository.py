@@ -1,4 +1,4 @@
-"""The repository by itself: what stands in its place, and what it can't be given."""
+"""The repository without HTTP: a fake in its place, and its errors."""
 
 import asyncio
 from uuid import UUID
@@ -9,6 +9,7 @@ from httpx2 import ASGITransport, AsyncClient
 from sqlalchemy import event, text
 from sqlalchemy.exc import InvalidRequestError
 
+from app.kit.caller import SYSTEM
 from app.kit.db.engine import Database
 from app.kit.db.session import provider
 from app.kit.errors import NotFound, Unavailable
@@ -72,7 +73,7 @@ async def test_a_repository_in_a_read_session_can_not_write(
     task = await create(client, "Buy milk")
     key = UUID(task["id"])
     async with db.reading() as session:
-        tasks = TaskRepository(session)
+        tasks = TaskRepository(session, SYSTEM)
         assert (await tasks.get(key)).title == "Buy milk"
         for write in (
             tasks.add([TaskCreate(title="x")]),
@@ -87,7 +88,7 @@ async def test_a_repository_in_a_read_session_can_not_write(
 async def test_a_repository_reads_in_a_transaction_too(client: AsyncClient, db: Database) -> None:
     task = await create(client, "Buy milk")
     async with db.transaction() as session:
-        found = await TaskRepository(session).get(UUID(task["id"]))
+        found = await TaskRepository(session, SYSTEM).get(UUID(task["id"]))
     assert found.title == "Buy milk"
 
 
@@ -98,7 +99,7 @@ async def test_a_change_that_nothing_would_write_is_an_error(
 
     async def change() -> None:
         async with db.transaction() as session:
-            (await TaskRepository(session).update(key, {"title": "One"})).title = "Two"
+            (await TaskRepository(session, SYSTEM).update(key, {"title": "One"})).title = "Two"
 
     with pytest.raises(InvalidRequestError, match="was changed"):
         await change()
@@ -167,8 +168,8 @@ async def test_a_repository_is_atomic_with_others_in_its_transaction(
 
     async def update_then_fail() -> None:
         async with db.transaction() as session:
-            await TaskRepository(session).update(key, {"title": "Buy bread"})
-            await TaskRepository(session).delete(UUID(int=0))
+            await TaskRepository(session, SYSTEM).update(key, {"title": "Buy bread"})
+            await TaskRepository(session, SYSTEM).delete(UUID(int=0))
 
     with pytest.raises(NotFound):
         await update_then_fail()

@@ -19,7 +19,7 @@ def numbered(wide: str, length: int, number: int) -> str:
 
 
 async def see_pages(client: AsyncClient, url: str, key: str, expected: int, **query: str) -> int:
-    """See that the pages of a list are small, and hold each row once; give their number."""
+    """Check that the pages of a list are small and contain each row once; return their number."""
     found: list[str] = []
     number = 0
     while True:

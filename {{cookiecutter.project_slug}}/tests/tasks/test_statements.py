@@ -15,7 +15,7 @@ TWO_TAGS = {"title": "Task", "tags": ["home", "new"]}
 
 
 async def stored(db: Database, count: int) -> str:
-    """Store tasks with tags and comments, as many of each; give the path of a task."""
+    """Store tasks with tags and comments, the same number of each; return the path of a task."""
     tags = [Tag(name="home"), *(Tag(name=f"{number:02}") for number in range(count))]
     tasks = [
         Task(title="x", due_at=minutes(number) if number % 2 else None, tags=tags[:3])

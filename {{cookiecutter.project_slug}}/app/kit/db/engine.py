@@ -25,7 +25,7 @@ from sqlalchemy import (
     select,
 )
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import FromStatement, Session
 from sqlalchemy.orm.attributes import instance_state
 from sqlalchemy.orm.exc import StaleDataError
 from sqlalchemy.util import greenlet_spawn
@@ -40,15 +40,13 @@ logger = logging.getLogger(__name__)
 T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
 
-START_CHECK_TIMEOUT = 2.0
-"""Seconds that the check at start waits for the database."""
-CLOSE_TIMEOUT = 1.0
-"""Seconds that closing the engines may take."""
+ReadStatement = SelectBase | TextClause | FromStatement[*tuple[Any, ...]]
 
+# In seconds.
+START_CHECK_TIMEOUT = 2.0
+CLOSE_TIMEOUT = 1.0
 REPLICA_TIMEOUT = 1.0
-"""Seconds that a replica may take to accept a connection."""
 REPLICA_RETRY = 5.0
-"""Seconds for which reads go to the primary after the replica has failed."""
 
 _FAILED: Final = "kit_statement_failed"
 
@@ -63,15 +61,11 @@ class _Tracked:
         self.tracked: list[object] = []
 
     def track(self, entity: object) -> None:
-        """Remember an entity that this session returned detached."""
+        """Remember a detached entity."""
         self.tracked.append(entity)
 
     def check_unchanged(self) -> None:
-        """Refuse changes to detached entities.
-
-        Raises:
-            InvalidRequestError: an entity was changed.
-        """
+        """Raise ``InvalidRequestError`` if a detached entity was changed."""
         for entity in self.tracked:
             if instance_state(entity).modified:
                 raise exc.InvalidRequestError(
@@ -92,9 +86,8 @@ class WriteSession(_Tracked, AsyncSession):
 class ReadSession(_Tracked):
     """A session that only reads, in autocommit.
 
-    Each statement takes a connection while it runs and returns it at once. Entities are detached:
-    what they need is loaded by the statement (``lazy="raise"`` is the default of every model).
-    Changing one is an error when the session ends, because nothing would write the change.
+    Each statement holds a connection only while it runs. Entities are detached; if one was changed,
+    the end of the session raises ``InvalidRequestError``.
     """
 
     def __init__(self, database: "Database", *, primary: bool, timeout: float | None) -> None:
@@ -113,15 +106,13 @@ class ReadSession(_Tracked):
 
     @overload
     async def execute(
-        self, statement: SelectBase | TextClause, parameters: Mapping[str, Any] | None = None
+        self, statement: ReadStatement, parameters: Mapping[str, Any] | None = None
     ) -> Result[*tuple[Any, ...]]: ...
 
     async def execute(
-        self, statement: SelectBase | TextClause, parameters: Mapping[str, Any] | None = None
+        self, statement: ReadStatement, parameters: Mapping[str, Any] | None = None
     ) -> Result[*tuple[Any, ...]]:
-        """Run one statement and return its buffered result.
-
-        A statement of columns skips the ORM, which saves a third of the time of a statement.
+        """Run a statement and return its buffered result.
 
         Raises:
             InvalidRequestError: the statement writes.
@@ -136,6 +127,7 @@ class ReadSession(_Tracked):
         with translate_errors():
             async with _TimeLimit(self._deadline):
                 return await self._database.run_read(
+                    # Skipping the ORM saves a third of the time of a statement.
                     execute_entities if has_entities(statement) else _execute_columns,
                     statement,
                     parameters,
@@ -150,13 +142,13 @@ class ReadSession(_Tracked):
 
     @overload
     async def scalars(
-        self, statement: SelectBase | TextClause, parameters: Mapping[str, Any] | None = None
+        self, statement: ReadStatement, parameters: Mapping[str, Any] | None = None
     ) -> ScalarResult[Any]: ...
 
     async def scalars(
-        self, statement: SelectBase | TextClause, parameters: Mapping[str, Any] | None = None
+        self, statement: ReadStatement, parameters: Mapping[str, Any] | None = None
     ) -> ScalarResult[Any]:
-        """Run one statement and return the first column of its rows."""
+        """Return the first column of the rows of a statement."""
         return (await self.execute(statement, parameters)).scalars()
 
     @overload
@@ -166,39 +158,33 @@ class ReadSession(_Tracked):
 
     @overload
     async def scalar(
-        self, statement: SelectBase | TextClause, parameters: Mapping[str, Any] | None = None
+        self, statement: ReadStatement, parameters: Mapping[str, Any] | None = None
     ) -> Any: ...
 
     async def scalar(
-        self, statement: SelectBase | TextClause, parameters: Mapping[str, Any] | None = None
+        self, statement: ReadStatement, parameters: Mapping[str, Any] | None = None
     ) -> Any:
-        """Run one statement and return the first column of its first row, or None."""
+        """Return the first column of the first row of a statement, or None."""
         return (await self.execute(statement, parameters)).scalar()
 
     async def get_one(self, model: type[T], key: Any) -> T:
-        """Return the entity with this primary key.
-
-        Raises:
-            NoResultFound: there is none.
-        """
+        """Return the entity with this primary key, or raise ``NoResultFound``."""
         return (await self.scalars(select(model).where(primary_key(model) == key))).one()
 
     def close(self) -> None:
-        """End the session.
-
-        Raises:
-            InvalidRequestError: an entity was changed.
-        """
+        """End the session; raise ``InvalidRequestError`` if an entity was changed."""
         self._closed = True
         self.check_unchanged()
 
 
-def has_entities(statement: Executable | SelectBase | TextClause) -> bool:
-    # `select(Task)` holds the table with an annotation; a column of Task is no FromClause.
+def has_entities(statement: Executable | ReadStatement) -> bool:
     """Return whether a statement selects entities, and not columns alone."""
+    if isinstance(statement, FromStatement):
+        return True
     return isinstance(statement, Select) and any(
+        # An entity is a selectable table with this annotation. The public `column_descriptions`
+        # would tell as well, but costs 30 us.
         column.is_selectable and "parententity" in column._annotations  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]
-        # `column_descriptions` is public, but costs 30 us.
         for column in statement._raw_columns  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]
     )
 
@@ -241,6 +227,8 @@ class _TranslateErrors(AbstractContextManager[None]):
                 raise Conflict("Another request changed this at the same time.") from error
             case exc.DBAPIError():
                 if (known := driver.translate(error)) is not None:
+                    # No field of the API: a constraint may hold it beside the unique one.
+                    known.errors = [each for each in known.errors if each.field != "owner_id"]
                     raise known from error
             case _:
                 pass
@@ -276,28 +264,18 @@ class _TimeLimit(AbstractAsyncContextManager[None]):
 class ConnectionLimiter(AbstractAsyncContextManager[None]):
     """A first-come, first-served queue for the connections of a pool.
 
-    SQLAlchemy's pool gives a returned connection to whoever asks at that moment, ahead of those
-    who wait: under load some clients were served twice as often as others.
+    SQLAlchemy's pool lets new requests overtake those that wait: under load some clients were
+    served twice as often as others.
     """
 
     def __init__(self, engine: AsyncEngine, timeout: float) -> None:
-        """Allow as many holders as the pool of ``engine`` has connections.
-
-        Args:
-            engine: an engine with a ``QueuePool``.
-            timeout: seconds to wait for a connection.
-        """
+        """Admit as many holders as the pool has connections; others wait ``timeout`` seconds."""
         pool = cast("QueuePool", engine.pool)
-        # SQLAlchemy has no public attribute for the overflow of a pool.
         self._permits = asyncio.Semaphore(pool.size() + pool._max_overflow)  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]
         self._timeout = timeout
 
     async def __aenter__(self) -> None:
-        """Wait for a connection to become free.
-
-        Raises:
-            Unavailable: none did in time.
-        """
+        """Wait for a free connection; raise ``Unavailable`` after the timeout."""
         if not self._permits.locked():
             await self._permits.acquire()
             return
@@ -308,13 +286,13 @@ class ConnectionLimiter(AbstractAsyncContextManager[None]):
             raise Unavailable("Every database connection is in use.") from None
 
     async def __aexit__(self, *_: object) -> None:
-        """Let the next one in."""
+        """Admit the next holder."""
         self._permits.release()
 
 
 async def _undo(session: WriteSession) -> None:
     try:
-        # Closing alone is not enough: SQLite stays in a transaction whose commit failed.
+        # After a failed commit, close() alone would leave SQLite in the transaction.
         await session.rollback()
     finally:
         await session.close()
@@ -348,10 +326,11 @@ def _refuse_failed_commits(engine: AsyncEngine) -> None:
 
 
 class _Open:
-    """A transaction that is open in this context."""
+    """A transaction that is open in this context; tasks that it starts inherit it."""
 
     def __init__(self, database: "Database") -> None:
         self.database: Database | None = database
+        self.task = asyncio.current_task()
 
 
 _open: ContextVar[_Open | None] = ContextVar("open_transaction", default=None)
@@ -360,12 +339,11 @@ _open: ContextVar[_Open | None] = ContextVar("open_transaction", default=None)
 class Database:
     """The engines and sessions of one process.
 
-    Nothing connects before the first statement: the service starts while the database is down and
-    becomes ready when it is up.
+    Nothing connects before the first statement, so a service can start before its database.
     """
 
     def __init__(self, settings: KitSettings) -> None:
-        """Create the engines that ``settings`` describe."""
+        """Create the engines."""
         self._settings = settings
         self.write_engine = driver.write_engine(settings)
         _refuse_failed_commits(self.write_engine)
@@ -381,8 +359,7 @@ class Database:
             name: ConnectionLimiter(engine, settings.database_pool_timeout)
             for name, engine in self.engines.items()
         }
-        # Rows stay readable after the commit, since the response is built from them. Only an
-        # explicit flush sends SQL, and a session that has ended can't begin again.
+        # No autobegin: a session that has ended can't begin again.
         self.write_sessions = async_sessionmaker(
             self.write_engine,
             class_=WriteSession,
@@ -431,9 +408,7 @@ class Database:
     ) -> AsyncGenerator[WriteSession]:
         """Open a session in a transaction: commit at the end, roll back on any exception.
 
-        Args:
-            timeout: seconds that the transaction may take, ``DATABASE_SESSION_TIMEOUT`` by
-                default; None for no limit, as in scripts and streamed responses.
+        ``timeout`` limits the transaction, in seconds; None is no limit, for scripts and streams.
 
         Raises:
             RuntimeError: a transaction of this database is open in the same request or task.
@@ -441,6 +416,12 @@ class Database:
         """
         outer = _open.get()
         if outer is not None and outer.database is self:
+            if outer.task is not asyncio.current_task():
+                raise RuntimeError(
+                    "This task was started in a transaction that is still open, and could wait for "
+                    "it forever: start the task after the transaction, or with "
+                    "asyncio.create_task(..., context=contextvars.Context())"
+                )
             raise RuntimeError(
                 "A transaction is open already, and a second one could wait for it forever: pass "
                 "its session on, or use session.begin_nested() for a partial rollback"
@@ -451,8 +432,8 @@ class Database:
             with translate_errors():
                 async with _TimeLimit(self._deadline(timeout)), self._limiters["write"]:
                     session = self.write_sessions()
-                    # `sessionmaker.begin()` does the same, with two more tasks for each session.
-                    session.sync_session.begin()  # sends nothing before the first statement
+                    # `sessionmaker.begin()` would do the same, but start two tasks for a session.
+                    session.sync_session.begin()
                     try:
                         yield session
                         session.check_unchanged()
@@ -472,14 +453,9 @@ class Database:
         primary: bool = False,
         timeout: float | None = FROM_SETTINGS,  # noqa: ASYNC109 - of the whole context
     ) -> AsyncGenerator[ReadSession]:
-        """Open a session for reading, on the replica if there is one.
+        """Open a session for reading, on the replica unless ``primary``.
 
-        Args:
-            primary: read from the primary, which has the latest commit.
-            timeout: as in ``transaction``, counted from the first statement.
-
-        Raises:
-            AppError: the database is unavailable.
+        ``timeout`` is as in ``transaction``, counted from the first statement.
         """
         session = self.read_session(primary=primary, timeout=timeout)
         yield session
@@ -488,17 +464,13 @@ class Database:
     def read_session(
         self, *, primary: bool = False, timeout: float | None = FROM_SETTINGS
     ) -> ReadSession:
-        """Return a session for reading; closing it only checks it. See ``reading``."""
+        """Return a session for reading, which needs no closing. See ``reading``."""
         if timeout == FROM_SETTINGS:
             timeout = self._settings.database_session_timeout or None
         return ReadSession(self, primary=primary, timeout=timeout)
 
     async def run_read(self, work: Callable[..., T], *arguments: Any, primary: bool = False) -> T:
-        """Call ``work(connection, *arguments)`` with a connection of the replica or the primary.
-
-        The work runs in one greenlet; an ``AsyncConnection`` takes a switch each to open, execute
-        and close.
-        """
+        """Call ``work(connection, *arguments)`` in one greenlet, on the replica or the primary."""
         if self.replica_engine is not None and not primary:
             async with self._replica_connection(self.replica_engine) as replica:
                 if replica is not None:
@@ -514,20 +486,15 @@ class Database:
     async def retrying(
         self, work: Callable[[WriteSession], Awaitable[T]], *, attempts: int = 5
     ) -> T:
-        """Do ``work`` in a transaction, and again in a new one after a conflict.
+        """Do ``work`` in a transaction, and again in a new one after a ``TransactionConflict``.
 
-        For work that runs into deadlocks or, at isolation level SERIALIZABLE, into other
-        transactions. All of ``work`` is repeated, so a rollback must undo everything it does.
-
-        Raises:
-            AppError: as ``transaction``; ``TransactionConflict`` if the last attempt failed.
+        A rollback must undo everything that ``work`` does. The last conflict is raised.
         """
         for attempt in range(1, attempts):
             try:
                 async with self.transaction() as session:
                     return await work(session)
             except TransactionConflict:
-                # A random delay, so that two transactions that collided don't collide again.
                 await asyncio.sleep(random.uniform(0, 0.02 * 2**attempt))  # noqa: S311 - no secret
         async with self.transaction() as session:
             return await work(session)
@@ -543,7 +510,6 @@ class Database:
         connection = None
         if not self._replica_is_missed():
             async with self._limiters["replica"]:
-                # Checked again: another request may have found out meanwhile.
                 if not self._replica_is_missed():
                     connection = await self._connect_to_replica(engine)
                 if connection is not None:

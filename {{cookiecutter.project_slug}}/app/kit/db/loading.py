@@ -11,11 +11,22 @@ from app.kit.db.models import Base
 ModelT = TypeVar("ModelT", bound=Base)
 
 
+def check_inheritance(model: type[Base]) -> None:
+    """Raise ``TypeError`` for a model that inherits from another one, or is inherited from."""
+    mapper: Mapper[Any] = inspect(model)
+    if mapper.inherits or mapper.polymorphic_on is not None:
+        raise TypeError(
+            f"{model.__name__} uses inheritance between tables, which a repository does not "
+            "support: give each model a table of its own, with mixins for shared columns"
+        )
+
+
 class EntityBuilder(Generic[ModelT]):
     """Builds detached entities of a model from rows of its columns."""
 
     def __init__(self, model: type[ModelT]) -> None:
         """Prepare for rows of ``columns``."""
+        check_inheritance(model)
         mapper: Mapper[ModelT] = inspect(model)
         self.columns = [attribute.columns[0] for attribute in mapper.column_attrs]
         self._names = [attribute.key for attribute in mapper.column_attrs]
@@ -24,7 +35,6 @@ class EntityBuilder(Generic[ModelT]):
             for attribute in mapper.column_attrs
             if isinstance(attribute.columns[0], Column)
         }
-        """The keys of the columns, by the names of their attributes."""
         self._keys = [
             self._names.index(mapper.get_property_by_column(column).key)
             for column in mapper.primary_key
@@ -36,7 +46,7 @@ class EntityBuilder(Generic[ModelT]):
         """Return the entity of a row."""
         entity = self._new()
         vars(entity).update(zip(self._names, row, strict=True))
-        # With an identity it counts as detached: what was not loaded raises, rather than be empty.
+        # With a key the entity is detached, so an attribute that was not loaded raises.
         instance_state(entity).key = self._mapper.identity_key_from_primary_key(
             tuple(row[place] for place in self._keys)
         )
@@ -54,12 +64,7 @@ def builder_of(model: type[ModelT]) -> EntityBuilder[ModelT]:
 
 
 def builder_for(statement: Select[*tuple[Any, ...]]) -> EntityBuilder[Any] | None:
-    """Return the builder for ``select(Model)``, or None if it takes a session to load it.
-
-    It does with loader options, several entities, inheritance, and columns that are deferred or
-    computed.
-    """
-    # No public attribute tells whether there are options.
+    """Return the builder for ``select(Model)``, or None where only a session can load it."""
     if statement._with_options:  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]
         return None
     described = statement.column_descriptions
@@ -77,11 +82,7 @@ def builder_for(statement: Select[*tuple[Any, ...]]) -> EntityBuilder[Any] | Non
 
 
 def primary_key(model: Any) -> InstrumentedAttribute[Any]:
-    """Return the attribute of the primary key of a model.
-
-    Raises:
-        TypeError: the key has several columns.
-    """
+    """Return the primary key of a model, or raise ``TypeError`` if it has several columns."""
     mapper = inspect(model)
     if len(mapper.primary_key) != 1:
         raise TypeError(f"{model.__name__} has no primary key of one column")

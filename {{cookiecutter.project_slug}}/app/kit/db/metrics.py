@@ -1,8 +1,4 @@
-"""The state of the connection pools, as OpenTelemetry metrics.
-
-Names follow the semantic conventions for database clients. They cost nothing until an
-OpenTelemetry SDK is set up in the process; it then reads them at its own pace.
-"""
+"""The state of the connection pools, as OpenTelemetry metrics for database clients."""
 
 from __future__ import annotations
 

@@ -19,15 +19,11 @@ class UTCDateTime(TypeDecorator[datetime]):
 
     @property
     def python_type(self) -> type[datetime]:
-        """Return the type of the values."""
+        """Return ``datetime``."""
         return datetime
 
     def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
-        """Convert an aware time to UTC.
-
-        Raises:
-            ValueError: the time has no offset, so it is ambiguous.
-        """
+        """Convert an aware time to UTC; raise ``ValueError`` if it has no offset."""
         if value is None:
             return None
         if value.tzinfo is None:
@@ -35,7 +31,7 @@ class UTCDateTime(TypeDecorator[datetime]):
         return value.astimezone(UTC)
 
     def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:
-        """Mark a time that comes back without an offset as UTC."""
+        """Mark a time without an offset as UTC."""
         return value.replace(tzinfo=UTC) if value is not None and value.tzinfo is None else value
 
 
@@ -74,11 +70,16 @@ def _as_created(context: DefaultExecutionContext) -> datetime:
     return created
 
 
-class TimestampMixin:
-    """Creation and last-update time; equal until the first update."""
+class CreatedAtMixin:
+    """The creation time."""
 
     created_at: Mapped[datetime] = mapped_column(default=now, sort_order=1)
-    updated_at: Mapped[datetime] = mapped_column(default=_as_created, onupdate=now, sort_order=1)
+
+
+class TimestampMixin(CreatedAtMixin):
+    """Creation and last-update time; equal until the first update."""
+
+    updated_at: Mapped[datetime] = mapped_column(default=_as_created, onupdate=now, sort_order=2)
 
 
 class VersionMixin:
@@ -86,9 +87,14 @@ class VersionMixin:
 
     version: Mapped[int] = mapped_column(default=1, sort_order=1)
 
+    @property
+    def etag(self) -> str:
+        """Return the version as the value of an ``ETag`` header."""
+        return f'"{self.version}"'
+
     @declared_attr.directive
     def __mapper_args__(cls) -> dict[str, Any]:  # noqa: N805
-        """Let a flush check and raise the version, too."""
+        """Let SQLAlchemy's own flush check and raise the version, too."""
         return {"version_id_col": cls.version}
 
 

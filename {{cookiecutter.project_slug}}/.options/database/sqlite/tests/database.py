@@ -39,7 +39,7 @@ class Databases:
         return f"sqlite:///{self._folder / f'test_{next(self._numbers)}.db'}"
 
     async def copy(self, template: str) -> str:
-        """Copy a database that nobody is connected to."""
+        """Copy a database without connections."""
         copy = await self.create()
         shutil.copy(_path(template), _path(copy))
         return copy

@@ -1,1 +1,1 @@
-"""No users: whoever can reach the service may call it. The answer `auth=users` brings them."""
+"""No users: anyone who can reach the service may call it. `auth=users` adds them."""

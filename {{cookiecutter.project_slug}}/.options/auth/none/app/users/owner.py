@@ -1,6 +1,6 @@
-"""Who owns a row: nobody, because the service has no users."""
+"""Row ownership without users: rows have no owner."""
 
-from typing import Annotated, Any
+from typing import Annotated
 
 from pydantic import Field
 from sqlalchemy import Index, UniqueConstraint
@@ -21,11 +21,6 @@ def owner_indexes(*columns: str) -> tuple[Index, ...]:
 def owner_unique(*columns: str) -> UniqueConstraint:
     """Return the constraint that these columns are unique among the rows of one owner."""
     return UniqueConstraint(*columns)
-
-
-def owner_of(subject: Caller | OwnerMixin) -> dict[str, Any]:
-    """Return the columns that name the owner of a caller's rows, or of a row."""
-    return {}
 
 
 class SignedModel(RequestModel):

@@ -42,12 +42,7 @@ async def identify(
     bearer: Annotated[str | None, Depends(_bearer)],
     api_key: Annotated[str | None, Depends(_api_key)],
 ) -> Caller:
-    """Return the caller of a request, by an access token or an API key.
-
-    Raises:
-        Unauthorized: the credential is invalid, expired or revoked.
-        RuntimeError: a session was opened before, for an unknown caller.
-    """
+    """Return the caller of a request, or raise ``Unauthorized`` for an invalid credential."""
     if bearer is None and api_key is None:
         return ANONYMOUS
     caller = None
@@ -88,19 +83,11 @@ async def _by_key(request: Request, raw: str) -> UserCaller | None:
 
 
 OptionalCallerDep = Annotated[Caller, Depends(identify, scope="function")]
-"""The caller of a public route; ``ANONYMOUS`` for requests without a credential.
-
-Put it before the repository in the parameters of a route, so that the repository acts for it.
-"""
+"""The caller of a public route, or ``ANONYMOUS``. Put it before the repository."""
 
 
 async def authorize(request: Request, caller: OptionalCallerDep) -> None:
-    """Require a caller with the scope of the method: ``read`` for GET and HEAD, else ``write``.
-
-    Raises:
-        Unauthorized: the request has no credential.
-        Forbidden: the API key lacks the scope.
-    """
+    """Require a caller with the scope of the method: ``read`` for GET and HEAD, else ``write``."""
     if not isinstance(caller, UserCaller):
         raise Unauthorized("Sign in with an access token or an API key.")
     scope = "read" if request.method in SAFE_METHODS else "write"
@@ -109,10 +96,6 @@ async def authorize(request: Request, caller: OptionalCallerDep) -> None:
 
 
 async def superuser(caller: CallerDep) -> None:
-    """Require a superuser.
-
-    Raises:
-        Forbidden: the caller is not one.
-    """
+    """Raise ``Forbidden`` unless the caller is a superuser."""
     if not caller.is_superuser:
         raise Forbidden("Only superusers may do this.")

@@ -49,7 +49,6 @@ class APIKey(UUIDPrimaryKey, Base):
     user_id: Mapped[UUID] = mapped_column(ForeignKey("users.id", ondelete="CASCADE"))
     name: Mapped[str] = mapped_column(String(100))
     prefix: Mapped[str] = mapped_column(String(20))
-    """The start of the key, by which its owner recognizes it."""
     key_hash: Mapped[str] = mapped_column(String(64), unique=True)
     scopes: Mapped[list[str]] = mapped_column(JSON)
     created_at: Mapped[datetime] = mapped_column(default=now)
@@ -58,11 +57,10 @@ class APIKey(UUIDPrimaryKey, Base):
 
 
 class Attempt(Base):
-    """A count of recent attempts, shared by all workers."""
+    """A count of recent attempts by a hashed e-mail or client address, shared by all workers."""
 
     __tablename__ = "attempts"
 
     subject: Mapped[str] = mapped_column(String(64), primary_key=True)
-    """A hash of the e-mail or client address that is counted."""
     count: Mapped[int]
     resets_at: Mapped[datetime] = mapped_column(index=True)

@@ -1,6 +1,6 @@
-"""Who owns a row: the user who created it."""
+"""Row ownership: a row belongs to the user who created it."""
 
-from typing import Any, ClassVar
+from typing import ClassVar
 from uuid import UUID
 
 from sqlalchemy import ForeignKey, Index, UniqueConstraint
@@ -26,11 +26,6 @@ def owner_indexes(*columns: str) -> tuple[Index, ...]:
 def owner_unique(*columns: str) -> UniqueConstraint:
     """Return the constraint that these columns are unique among the rows of one owner."""
     return UniqueConstraint("owner_id", *columns)
-
-
-def owner_of(subject: Caller | OwnerMixin) -> dict[str, Any]:
-    """Return the columns that name the owner of a caller's rows, or of a row."""
-    return {"owner_id": subject.id if isinstance(subject, Caller) else subject.owner_id}
 
 
 class SignedModel(RequestModel):

@@ -71,7 +71,6 @@ class UserRepository(Repository[User]):
         """Set a new password and revoke every token; return None if the password has changed."""
         statement = (
             update(User)
-            # Hashing took its time, outside of a transaction.
             .where(User.id == user.id, User.password_hash == user.password_hash)
             .values(**changes, password_hash=password_hash, token_version=User.token_version + 1)
             .returning(User)
@@ -153,10 +152,7 @@ class UserRepository(Repository[User]):
     async def count_attempts(
         self, subjects: Sequence[str], window: int
     ) -> dict[str, tuple[int, datetime]]:
-        """Count an attempt for each subject; return its count and when it starts again at zero.
-
-        One atomic statement, so that workers don't miss each other's attempts.
-        """
+        """Count an attempt for each subject, atomically; return its count and when it resets."""
         moment = now()
         resets_at = moment + timedelta(seconds=window)
         # Sorted, so that requests with the same subjects wait for each other without a deadlock.

@@ -25,11 +25,7 @@ FIRST_KEY = APIKeyCreate(name="first", scopes={"read", "write"})
 
 
 async def throttle(database: Database, settings: UserSettings, email: str, address: str) -> None:
-    """Count an attempt to sign in or up.
-
-    Raises:
-        TooManyRequests: there were too many for this e-mail or client address recently.
-    """
+    """Count an attempt to sign in or up; raise ``TooManyRequests`` after too many."""
     limits = {
         _subject("email", email): settings.throttle_per_email,
         _subject("address", address): settings.throttle_per_address,
@@ -57,11 +53,7 @@ def _subject(kind: str, value: str) -> str:
 async def register(
     database: Database, body: UserCreate, *, with_api_key: bool
 ) -> tuple[User, APIKey | None, str | None]:
-    """Create a user, and a first API key if requested: both or neither. Return the key as well.
-
-    Raises:
-        Conflict: the e-mail address is taken.
-    """
+    """Create a user, and a first API key if requested; raise ``Conflict`` for a taken e-mail."""
     password_hash = await security.hash_password(body.password)
     async with database.transaction() as session:
         users = UserRepository(session)
@@ -93,11 +85,9 @@ async def create_key(
 async def sign_in(
     database: Database, settings: UserSettings, email: str, password: SecretStr
 ) -> Tokens:
-    """Return tokens for an e-mail address and its password.
+    """Return tokens for an e-mail address and its password, or raise ``Unauthorized``.
 
-    Raises:
-        Unauthorized: there is no such user, or the password is wrong. Neither the response nor
-            its timing says which.
+    Neither the response nor its timing shows whether there is such a user.
     """
     async with database.reading(primary=True) as session:
         user = await UserRepository(session).by_email(email)
@@ -116,11 +106,9 @@ async def sign_in(
 
 
 async def refresh(database: Database, settings: UserSettings, token: SecretStr) -> Tokens:
-    """Exchange a refresh token for new tokens.
+    """Exchange a refresh token for new tokens, or raise ``Unauthorized``.
 
-    Raises:
-        Unauthorized: the token is invalid. If it was used before, it may be stolen: every
-            refresh token of its login is revoked.
+    A token that was used before may be stolen: every refresh token of its login is revoked.
     """
     token_hash = security.hash_token(token.get_secret_value())
     async with database.transaction() as session:
@@ -130,8 +118,8 @@ async def refresh(database: Database, settings: UserSettings, token: SecretStr) 
             user = await users.by_token(used.user_id, used.token_version)
             if user is not None:
                 return await _issue(users, settings, user, used.family_id)
-    # In a transaction of its own: PostgreSQL keeps the lock on a row that was found to be used, and
-    # two requests that hold one each of a family would deadlock. The error follows the commit.
+    # In a second transaction: two requests that each hold a lock on a token of the login would
+    # deadlock in the first one.
     async with database.transaction() as session:
         await UserRepository(session).revoke_family(token_hash)
     raise Unauthorized("The refresh token is invalid: sign in.")
@@ -156,8 +144,7 @@ async def update(
 ) -> User:
     """Change a user's own account.
 
-    A new password or e-mail address requires the current password. A new password revokes every
-    token that was issued before.
+    A new password revokes every token that was issued before.
 
     Raises:
         Forbidden: the current password is wrong.

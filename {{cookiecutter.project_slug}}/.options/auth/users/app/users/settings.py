@@ -11,24 +11,16 @@ PLACEHOLDERS: Final = ("local-only", "change", "secret", "example", "placeholder
 
 
 class UserSettings(BaseSettings):
-    """Settings of registration, tokens and throttling."""
+    """Settings of registration, tokens and throttling; see ``docs/settings.md``."""
 
     environment: Literal["local", "staging", "production"] = "production"
-    """Where the service runs. ``SECRET_KEY`` is optional in ``local`` only."""
     secret_key: SecretStr = Field(default=SecretStr(""), validate_default=True)
-    """Signs access tokens: at least 32 random characters. Required unless local."""
     registration_open: bool = True
-    """Whether anyone may register."""
     access_token_lifetime: int = Field(default=15 * 60, ge=1)
-    """Seconds until an access token expires."""
     refresh_token_lifetime: int = Field(default=30 * 24 * 3600, ge=1)
-    """Seconds until a refresh token expires."""
     throttle_window: int = Field(default=300, ge=1)
-    """Seconds over which logins and registrations are counted."""
     throttle_per_email: int = Field(default=10, ge=1)
-    """Logins and registrations allowed for an e-mail address in that time."""
     throttle_per_address: int = Field(default=100, ge=1)
-    """Logins and registrations allowed for a client address in that time."""
 
     @field_validator("secret_key")
     @classmethod

@@ -1,4 +1,4 @@
-"""Rows belong to the user who created them: nobody else sees or changes them, but superusers."""
+"""Rows are visible to the user who created them and to superusers only."""
 
 from typing import Any
 
@@ -6,11 +6,15 @@ import pytest
 from fastapi import FastAPI
 from httpx2 import AsyncClient
 
+from app.kit.caller import Caller
 from app.kit.db.engine import Database
+from app.kit.db.repository import Repository
+from app.kit.errors import Conflict
+from app.tasks.models import Tag
 from tests import caller
 from tests.conftest import problem
 from tests.tasks.helpers import TAGS, TASKS, create, path, read
-from tests.users.helpers import Headers
+from tests.users.helpers import Headers, add_user
 
 
 @pytest.fixture
@@ -71,6 +75,21 @@ async def test_a_superuser_sees_and_changes_all(client: AsyncClient, root: Heade
     comment = await client.post(f"{path(task)}/comments", json={"body": "Done?"}, headers=root)
     assert comment.status_code == 201
     assert (await read(client, f"{path(task)}/comments"))["items"] == [comment.json()]
+
+
+class Tags(Repository[Tag]):
+    model = Tag
+
+
+async def test_a_taken_value_names_the_fields_of_the_api(db: Database, client: AsyncClient) -> None:
+    owner = Caller((await add_user(db, "a@example.com")).id)
+    async with db.transaction() as session:
+        tags = Tags(session, owner)
+        await tags.create({"name": "home"})
+        with pytest.raises(Conflict) as caught:
+            await tags.create({"name": "home"})
+        await session.rollback()
+    assert [error.field for error in caught.value.errors] == ["name"]
 
 
 async def test_rows_go_with_their_owner(client: AsyncClient, root: Headers) -> None:

@@ -49,7 +49,7 @@ def blamed(answer: Response, status: int = 422) -> list[str]:
 
 
 def body(email: str = ADA, password: str = WORDS, **more: Any) -> Json:
-    """Return what somebody sends who registers."""
+    """Return the body of a registration."""
     return {"email": email, "password": password, "name": "Ada", **more}
 
 
@@ -99,7 +99,7 @@ async def create_key(client: AsyncClient, headers: Headers, *scopes: str, **more
 
 
 async def add_user(db: Database, email: str, **values: Any) -> User:
-    """Write a user whom nobody could register: with flags or a hash of the test's choice."""
+    """Store a user with values that registration does not allow, such as flags."""
     values = {"name": "Somebody", "password_hash": CHEAP.hash(WORDS)} | values
     async with db.transaction() as session:
         return await UserRepository(session).create({"email": email} | values)
@@ -108,7 +108,7 @@ async def add_user(db: Database, email: str, **values: Any) -> User:
 async def add_key(
     db: Database, user: User, *scopes: str, expires_at: datetime | None = None
 ) -> Headers:
-    """Write an API key; give the headers that it is sent in."""
+    """Store an API key; return the headers that contain it."""
     raw = security.opaque_token("key")
     async with db.transaction() as session:
         await UserRepository(session).create_key(
@@ -167,7 +167,7 @@ class Work:
 
 @dataclass
 class RecordingHasher:
-    """A hasher that writes down what it does."""
+    """A hasher that records its calls."""
 
     hasher: PasswordHasher = CHEAP
     held: Callable[[], int] = int

@@ -1,4 +1,4 @@
-"""Nobody in who does not belong: every operation of the OpenAPI document is tried."""
+"""Access to every operation of the OpenAPI document: only authorized callers get in."""
 
 import re
 from collections.abc import Awaitable, Callable
@@ -66,7 +66,7 @@ def operations(shared_app: FastAPI) -> list[Operation]:
 
 @pytest.fixture
 def closed(operations: list[Operation]) -> list[Operation]:
-    """Return those that nobody may call who does not say who it is."""
+    """Return the operations that require a credential."""
     return [operation for operation in operations if operation not in PUBLIC]
 
 

@@ -1,4 +1,4 @@
-"""API keys: what a program signs in with."""
+"""API keys, with which programs authenticate."""
 
 import hashlib
 from datetime import timedelta
@@ -38,7 +38,7 @@ async def ada(db: Database) -> Headers:
 
 
 async def move(db: Database, **values: Any) -> None:
-    """Change the times of every key, which no client can."""
+    """Change the times of every key in the database."""
     async with db.transaction() as session:
         await session.execute(update(APIKey).values(**values))
 

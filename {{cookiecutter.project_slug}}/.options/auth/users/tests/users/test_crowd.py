@@ -1,4 +1,4 @@
-"""A crowd that signs in at once keeps nobody else waiting."""
+"""Many concurrent logins do not delay other requests."""
 
 import asyncio
 import threading

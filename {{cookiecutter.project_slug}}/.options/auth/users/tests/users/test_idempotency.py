@@ -1,4 +1,4 @@
-"""An answer that is kept is for the user who asked, whoever else knows the key."""
+"""A stored response is returned only to the user who sent the request."""
 
 from collections.abc import AsyncIterator
 from itertools import count

@@ -1,4 +1,4 @@
-"""Passwords: any text of some length, hashed dearly and where it hinders nobody."""
+"""Passwords: which are accepted, and how they are hashed."""
 
 import unicodedata
 

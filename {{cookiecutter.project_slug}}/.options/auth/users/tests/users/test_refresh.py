@@ -1,4 +1,4 @@
-"""Refresh tokens: each is good for once, and a stolen one for nobody."""
+"""Refresh tokens: each is valid once, and reuse revokes its login."""
 
 import asyncio
 import hashlib

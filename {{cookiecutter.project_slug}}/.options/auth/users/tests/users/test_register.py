@@ -1,4 +1,4 @@
-"""Registration: who comes in, and with what."""
+"""Registration: valid and invalid requests."""
 
 import asyncio
 import json
@@ -97,7 +97,7 @@ async def test_nobody_makes_more_of_oneself(
 async def test_bad_input_names_the_field(
     anonymous: AsyncClient, more: dict[str, Any], field: str
 ) -> None:
-    # JSON can escape what is no character.
+    # JSON can contain escaped lone surrogates.
     sent = json.dumps(body() | more).replace(r"\\ud800", r"\ud800")
     answer = await anonymous.post(USERS, content=sent, headers=JSON)
     assert blamed(answer) == [f"body.{field}"]
@@ -110,7 +110,7 @@ async def test_registration_can_be_closed(live_url: str, recorded: RecordingHash
             problem(await client.post(USERS, json=body(), params=query), 403)
         assert await count(app.state.database, User) == 0
         assert recorded.done == []
-        # Those who are there already still come in.
+        # Registered users can still sign in.
         await add_user(app.state.database, ADA)
         await login(client)
 
@@ -170,7 +170,7 @@ async def test_a_first_key_comes_with_the_user(anonymous: AsyncClient, db: Datab
 
 @pytest.fixture
 def same_key(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Make the same key again and again: its hash is taken, so that the second insert fails."""
+    """Always generate the same key, so that the second insert violates its unique hash."""
     monkeypatch.setattr(security, "opaque_token", lambda prefix: f"{prefix}_the_same_for_all")
 
 
@@ -185,7 +185,7 @@ async def test_user_and_key_come_both_or_neither(live_app: FastAPI, live: AsyncC
     assert blamed(answer, 409) == ["key_hash"]
     assert (await count(db, User), await count(db, APIKey)) == (users + 1, 1)
     problem(await try_login(live), 401)
-    # The address is free.
+    # The address can still be registered.
     await register(live)
 
 

@@ -1,4 +1,4 @@
-"""No password, token, key or hash gets out: canaries are planted, and looked for everywhere."""
+"""No response or log contains a password, token, key or hash: all are searched for canaries."""
 
 import logging
 from collections.abc import Iterator
@@ -49,8 +49,8 @@ SIGNING = "cAnArY0fTheK3yThatSignsEverything"
 
 @pytest.fixture
 def logged(caplog: pytest.LogCaptureFixture) -> Iterator[pytest.LogCaptureFixture]:
-    """Catch everything that anybody logs."""
-    # A handler is there already, so that SQLAlchemy adds none that would outlive the test.
+    """Capture every log record."""
+    # With a handler, SQLAlchemy adds none of its own, which would outlive the test.
     handler = logging.NullHandler()
     engine = logging.getLogger("sqlalchemy.engine.Engine")
     engine.addHandler(handler)
@@ -60,7 +60,7 @@ def logged(caplog: pytest.LogCaptureFixture) -> Iterator[pytest.LogCaptureFixtur
 
 
 class Session:
-    """A client's whole session: what it was answered, and what must not get out."""
+    """A session of a client: its responses, and the secrets that must not leak."""
 
     def __init__(self, client: AsyncClient, db: Database) -> None:
         self.client = client
@@ -69,7 +69,7 @@ class Session:
         self.canaries = {OLD, NEW, WRONG, SHORT, LONG[:256], SIGNING}
 
     async def call(self, status: int, method: str, path: str, **sent: Any) -> Response:
-        """Send a request; keep what came back, but for what is meant to be in it."""
+        """Send a request; keep the response without the secrets that belong in it."""
         answer = await self.client.request(method, path, **sent)
         assert answer.status_code == status, answer.text
         shown = str(answer.headers)
@@ -92,7 +92,7 @@ class Session:
 
 
 async def whole_session(session: Session, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Do all that can be done with passwords, tokens and keys, well and badly."""
+    """Use passwords, tokens and keys in every valid and invalid way."""
     call = session.call
 
     def form(words: str) -> Json:
@@ -132,7 +132,7 @@ async def whole_session(session: Session, monkeypatch: pytest.MonkeyPatch) -> No
         patched.setattr(security, "opaque_token", lambda _: key["X-API-Key"])
         await call(409, "POST", KEYS, json={"name": "again"}, headers=key)
         await call(409, "POST", USERS, json=body(BOB, OLD), params={"with_api_key": "true"})
-    # What nobody foresees: a defect of ours, and a statement that the database does not know.
+    # Unexpected errors: a defect in the code, and an invalid statement.
     with monkeypatch.context() as patched:
         patched.setattr(security, "access_token", lambda *_: 1 / 0)
         await call(500, "POST", TOKEN, data=form(NEW))
@@ -167,7 +167,7 @@ async def test_no_canary_gets_out(
         session = Session(client, app.state.database)
         await whole_session(session, monkeypatch)
     said = "\n".join([*session.answered, logged.text, *capfd.readouterr()])
-    # It was looked at where it would have been seen.
+    # The canaries would have been found: the records were captured.
     assert len(session.canaries) > 15
     assert "INSERT INTO refresh_tokens" in logged.text
     assert "ZeroDivisionError" in logged.text

@@ -18,7 +18,7 @@ def nowhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, template: str) -> N
 
 
 def refused() -> str:
-    """See that the settings are refused in one line; give it."""
+    """Check that the settings are refused in one line; return it."""
     with pytest.raises(SystemExit) as caught:
         load_settings()
     message = str(caught.value)

@@ -66,19 +66,15 @@ BEFORE_MIGRATIONS: tuple[str, ...] = (
     "SET LOCAL lock_timeout = '5s'",
     "SET LOCAL statement_timeout = 0",
 )
-"""What a transaction that migrates begins with: wait until no other runner migrates; then wait for
-no lock longer than 5 s, but let a statement take its time, whatever limit the role has.
-
-A migration that waits for a lock makes everybody who comes after it wait as well. Both last as long
-as the transaction: behind a pooler, the connection is another's next.
+"""The first statements of a migration: one runs at a time, and no lock is waited for longer than
+5 s, because other requests for the lock queue up behind the migration.
 """
 
 _EXAMPLE = "postgresql://user:password@host:5432/name"
 
-# What asyncpg takes from a URL. It calls libpq's sslmode ssl.
+# The parameters of a URL, by their names in asyncpg.
 _PARAMETERS = {"host": "host", "port": "port", "ssl": "ssl", "sslmode": "ssl"}
 
-# How asyncpg says that it got no answer.
 _UNREACHABLE = (
     OSError,
     TimeoutError,
@@ -87,13 +83,10 @@ _UNREACHABLE = (
     asyncpg.InternalClientError,
 )
 
-# A ping that takes longer, in seconds, has failed.
+# In seconds. The client waits longer than the server's own time limit for a statement.
 _PING_TIMEOUT = 1.0
-
-# What a client waits longer than the server's own time limit for a statement, in seconds.
 _COMMAND_GRACE = 0.5
 
-# The database ended a transaction in favour of another.
 _CONTENDED = {
     asyncpg.SerializationError.sqlstate,
     asyncpg.DeadlockDetectedError.sqlstate,
@@ -103,13 +96,9 @@ Seconds = Annotated[float, Field(allow_inf_nan=False, le=86_400)]
 
 
 def parse_url(value: object) -> URL:
-    """Read the URL of a database: ``postgresql://`` or ``postgres://``, whatever the driver.
-
-    Raises:
-        ValueError: it is none, or one of another database.
-    """
+    """Read a ``postgresql://`` or ``postgres://`` URL, or raise ``ValueError``."""
     try:
-        # As it is if it is one already: its str() hides the password.
+        # str() of a URL would hide the password.
         url = make_url(value if isinstance(value, URL) else str(value))
     except (ArgumentError, ValueError):  # a port that is no number is a plain ValueError
         raise ValueError(f"Not a database URL: {_EXAMPLE} is one") from None
@@ -123,48 +112,29 @@ def parse_url(value: object) -> URL:
     return url.set(drivername="postgresql+asyncpg", query=query)
 
 
-# NoDecode: pydantic-settings would read what is a tuple beneath as JSON.
+# URL is a tuple, which pydantic-settings would decode as JSON.
 DatabaseURL = Annotated[URL, NoDecode, BeforeValidator(parse_url)]
 
 
 class DriverSettings(BaseSettings):
-    """The settings of the database."""
+    """The settings of the database; ``docs/settings.md`` explains each."""
 
     database_url: DatabaseURL
-    """The database. Required."""
     database_read_url: DatabaseURL | None = None
-    """A replica to read from; without one, reads go to ``DATABASE_URL`` too."""
     instances: int = Field(default=1, ge=1, le=10_000)
-    """Machines or containers that run this service on the database: the start adds up what all of
-    them may want."""
     database_pooler: Literal["pgbouncer"] | None = None
-    """What stands before the server and hands its connections on after each transaction."""
     database_pool_size: int = Field(default=5, ge=1, le=1000)
-    """Connections for transactions, in each worker."""
     database_read_pool_size: int = Field(default=5, ge=1, le=1000)
-    """Connections for reads, in each worker."""
     database_max_overflow: int = Field(default=0, ge=0, le=1000)
-    """Connections beyond the size of each pool, closed after use."""
     database_pool_timeout: Seconds = Field(default=3, gt=0)
-    """Seconds to wait for a free connection before the answer is 503."""
     database_session_timeout: Seconds = Field(default=4.5, ge=0)
-    """Seconds that a session may take in all, whatever it waits for; 0 for any.
-
-    Then the answer is 503, also where a server that is frozen says nothing at all."""
     database_pool_recycle: int = Field(default=300, ge=-1)
-    """Seconds after which a connection is replaced; -1 for never."""
     database_ping_after: Seconds = Field(default=1, ge=0)
-    """Seconds of idling after which a connection is tested before use; 0 tests it always."""
     database_connect_timeout: Seconds = Field(default=3, gt=0)
-    """Seconds that connecting may take."""
     database_statement_timeout: Seconds = Field(default=4, ge=0)
-    """Seconds after which the server ends a statement; 0 for never."""
     database_idle_in_transaction_timeout: Seconds = Field(default=30, ge=0)
-    """Seconds after which the server ends a transaction that does nothing; 0 for never."""
     database_application_name: str = project.NAME
-    """How the connections are called in ``pg_stat_activity``."""
     database_echo: bool = False
-    """Log every SQL statement."""
 
 
 def write_engine(settings: DriverSettings) -> AsyncEngine:
@@ -173,10 +143,7 @@ def write_engine(settings: DriverSettings) -> AsyncEngine:
 
 
 def read_engine(settings: DriverSettings) -> AsyncEngine:
-    """Return the engine of reads: in autocommit, and read-only on the server.
-
-    Switching the isolation level of a shared engine would cost a statement each time.
-    """
+    """Return the engine of reads: in autocommit, and read-only on the server."""
     return _read_engine(settings, settings.database_url)
 
 
@@ -188,7 +155,7 @@ def replica_engine(settings: DriverSettings) -> AsyncEngine | None:
 
 def _read_engine(settings: DriverSettings, url: URL) -> AsyncEngine:
     if settings.database_pooler:
-        # Read-only is said in each BEGIN: a connection that was told once may be another one next.
+        # In each BEGIN, because a pooler gives each transaction any connection.
         return _pooled(
             settings,
             url,
@@ -211,7 +178,6 @@ def migration_engine(settings: DriverSettings) -> AsyncEngine:
     return _unpooled(
         settings,
         f"{settings.database_application_name} alembic",
-        # Whatever limits the role has, as behind a pooler.
         statement_timeout="0",
         idle_in_transaction_session_timeout="0",
     )
@@ -257,10 +223,8 @@ async def warnings(connection: AsyncConnection, settings: KitSettings) -> Sequen
             )
         )
     ).scalar_one()
-    # The pool of reads counts also where there is a replica: while that is away, reads come here.
     sizes = (settings.database_pool_size, settings.database_read_pool_size)
-    # One more asks whether the database is ready.
-    each = sum(sizes) + len(sizes) * settings.database_max_overflow + 1
+    each = sum(sizes) + len(sizes) * settings.database_max_overflow + 1  # the readiness probe
     wanted = settings.instances * settings.workers * each
     found: list[str] = []
     if wanted > allowed and not settings.database_pooler:
@@ -306,7 +270,7 @@ def translate(error: DBAPIError) -> AppError | None:
 
 
 def _fields(cause: BaseException | None, message: str) -> list[FieldError]:
-    # "Key (email, tenant)=(…) already exists.": the names only, the values stay here
+    # The message: Key (email, tenant)=(…) already exists.
     keys = re.match(r"Key \(([^)]*)\)=", getattr(cause, "detail", None) or "")
     names = re.findall(r"\w+", keys[1]) if keys else []
     return [FieldError(field=name, message=message) for name in names]
@@ -318,7 +282,7 @@ def _pooled(
     engine = create_async_engine(
         url,
         echo=settings.database_echo,
-        hide_parameters=True,  # statements are logged, what people wrote is not
+        hide_parameters=True,
         pool_size=size,
         max_overflow=settings.database_max_overflow,
         pool_timeout=settings.database_pool_timeout,
@@ -326,7 +290,7 @@ def _pooled(
         connect_args=_connect_args(
             settings,
             settings.database_application_name,
-            # Where the server is too far gone to end a statement by its own time limit.
+            # For a frozen server, which does not end a statement by its own time limit.
             command_timeout=settings.database_statement_timeout + _COMMAND_GRACE
             if settings.database_statement_timeout
             else None,
@@ -349,7 +313,7 @@ def _unpooled(
     engine = create_async_engine(
         settings.database_url,
         echo=settings.database_echo,
-        hide_parameters=True,  # statements are logged, what people wrote is not
+        hide_parameters=True,
         poolclass=NullPool,
         connect_args=_connect_args(settings, application_name, None, **server_settings),
     )
@@ -371,8 +335,8 @@ def _connect_args(
         return arguments | {
             "server_settings": {"application_name": application_name, **server_settings}
         }
-    # Nothing may stay behind on a connection that is another's after the transaction: no prepared
-    # statement but the one without a name, and no settings but those that PgBouncer looks after.
+    # The next transaction has another connection: use no named prepared statements, and no
+    # settings that PgBouncer does not track.
     return arguments | {
         "server_settings": {"application_name": application_name},
         "statement_cache_size": 0,
@@ -386,15 +350,14 @@ def _milliseconds(seconds: float) -> str:
 
 
 def _translate_driver_errors(engine: AsyncEngine) -> None:
-    """Turn into the error family what asyncpg raises outside of SQLAlchemy's."""
+    """Turn errors of asyncpg that SQLAlchemy does not wrap into an ``AppError``."""
     dialect = engine.sync_engine.dialect
 
     @event.listens_for(engine.sync_engine, "handle_error")
     def give_up(context: ExceptionContext) -> None:
         error = context.original_exception
         if isinstance(error, (TimeoutError, asyncio.CancelledError)):
-            # Whatever comes of the statement, nobody waits for it. A polite end would wait for a
-            # server that may be frozen; one that is not ends the statement by its own time limit.
+            # Terminate: closing would wait for a server that may be frozen.
             context.is_disconnect = True
             if context.connection is not None:
                 _terminate(context.connection.connection)
@@ -414,11 +377,9 @@ def _terminate(connection: Any) -> None:
 
 
 def _ping_after(engine: AsyncEngine, idle: float) -> None:
-    """Test a connection at checkout only when it has idled for that long, in seconds.
+    """Test a connection at checkout if it was idle for ``idle`` seconds, as HikariCP does.
 
-    A stale connection is never handed out as long as it was stale for longer than that; a busy one
-    pays nothing. (HikariCP does the same.) SQLAlchemy's own ping takes three round trips, and has
-    no time limit.
+    SQLAlchemy's own ping takes three round trips and has no time limit.
     """
 
     @event.listens_for(engine.sync_engine, "checkin")
@@ -428,7 +389,7 @@ def _ping_after(engine: AsyncEngine, idle: float) -> None:
     @event.listens_for(engine.sync_engine, "checkout")
     def ping(connection: Any, record: Any, _proxy: Any) -> None:
         since = record.info.pop("idle_since", None)
-        if connection.driver_connection.is_closed():  # the server said so: no need to ask it
+        if connection.driver_connection.is_closed():
             raise InvalidatePoolError("closed connection")
         if since is None or time.monotonic() - since < idle:
             return
@@ -438,6 +399,6 @@ def _ping_after(engine: AsyncEngine, idle: float) -> None:
             _terminate(connection)
             raise
         except _UNREACHABLE as error:
-            _terminate(connection)  # else its end would be waited for
-            # The pool then makes a new connection, and drops the others that are as old.
+            _terminate(connection)
+            # The pool then drops every connection that is as old.
             raise InvalidatePoolError("stale connection") from error

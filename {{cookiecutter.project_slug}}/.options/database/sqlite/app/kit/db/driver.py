@@ -1,7 +1,6 @@
 """SQLite by aiosqlite: the only module that names a dialect.
 
-One write connection with a first-come-first-served queue: SQLite has one writer at a time, and its
-lock is not fair. Any number of connections read meanwhile (WAL).
+One connection writes, with a first-come-first-served queue, because SQLite's own lock is not fair.
 """
 
 from __future__ import annotations
@@ -63,22 +62,17 @@ __all__ = [
     "write_engine",
 ]
 
-# At DEBUG it writes down the parameters of every statement.
+# At DEBUG it logs the parameters of every statement.
 logging.getLogger("aiosqlite").setLevel(logging.INFO)
 
 BEFORE_MIGRATIONS: tuple[str, ...] = ()
-"""What a transaction that migrates begins with: nothing, as SQLite lets one writer in at a time."""
 
 RENDER_AS_BATCH = True
-"""Whether migrations rebuild tables in place of ALTER TABLE, of which SQLite knows little."""
+"""Whether migrations rebuild tables in place of ALTER TABLE."""
 
 
 def parse_url(text: object) -> URL:
-    """Read the URL of a database file: ``sqlite:///relative.db`` or ``sqlite:////absolute.db``.
-
-    Raises:
-        ValueError: it is none, or not one of a file in a folder that exists.
-    """
+    """Read ``sqlite:///relative.db`` or ``sqlite:////absolute.db``, or raise ``ValueError``."""
     try:
         url = make_url(text if isinstance(text, URL) else str(text))
     except ArgumentError:
@@ -97,7 +91,7 @@ def parse_url(text: object) -> URL:
     return url.set(drivername="sqlite+aiosqlite")
 
 
-# Error codes that say nothing of the statement: the same one may succeed soon.
+# Errors after which the same statement may succeed.
 _TEMPORARY = (
     "SQLITE_BUSY",
     "SQLITE_CANTOPEN",
@@ -108,40 +102,30 @@ _TEMPORARY = (
     "SQLITE_READONLY",
 )
 
-# KiB of the file that each connection keeps. SQLite's default is 2 MiB, so six would hold the same
-# pages six times, and the system has them in memory already: nothing that was measured got slower.
+# KiB of each connection's page cache. The default of 2 MiB was not faster.
 _CACHE_SIZE = 512
 
-# How long the driver waits for the lock at a time, in milliseconds.
+# Milliseconds that the driver waits for the lock at a time.
 _BUSY_TURN = 100
 
-# What a broken foreign key's error bears: the columns that were found to be at fault.
+# The attribute of an error that holds the columns of a violated foreign key.
 _FIELDS = "app_fields"
 
-# NoDecode: pydantic-settings would read what is a tuple beneath as JSON.
 Seconds = Annotated[float, Field(allow_inf_nan=False, le=86_400)]
+# URL is a tuple, which pydantic-settings would decode as JSON.
 DatabaseURL = Annotated[URL, NoDecode, BeforeValidator(parse_url)]
 
 
 class DriverSettings(BaseSettings):
-    """The settings of the database."""
+    """The settings of the database; ``docs/settings.md`` explains each."""
 
     database_url: DatabaseURL = parse_url("sqlite:///app.db")
-    """The database file."""
     database_read_pool_size: int = Field(default=5, ge=1, le=1000)
-    """Connections for reading, in each worker. One more writes."""
     database_pool_timeout: Seconds = Field(default=10, gt=0)
-    """Seconds to wait for a free connection before the answer is 503."""
     database_session_timeout: Seconds = Field(default=15, ge=0)
-    """Seconds that a session may take in all, whatever it waits for; 0 for any.
-
-    Then the answer is 503, and a statement that runs away is ended."""
     database_busy_timeout: Seconds = Field(default=5, ge=0)
-    """Seconds to wait for another process that writes before the answer is 503."""
     database_synchronous: Literal["FULL", "NORMAL"] = "FULL"
-    """FULL: an answered write is on the disk. NORMAL is faster; a power cut may take the last."""
     database_echo: bool = False
-    """Log every SQL statement."""
 
 
 def write_engine(settings: DriverSettings) -> AsyncEngine:
@@ -158,7 +142,7 @@ def read_engine(settings: DriverSettings) -> AsyncEngine:
         settings,
         pool_size=settings.database_read_pool_size,
         isolation_level="AUTOCOMMIT",
-        skip_autocommit_rollback=True,  # nothing to roll back: saves a hop to the driver's thread
+        skip_autocommit_rollback=True,
     )
     _on_connect(engine, settings, "PRAGMA query_only = ON")
     return engine
@@ -167,14 +151,13 @@ def read_engine(settings: DriverSettings) -> AsyncEngine:
 def migration_engine(settings: DriverSettings) -> AsyncEngine:
     """Return the engine of ``alembic``: one connection, foreign keys checked at the end.
 
-    Rebuilding a table drops the old one, and with foreign keys enforced that would delete every
-    row that refers to it.
+    If they were enforced, rebuilding a table would delete every row that refers to it.
     """
     engine = create_async_engine(
         settings.database_url,
         connect_args=_connect_args(settings),
         echo=settings.database_echo,
-        hide_parameters=True,  # statements are logged, what people wrote is not
+        hide_parameters=True,
         poolclass=NullPool,
     )
     _begin_immediate(engine)
@@ -243,7 +226,7 @@ def translate(error: DBAPIError) -> AppError | None:
     name = getattr(error.orig, "sqlite_errorname", "")
     message = str(error.orig)
     if name in {"SQLITE_CONSTRAINT_UNIQUE", "SQLITE_CONSTRAINT_PRIMARYKEY"}:
-        # The message names them: UNIQUE constraint failed: users.email, users.tenant
+        # The message: UNIQUE constraint failed: users.email, users.tenant
         fields = re.findall(r"\w+\.(\w+)", message)
         return Conflict(
             "This is taken already.",
@@ -269,7 +252,7 @@ def _engine(settings: DriverSettings, **options: Any) -> AsyncEngine:
         settings.database_url,
         connect_args=_connect_args(settings),
         echo=settings.database_echo,
-        hide_parameters=True,  # statements are logged, what people wrote is not
+        hide_parameters=True,
         max_overflow=0,
         pool_timeout=settings.database_pool_timeout,
         **options,
@@ -281,8 +264,7 @@ def _engine(settings: DriverSettings, **options: Any) -> AsyncEngine:
         if context.connection is None:
             return
         if isinstance(error, asyncio.CancelledError):
-            # Nobody waits for the statement: end it, and what it has locked. A close alone lets the
-            # transaction live on for as long as the cursor does.
+            # Closing alone would keep the transaction open for as long as the cursor.
             driver: Any = context.connection.connection.driver_connection
             await_only(driver.interrupt())
             await_only(driver.rollback())
@@ -293,12 +275,9 @@ def _engine(settings: DriverSettings, **options: Any) -> AsyncEngine:
 
 
 def _broken_keys(connection: Connection, context: ExceptionContext) -> list[str]:
-    """Return the columns of a violated foreign key, which SQLite does not name.
-
-    The transaction is still open, so the missing parents can be looked for.
-    """
+    """Return the columns of a violated foreign key: SQLite names none, so look for the parents."""
     execution = context.execution_context
-    if execution is None:  # at the commit: every row is there to be checked
+    if execution is None:  # at the commit
         rows = _fetch(connection, "PRAGMA foreign_key_check")
         found = {(row[0], row[3]) for row in rows}
         return sorted(
@@ -348,8 +327,7 @@ def _fetch(connection: Connection, pragma: str) -> Sequence[Any]:
 
 
 def _connect_args(settings: DriverSettings) -> dict[str, Any]:
-    # isolation_level None: the driver begins nothing by itself, so that savepoints, DDL and the
-    # reads of a transaction really belong to it.
+    # isolation_level None: the driver does not begin transactions by itself.
     return {"timeout": settings.database_busy_timeout, "isolation_level": None}
 
 
@@ -380,7 +358,7 @@ def _begin_immediate(engine: AsyncEngine, wait: float = 0) -> None:
             try:
                 connection.exec_driver_sql("BEGIN IMMEDIATE")
             except DBAPIError as error:
-                # In turns, for nothing ends one: so a request that is given up ends soon.
+                # In short turns, between which a cancelled request ends.
                 if not _is_busy(error) or time.monotonic() >= until:
                     raise
             else:
