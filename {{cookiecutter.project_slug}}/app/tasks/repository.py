@@ -51,7 +51,7 @@ class TaskRepository(Repository[Task]):
     )
 
     async def add(self, items: Sequence[TaskCreate]) -> Sequence[Task]:
-        """Create tasks, and those of their tags that are new, in at most four statements."""
+        """Create tasks in three statements, or in five if some of their tags are new."""
         names = {name for item in items for name in item.tags}
         tags = await self._tags(names)
         created = await self.create_all(item.model_dump(exclude={"tags"}) for item in items)
@@ -100,11 +100,12 @@ class TaskRepository(Repository[Task]):
             await self.insert_missing(task_tags, links)
         return list(tags)
 
-    async def _tags(self, names: Collection[str], task: Task | None = None) -> dict[str, Tag]:
+    async def _tags(self, names: set[str], task: Task | None = None) -> dict[str, Tag]:
         """Return the tags of the owner of ``task``, or of the caller; create missing ones."""
-        if not names:
-            return {}
         owner = self.owner_of(task)
-        await self.insert_missing(Tag, [{"name": name} | owner for name in sorted(names)])
         statement = select(Tag).where(Tag.name.in_(names)).filter_by(**owner)
-        return {tag.name: tag for tag in await self.all(statement)}
+        found = {tag.name: tag for tag in await self.all(statement)} if names else {}
+        if missing := sorted(names - found.keys()):
+            await self.insert_missing(Tag, [{"name": name} | owner for name in missing])
+            found = {tag.name: tag for tag in await self.all(statement)}
+        return found

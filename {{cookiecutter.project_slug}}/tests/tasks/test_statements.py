@@ -11,7 +11,8 @@ from tests import caller
 from tests.conftest import Statements
 from tests.tasks.helpers import BATCH, NOBODY, TAGS, TASKS, minutes, store
 
-TWO_TAGS = {"title": "Task", "tags": ["home", "new"]}
+OLD_TAG = {"title": "Task", "tags": ["home"]}
+NEW_TAG = {"title": "Task", "tags": ["home", "new"]}
 
 
 async def stored(db: Database, count: int) -> str:
@@ -36,13 +37,16 @@ async def stored(db: Database, count: int) -> str:
         ("GET", "{task}/comments", None, 1),
         ("GET", TAGS, None, 1),
         ("POST", TASKS, {"title": "Task"}, 1),
-        ("POST", TASKS, TWO_TAGS, 4),
+        ("POST", TASKS, OLD_TAG, 3),
+        ("POST", TASKS, NEW_TAG, 5),
         ("POST", BATCH, {"items": [{"title": "Task"}]}, 1),
-        ("POST", BATCH, {"items": [TWO_TAGS]}, 4),
+        ("POST", BATCH, {"items": [OLD_TAG]}, 3),
+        ("POST", BATCH, {"items": [NEW_TAG]}, 5),
         ("POST", "{task}/comments", {**caller.COMMENT, "body": "Hello"}, 1),
         ("PATCH", "{task}", {"title": "x", "due_at": None}, 2),
         ("PATCH", "{task}", {}, 2),
-        ("PATCH", "{task}", {"tags": ["home", "new"]}, 5),
+        ("PATCH", "{task}", {"tags": ["home"]}, 4),
+        ("PATCH", "{task}", {"tags": ["home", "new"]}, 6),
         ("PATCH", "{task}", {"tags": []}, 2),
         ("DELETE", "{task}", None, 1),
     ],
@@ -80,7 +84,7 @@ async def test_statements_of_a_batch(
         for number in range(count)
     ]
     assert (await client.post(BATCH, json={"items": items})).status_code == 201
-    assert len(statements) == 4 + caller.STATEMENTS, statements.sent
+    assert len(statements) == 5 + caller.STATEMENTS, statements.sent
 
 
 @pytest.mark.parametrize(
