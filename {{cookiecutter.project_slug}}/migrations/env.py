@@ -11,7 +11,7 @@ from sqlalchemy import Connection
 
 from app.kit import project
 from app.kit.config import CONFIG, read
-from app.kit.db import driver
+from app.kit.db import autogenerate, driver
 from app.kit.db.driver import DriverSettings
 from app.kit.db.models import Base, UTCDateTime
 
@@ -39,6 +39,8 @@ def configure(**options: Any) -> None:
         target_metadata=Base.metadata,
         render_as_batch=driver.RENDER_AS_BATCH,
         render_item=render_item,
+        autogenerate_plugins=autogenerate.PLUGINS,
+        process_revision_directives=autogenerate.rewrite,
         # All or nothing, also where Alembic thinks that the database can't.
         transactional_ddl=True,
         **options,
@@ -67,6 +69,7 @@ async def migrate_online(settings: DriverSettings) -> None:
 settings: DriverSettings = context.config.attributes.get("settings") or read(Settings)
 logging.basicConfig(format="%(message)s")
 logging.getLogger("alembic").setLevel(logging.INFO)
+logging.getLogger("alembic.runtime.plugins").setLevel(logging.WARNING)
 
 if context.is_offline_mode():
     configure(url=settings.database_url, literal_binds=True)

@@ -1,4 +1,4 @@
-"""Valid requests that the generic tests can't make up from the OpenAPI document.
+"""What the generic tests can't make up: valid requests, and values of columns.
 
 ``tests/kit/test_bad_input.py`` calls every operation of the app. Where it says that it can't, put a
 function here that returns what is missing: it may call the app to create what the request needs.
@@ -10,8 +10,15 @@ function here that returns what is missing: it may call the app to create what t
     EXAMPLES = {"POST /v1/orders": order}
 
 A function for an operation that returns a list may create what is in the list.
+
+``tests/kit/test_migrations.py`` migrates a row of each table. Where it says that it can't make up
+a value, put one here: ``VALUES = {"places.position": "POINT(0 0)"}``.
 """
+
+from typing import Any
 
 from tests.kit.openapi import Examples
 
 EXAMPLES: Examples = {}
+
+VALUES: dict[str, Any] = {}

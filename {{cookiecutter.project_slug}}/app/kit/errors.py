@@ -5,10 +5,12 @@ Raise an ``AppError`` where a rule is broken. Nothing else in the service builds
 
 import asyncio
 import logging
-from collections.abc import Mapping, Sequence
+import math
+import time
+from collections.abc import Callable, Mapping, Sequence
 from http import HTTPStatus
 from types import MappingProxyType
-from typing import Any, ClassVar, Final
+from typing import Any, ClassVar, Final, get_args
 from urllib.parse import quote
 
 from fastapi import FastAPI, Request
@@ -26,10 +28,17 @@ MEDIA_TYPE = "application/problem+json"
 MAX_ERRORS = 20
 MAX_ECHO = 100
 """Characters of a client's path or field name that a problem document repeats."""
+MAX_MESSAGE = 300
+"""Characters of a message of the service itself."""
+MAX_KINDS = 100
+"""Kinds of causes that are told apart in the log."""
 MAX_HEADERS = 32 * 1024
 """Largest size of all request headers, in bytes."""
 MAX_DIGITS = 20
 """Digits of a Content-Length that are parsed."""
+
+NOT_MIGRATED: Final = "The database schema is behind: run `alembic upgrade head`."
+READ_ONLY: Final = "A read session can't write: use a transaction"
 
 COMMON_ERRORS: Final = (413, 422, 431, 500, 503)
 """The error statuses that every route may return."""
@@ -96,6 +105,11 @@ class Unavailable(AppError):
     status = HTTPStatus.SERVICE_UNAVAILABLE
     headers = MappingProxyType({"Retry-After": "1"})
 
+    def __init__(self, detail: str, *, cause: str = "") -> None:
+        """Describe the error to the client, and its cause for the log: without values."""
+        super().__init__(detail)
+        self.cause = cause
+
 
 class TransactionConflict(Unavailable):
     """The database aborted the transaction in favour of another; a retry may succeed."""
@@ -109,6 +123,31 @@ def error_responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
         | (content if status >= HTTPStatus.BAD_REQUEST else {})
         for status in statuses
     }
+
+
+class CauseLog:
+    """Logs each kind of cause at most once a second, with the number that was left out."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        """Take the time in seconds from ``clock``."""
+        self._clock = clock
+        self._kinds: dict[str, tuple[float, int]] = {}
+
+    def add(self, detail: str, cause: str) -> None:
+        """Log why the response is 503."""
+        kind = f"{detail} ({cause})" if cause else detail
+        if len(self._kinds) > MAX_KINDS:
+            self._kinds.clear()
+        now = self._clock()
+        logged_at, left_out = self._kinds.get(kind, (-math.inf, 0))
+        if now - logged_at < 1:
+            self._kinds[kind] = (logged_at, left_out + 1)
+            return
+        self._kinds[kind] = (now, 0)
+        logger.warning("503: %s%s", kind, f" and {left_out} more" if left_out else "")
+
+
+_CAUSES: Final = CauseLog()
 
 
 def install(app: FastAPI, *, max_body_size: int) -> None:
@@ -154,7 +193,47 @@ def _response(
 
 
 async def _app_error(request: Request, error: AppError) -> Response:
-    return _response(request.url.path, error.status, error.detail, error.errors, error.headers)
+    if isinstance(error, Unavailable):
+        _CAUSES.add(error.detail, error.cause)
+    errors = _located(request, error.errors)
+    return _response(request.url.path, error.status, error.detail, errors, error.headers)
+
+
+def _located(request: Request, errors: list[FieldError]) -> list[FieldError]:
+    """Return the errors with the request's fields in place of the columns of a constraint.
+
+    Columns that the request has no field for, such as an owner, are left out.
+    """
+    body = getattr(request.scope.get("route"), "body_field", None)
+    located: list[FieldError] = []
+    for error in errors:
+        if "." in error.field:
+            located.append(error)
+        elif error.field in request.path_params:
+            located.append(error.model_copy(update={"field": f"path.{error.field}"}))
+        elif body is not None and (path := _path_to(body.field_info.annotation, error.field)):
+            located.append(error.model_copy(update={"field": f"body.{path}"}))
+    return located or errors
+
+
+def _path_to(kind: Any, name: str, outer: frozenset[Any] = frozenset()) -> str:
+    """Return the dotted path to the nearest field of this name in a type of a body, or ""."""
+    if not (isinstance(kind, type) and issubclass(kind, BaseModel)):
+        found = (_path_to(each, name, outer) for each in get_args(kind))
+        return min(filter(None, found), key=len, default="")
+    if kind in outer:  # it refers to itself
+        return ""
+    aliases = {
+        key: field.validation_alias if isinstance(field.validation_alias, str) else key
+        for key, field in kind.model_fields.items()
+    }
+    if name in aliases:
+        return aliases[name]
+    below = {
+        alias: _path_to(kind.model_fields[key].annotation, name, outer | {kind})
+        for key, alias in aliases.items()
+    }
+    return min((f"{alias}.{path}" for alias, path in below.items() if path), key=len, default="")
 
 
 async def _http_exception(request: Request, error: HTTPException) -> Response:
@@ -165,7 +244,9 @@ async def _http_exception(request: Request, error: HTTPException) -> Response:
         status = HTTPStatus.UNPROCESSABLE_ENTITY
     if status == HTTPStatus.METHOD_NOT_ALLOWED:
         headers = {"Allow": ", ".join(sorted(_methods(request)))}
-    return _response(request.url.path, status, _short(str(error.detail)), headers=headers)
+    return _response(
+        request.url.path, status, _short(str(error.detail), MAX_MESSAGE), headers=headers
+    )
 
 
 def _methods(request: Request) -> set[str]:
@@ -183,7 +264,7 @@ async def _validation_error(request: Request, error: RequestValidationError) -> 
     errors = [
         FieldError(
             field=_short(".".join(str(part) for part in item["loc"])),
-            message=_short(_message(item)),
+            message=_message(item),
         )
         for item in found[:MAX_ERRORS]
     ]
@@ -196,15 +277,29 @@ def _shown(path: str) -> str:
 
 
 def _message(item: Mapping[str, Any]) -> str:
-    if item["type"] == "json_invalid":
-        return f"Not JSON: {item['ctx']['error']}"
-    message: str = item["msg"]
-    return message.removeprefix("Value error, ")
+    kind, given = item["type"], item.get("input")
+    if kind == "json_invalid":
+        return _short(f"Not JSON: {item['ctx']['error']}")
+    if kind in _LENGTHS and isinstance(given, str):
+        # Pydantic calls the characters items if a function has validated the text before.
+        name, words = _LENGTHS[kind]
+        bound = item["ctx"][name]
+        return f"String should have {words} {bound} character{'' if bound == 1 else 's'}"
+    message: str = item["msg"].removeprefix("Value error, ")
+    # These may repeat what was sent.
+    repeats = kind == "union_tag_invalid" or (isinstance(given, str) and len(given) > MAX_ECHO)
+    return _short(message, MAX_ECHO if repeats else MAX_MESSAGE)
 
 
-def _short(text: str) -> str:
+_LENGTHS: Final = {
+    "too_short": ("min_length", "at least"),
+    "too_long": ("max_length", "at most"),
+}
+
+
+def _short(text: str, most: int = MAX_ECHO) -> str:
     """Return a client's text, shortened and without lone surrogates, which UTF-8 can't encode."""
-    text = text[:MAX_ECHO] + "..." if len(text) > MAX_ECHO else text
+    text = text[:most] + "..." if len(text) > most else text
     return text.encode("utf-8", "replace").decode("utf-8")
 
 

@@ -2,6 +2,7 @@
 
 import ast
 import asyncio
+import logging
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -14,8 +15,10 @@ from app.kit import project
 from app.kit.db import driver
 from app.kit.db.engine import Database, translate_errors
 from app.kit.db.session import get_database
-from app.kit.errors import AppError, Unavailable, error_responses
+from app.kit.errors import NOT_MIGRATED, AppError, Unavailable, error_responses
 from app.kit.routing import Router
+
+logger = logging.getLogger(__name__)
 
 READY_TIMEOUT = 1.0
 """Seconds that the database has to answer."""
@@ -87,10 +90,13 @@ async def _unready(database: Database, history: History) -> str | None:
         return "The database does not answer."
     except AppError as error:
         return error.detail
-    except DBAPIError:  # there is no such table
+    except DBAPIError as error:
+        if not driver.missing_table(error):
+            logger.warning("The schema's revision can't be read: %s", driver.describe(error))
+            return "The revision of the schema can't be read."
         found = set[str]()
     if history.is_behind(found):
-        return "The database schema is behind: run `alembic upgrade head`."
+        return NOT_MIGRATED
     return None
 
 

@@ -9,9 +9,10 @@ import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import date, datetime
 from enum import Enum, auto
 from typing import Any, Final, Generic, TypeVar, cast, overload
+from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 from pydantic_core import to_json
@@ -28,8 +29,7 @@ from sqlalchemy import (
     tuple_,
     union_all,
 )
-from sqlalchemy.orm import InstrumentedAttribute
-from sqlalchemy.orm.collections import InstrumentedList
+from sqlalchemy.orm import InstanceState, InstrumentedAttribute
 
 from app.kit.db.loading import EntityBuilder, builder_for, primary_key
 from app.kit.db.models import Base
@@ -44,6 +44,10 @@ MAX_OFFSET: Final = 10_000
 # Upper bounds of a row's JSON apart from its texts, and of one character (as an escape).
 _ROW_BYTES: Final = 1000
 _CHARACTER_BYTES: Final = 6
+
+_WITHOUT_TEXT: Final = frozenset(
+    {bool, bytes, date, datetime, float, int, type(None), InstanceState, UUID}
+)
 
 T = TypeVar("T")
 SelectT = TypeVar("SelectT", bound=Select[Any])
@@ -369,17 +373,23 @@ def rows_within_limit(rows: Sequence[object]) -> int:
     return len(rows)
 
 
-def _texts(row: object) -> list[str]:
+def _texts(row: object, outer: tuple[object, ...] = ()) -> list[str]:
     """Return the texts of a row and of the entities that were loaded with it."""
     texts: list[str] = []
     for value in row if isinstance(row, Row) else vars(row).values():
         if type(value) is str:
             texts.append(value)
-        elif isinstance(value, InstrumentedList):
-            entities = cast("InstrumentedList[object]", value)
-            texts += [
-                each for item in entities for each in vars(item).values() if type(each) is str
-            ]
+        elif type(value) in _WITHOUT_TEXT:
+            continue
+        elif hasattr(value, "__mapper__"):
+            # An entity that refers back to one around it is not written again.
+            if all(value is not each for each in (*outer, row)):
+                texts += _texts(value, (*outer, row))
+        elif hasattr(value, "_sa_adapter"):  # a collection of entities
+            entities = cast("Any", value)
+            for each in entities.values() if isinstance(value, dict) else entities:
+                if all(each is not one for one in (*outer, row)):
+                    texts += _texts(each, (*outer, row))
         elif isinstance(value, (dict, list)):  # a JSON column
             texts.append(str(cast("object", value)))
     return texts

@@ -2,15 +2,33 @@
 
 import logging
 from collections.abc import AsyncIterator
-from typing import Any
+from typing import Annotated, Any
 
 import pytest
 from fastapi import FastAPI, Request
 from httpx2 import ASGITransport, AsyncClient
+from pydantic import AfterValidator, Field
+from sqlalchemy import select, text
 
-from app.kit.errors import MAX_ECHO, MAX_ERRORS, UnhandledErrorMiddleware
+from app.kit.db.session import ReadSessionDep, SessionDep
+from app.kit.errors import (
+    MAX_ECHO,
+    MAX_ERRORS,
+    MAX_KINDS,
+    NOT_MIGRATED,
+    CauseLog,
+    Conflict,
+    FieldError,
+    UnhandledErrorMiddleware,
+    install,
+)
+from app.kit.idempotency.models import IdempotencyKey
 from app.kit.routing import Router
-from tests.conftest import problem
+from app.kit.schemas import CamelRequestModel, RequestModel, Text
+from app.main import create_app
+from tests.conftest import calling, problem, running, settings_for
+from tests.database import Databases
+from tests.kit.sample_feature import add_things
 
 
 async def test_an_unknown_path(client: AsyncClient) -> None:
@@ -142,9 +160,161 @@ async def test_a_taken_value_names_its_field(things: AsyncClient) -> None:
     await things.post("/things", json={"id": 1, "name": "secret"})
     response = await things.post("/things", json={"id": 2, "name": "secret"})
     document = problem(response, 409)
-    assert [error["field"] for error in document["errors"]] == ["name"]
+    assert [error["field"] for error in document["errors"]] == ["body.name"]
     assert "secret" not in response.text
     assert "INSERT" not in response.text
+
+
+class Person(CamelRequestModel):
+    user_name: Text
+    friends: list["Person"] = Field(default_factory=list)
+
+
+class Envelope(RequestModel):
+    person: Person | None
+    other: int = 0
+
+
+@pytest.mark.parametrize(
+    ("columns", "fields"),
+    [
+        (["user_name"], ["body.person.userName"]),
+        (["other", "user_name"], ["body.other", "body.person.userName"]),
+        (["owner_id", "user_name"], ["body.person.userName"]),
+        (["group_id"], ["path.group_id"]),
+        (["nowhere"], ["nowhere"]),
+        (["header.If-Match"], ["header.If-Match"]),
+    ],
+)
+async def test_a_taken_value_is_named_as_the_request_has_it(
+    columns: list[str], fields: list[str]
+) -> None:
+    app, router = FastAPI(), Router()
+
+    @router.post("/groups/{group_id}")
+    async def create(group_id: int, body: Envelope) -> None:
+        raise Conflict("Taken.", errors=[FieldError(field=each, message="x") for each in columns])
+
+    app.include_router(router)
+    install(app, max_body_size=1000)
+    async with calling(app) as client:
+        response = await client.post("/groups/1", json={"person": {"userName": "x"}})
+    assert [error["field"] for error in problem(response, 409)["errors"]] == fields
+
+
+OURS = "This is a sentence of the service's own. " * 5
+
+
+def refuse(text: str) -> str:
+    raise ValueError(OURS if len(text) < 10 else text)
+
+
+class Refused(RequestModel):
+    text: Annotated[Text, Field(min_length=2, max_length=150)] = "xx"
+    other: Annotated[str, AfterValidator(refuse)] = ""
+
+
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        ({"text": "x" * 151}, "String should have at most 150 characters"),
+        ({"text": "x"}, "String should have at least 2 characters"),
+        ({"other": "x"}, OURS),
+        ({"other": "x" * 1000}, "x" * MAX_ECHO + "..."),
+    ],
+    ids=["too long", "too short", "a sentence of ours", "an echo"],
+)
+async def test_what_is_wrong_is_told_in_full(body: dict[str, str], message: str) -> None:
+    app, router = FastAPI(), Router()
+
+    @router.post("/")
+    async def create(body: Refused) -> None: ...
+
+    app.include_router(router)
+    install(app, max_body_size=10_000)
+    async with calling(app) as client:
+        (error,) = problem(await client.post("/", json=body), 422)["errors"]
+    assert error["message"] == message
+
+
+def test_a_cause_is_logged_once_a_second(caplog: pytest.LogCaptureFixture) -> None:
+    times = iter([0.0, 0.1, 0.2, 0.9, 1.0, 1.1, 5.0])
+    causes = CauseLog(lambda: next(times))
+    for cause in ("one", "one", "other", "one", "one", "one", "one"):
+        causes.add("Away.", cause)
+    assert caplog.messages == [
+        "503: Away. (one)",
+        "503: Away. (other)",
+        "503: Away. (one) and 2 more",
+        "503: Away. (one) and 1 more",
+    ]
+
+
+def test_kinds_of_causes_are_bounded(caplog: pytest.LogCaptureFixture) -> None:
+    causes = CauseLog(lambda: 0.0)
+    for number in range(10 * MAX_KINDS):
+        causes.add("Away.", f"{number}")
+        assert len(causes._kinds) <= MAX_KINDS + 1  # noqa: SLF001
+
+
+@pytest.mark.parametrize(
+    "statement",
+    ["INSERT INTO tests_entries (version) VALUES (1)", "SELECT nothing FROM tests_entries"],
+    ids=["NOT NULL", "no such column"],
+)
+async def test_a_defect_of_ours_is_not_told_as_the_clients(
+    live_app: FastAPI, live: AsyncClient, caplog: pytest.LogCaptureFixture, statement: str
+) -> None:
+    await add_things(live_app)
+    router = Router()
+
+    @router.post("/defect")
+    async def defect(session: SessionDep) -> None:
+        await session.execute(text(statement))
+
+    live_app.include_router(router)
+    problem(await live.post("/defect"), 500)
+    assert "Unhandled error in POST /defect" in caplog.text
+    assert "DBAPIError" in caplog.text or "IntegrityError" in caplog.text or "Error)" in caplog.text
+
+
+async def test_a_write_through_a_read_session_is_a_defect(
+    live_app: FastAPI, live: AsyncClient, caplog: pytest.LogCaptureFixture
+) -> None:
+    await add_things(live_app)
+    router = Router()
+
+    @router.get("/writes")
+    async def write(session: ReadSessionDep) -> None:
+        await session.execute(text("DELETE FROM tests_things"))
+
+    live_app.include_router(router)
+    problem(await live.get("/writes"), 500)
+    assert "InvalidRequestError: A read session can't write: use a transaction" in caplog.text
+
+
+async def test_a_schema_that_is_not_there_is_503_and_one_line(
+    databases: Databases, caplog: pytest.LogCaptureFixture
+) -> None:
+    url = await databases.create()
+    app = create_app(settings_for(url))
+    router = Router()
+
+    @router.get("/keys")
+    async def keys(session: ReadSessionDep) -> None:
+        await session.execute(select(IdempotencyKey))
+
+    app.include_router(router)
+    async with running(app) as client:
+        assert caplog.messages == [f"Not ready: {NOT_MIGRATED}"]
+        caplog.clear()
+        answers = [await client.get("/keys") for _ in range(3)]
+    assert [problem(answer, 503)["detail"] for answer in answers] == [NOT_MIGRATED] * 3
+    (line, *_) = caplog.messages
+    assert line.startswith(f"503: {NOT_MIGRATED} (")
+    assert "idempotency_keys" in line
+    assert len(caplog.messages) < 3 or "more" in caplog.text
+    await databases.drop(url)
 
 
 async def test_an_error_that_nobody_foresaw(

@@ -3,7 +3,7 @@
 import asyncio
 import shutil
 import sys
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterable
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
 from pathlib import Path
@@ -14,13 +14,39 @@ import pytest
 from alembic import command
 from alembic.config import Config
 from alembic.script import Script, ScriptDirectory
-from sqlalchemy import JSON, Column, Enum, insert, inspect
-from sqlalchemy.exc import IntegrityError
+from sqlalchemy import (
+    ARRAY,
+    JSON,
+    BigInteger,
+    Boolean,
+    Column,
+    Date,
+    DateTime,
+    Double,
+    Enum,
+    Float,
+    ForeignKey,
+    Integer,
+    Interval,
+    LargeBinary,
+    MetaData,
+    Numeric,
+    String,
+    Table,
+    Text,
+    Time,
+    Uuid,
+    insert,
+    inspect,
+)
+from sqlalchemy.exc import IntegrityError, StatementError
+from sqlalchemy.types import TypeDecorator, TypeEngine, UserDefinedType
 
 from app.kit import health, project
 from app.kit.db import driver
 from app.kit.db.engine import Database
-from app.kit.db.models import Base, now
+from app.kit.db.models import Base, UTCDateTime, now
+from tests import examples
 from tests.conftest import alembic_config, environment_for, settings_for
 from tests.database import Databases
 
@@ -82,32 +108,6 @@ async def test_no_drift_from_the_models(empty: Config) -> None:
     await run(command.check, empty)
 
 
-async def test_failed_migration_leaves_nothing(
-    empty: Config, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def fail(_: Any) -> None:
-        raise RuntimeError("half-way")
-
-    monkeypatch.setattr(driver, "after_migrations", fail)
-    with pytest.raises(RuntimeError, match="half-way"):
-        await run(command.upgrade, empty, "head")
-    assert await tables(empty) == set()
-
-
-async def test_two_runners_at_once(empty: Config) -> None:
-    url = empty.attributes["settings"].database_url.render_as_string(hide_password=False)
-    runners = [
-        await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "alembic", "upgrade", "head"),
-            cwd=project.ROOT,
-            env=environment_for(url),
-        )
-        for _ in range(2)
-    ]
-    assert [await runner.wait() for runner in runners] == [0, 0]
-    await run(command.check, empty)
-
-
 @pytest.mark.skipif(driver.RENDER_AS_BATCH, reason="batch mode reads the tables it rebuilds")
 async def test_sql_without_a_database(empty: Config, capsys: pytest.CaptureFixture[str]) -> None:
     await asyncio.to_thread(command.upgrade, empty, "head", sql=True)
@@ -125,44 +125,134 @@ async def test_newest_revision_down_and_up_with_rows(empty: Config) -> None:
     # Adding a NOT NULL column without a default fails only if the table has rows.
     await run(command.upgrade, empty, "head")
     database = Database(empty.attributes["settings"])
-    rows: dict[Column[Any], Any] = {}
     async with database.transaction() as session:
-        for table in Base.metadata.sorted_tables:
-            values = {column.name: sample(column, rows) for column in table.columns}
-            await session.execute(insert(table).values(values))
-            rows |= {column: values[column.name] for column in table.columns}
+        for table, row in made_up(Base.metadata.sorted_tables).items():
+            try:
+                await session.execute(insert(table).values(row))
+            except StatementError as error:
+                pytest.fail(f"No row of {table.name} can be made up ({error.orig}): {HOW}")
     await database.close()
     await run(command.downgrade, empty, below(newest))
     await run(command.upgrade, empty, "head")
     await run(command.check, empty)
 
 
-def sample(column: Column[Any], rows: dict[Column[Any], Any]) -> Any:
-    """Return a value for a column; for a foreign key, that of the row it refers to."""
+HOW = 'give its values in VALUES of tests/examples.py, by "table.column"'
+
+SAMPLES: dict[type, Any] = {
+    bool: True,
+    bytes: b"x",
+    date: now().date(),
+    datetime: now(),
+    dict: {},
+    float: 1.0,
+    int: 1,
+    list: [],
+    str: "x",
+    time: now().time(),
+    timedelta: timedelta(seconds=1),
+    UUID: UUID(int=1),
+}
+
+
+def made_up(tables: Iterable[Table]) -> dict[Table, dict[Column[Any], Any]]:
+    """Return a row of each table; a foreign key has the value of the row it refers to."""
+    rows: dict[Table, dict[Column[Any], Any]] = {}
+    for table in tables:
+        rows[table] = {}
+        for column in sorted(table.columns, key=lambda column: bool(column.foreign_keys)):
+            if column.computed is None and column.identity is None:
+                rows[table][column] = value_of(column, rows)
+    return rows
+
+
+def value_of(column: Column[Any], rows: dict[Table, dict[Column[Any], Any]]) -> Any:
+    """Return a value for a column; None where there is no other, if it may be."""
+    name = f"{column.table.name}.{column.name}"
+    if name in examples.VALUES:
+        return examples.VALUES[name]
     for key in column.foreign_keys:
-        return rows[key.column]
-    if isinstance(column.type, Enum):
-        return column.type.enums[0]
-    if isinstance(column.type, JSON):
+        if key.column in (row := rows.get(key.column.table, {})):
+            return row[key.column]
+    value = None if column.foreign_keys else sample(column.type)
+    if value is None and not column.nullable:
+        pytest.fail(f"No value of {name} can be made up: {HOW}")
+    return value
+
+
+def sample(kind: TypeEngine[Any]) -> Any:
+    """Return a value of a type; None if no value of it can be made up."""
+    if isinstance(kind, Enum):
+        return next(iter(kind.enum_class or kind.enums))
+    if isinstance(kind, JSON):
         return {}
-    values: dict[type, Any] = {
-        str: "x",
-        int: 1,
-        float: 1.0,
-        Decimal: Decimal(1),
-        bool: True,
-        bytes: b"x",
-        UUID: UUID(int=1),
-        datetime: now(),
-        date: now().date(),
-        time: now().time(),
-        timedelta: timedelta(seconds=1),
-        dict: {},
-        object: [],
+    if isinstance(kind, Numeric):
+        return Decimal(1).scaleb(-(kind.scale or 0)) if kind.asdecimal else 1.0
+    try:
+        return SAMPLES.get(kind.python_type)
+    except NotImplementedError:
+        return sample(kind.impl_instance) if isinstance(kind, TypeDecorator) else None
+
+
+EVERY_TYPE: list[tuple[Any, type]] = [
+    (ARRAY(Integer), list),
+    (BigInteger(), int),
+    (Boolean(), bool),
+    (Date(), date),
+    (DateTime(), datetime),
+    (Double(), float),
+    (Enum("a", "b"), str),
+    (Float(), float),
+    (Interval(), timedelta),
+    (JSON(), dict),
+    (LargeBinary(), bytes),
+    (Numeric(2, 2), Decimal),
+    (Numeric(asdecimal=False), float),
+    (String(1), str),
+    (Text(), str),
+    (Time(), time),
+    (UTCDateTime(), datetime),
+    (Uuid(), UUID),
+]
+
+
+@pytest.mark.parametrize(("kind", "python_type"), EVERY_TYPE, ids=repr)
+def test_a_value_of_every_type_is_made_up(kind: TypeEngine[Any], python_type: type) -> None:
+    assert isinstance(sample(kind), python_type)
+
+
+class Unknown(UserDefinedType[object]):
+    """A type that tells nothing about its values."""
+
+
+def test_rows_refer_to_rows_that_are_there() -> None:
+    metadata = MetaData()
+    parents = Table("parents", metadata, Column("id", Integer, primary_key=True))
+    children = Table(
+        "children",
+        metadata,
+        Column("sibling_id", ForeignKey("children.id"), nullable=False),
+        Column("parent_id", ForeignKey("parents.id")),
+        Column("id", Uuid, primary_key=True),
+        Column("unknown", Unknown),
+    )
+    row = made_up([parents, children])[children]
+    assert row == {
+        children.c.sibling_id: UUID(int=1),
+        children.c.parent_id: 1,
+        children.c.id: UUID(int=1),
+        children.c.unknown: None,
     }
-    if column.nullable or column.server_default is not None:
-        return values.get(column.type.python_type)
-    return values[column.type.python_type]
+    # A table that refers to one of the tables after it.
+    assert made_up([children])[children][children.c.parent_id] is None
+
+
+def test_what_can_not_be_made_up_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    table = Table("places", MetaData(), Column("position", Unknown, nullable=False))
+    with pytest.raises(pytest.fail.Exception, match=r"places\.position .* tests/examples\.py"):
+        made_up([table])
+    monkeypatch.setitem(examples.VALUES, "places.position", "here")
+    assert made_up([table])[table] == {table.c.position: "here"}
 
 
 REVISION = """
@@ -184,16 +274,61 @@ UNIQUE = """with op.batch_alter_table('things') as batch:
         batch.create_unique_constraint('uq_things_name', ['name'])"""
 
 
+def write_history(config: Config, folder: Path, *upgrades: str) -> None:
+    """Let ``config`` have other revisions than the service: 1, 2, and so on."""
+    (versions := folder / "versions").mkdir()
+    shutil.copy(project.ROOT / "migrations" / "env.py", folder)
+    config.set_main_option("script_location", str(folder))
+    for number, upgrade in enumerate(upgrades, start=1):
+        parent = str(number - 1) if number > 1 else None
+        text = REVISION.format(name=str(number), parent=parent, upgrade=upgrade)
+        (versions / f"{number}.py").write_text(text, encoding="utf-8")
+
+
+async def test_failed_migration_leaves_nothing(
+    empty: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(_: Any) -> None:
+        raise RuntimeError("half-way")
+
+    write_history(empty, tmp_path, TABLE.format("b"), UNIQUE)
+    monkeypatch.setattr(driver, "after_migrations", fail)
+    with pytest.raises(RuntimeError, match="half-way"):
+        await run(command.upgrade, empty, "head")
+    assert await tables(empty) == set()
+
+
+RUNNER = """
+import sys
+from alembic import command
+from alembic.config import Config
+
+config = Config(toml_file="pyproject.toml")
+config.set_main_option("script_location", sys.argv[1])
+command.upgrade(config, "head")
+"""
+
+
+async def test_two_runners_at_once(empty: Config, tmp_path: Path) -> None:
+    write_history(empty, tmp_path, TABLE.format("b"), UNIQUE)
+    url = empty.attributes["settings"].database_url.render_as_string(hide_password=False)
+    runners = [
+        await asyncio.create_subprocess_exec(
+            *(sys.executable, "-c", RUNNER, str(tmp_path)),
+            cwd=project.ROOT,
+            env=environment_for(url),
+        )
+        for _ in range(2)
+    ]
+    assert [await runner.wait() for runner in runners] == [0, 0]
+    assert await tables(empty) == {"things"}
+
+
 @pytest.mark.parametrize(("other", "is_added"), [("b", True), ("a", False)])
 async def test_unique_constraint_on_rows(
     empty: Config, tmp_path: Path, other: str, *, is_added: bool
 ) -> None:
-    (versions := tmp_path / "versions").mkdir()
-    shutil.copy(project.ROOT / "migrations" / "env.py", tmp_path)
-    empty.set_main_option("script_location", str(tmp_path))
-    for name, parent, upgrade in (("1", None, TABLE.format(other)), ("2", "1", UNIQUE)):
-        text = REVISION.format(name=name, parent=parent, upgrade=upgrade)
-        (versions / f"{name}.py").write_text(text, encoding="utf-8")
+    write_history(empty, tmp_path, TABLE.format(other), UNIQUE)
     await run(command.upgrade, empty, "1")
     if is_added:
         await run(command.upgrade, empty, "2")

@@ -2,13 +2,23 @@
 
 import base64
 import json
+from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 from fastapi import FastAPI
 from httpx2 import AsyncClient, Response
-from sqlalchemy import delete
+from sqlalchemy import ForeignKey, create_engine, delete, select
+from sqlalchemy.orm import (
+    DeclarativeBase,
+    Mapped,
+    Session,
+    attribute_keyed_dict,
+    joinedload,
+    mapped_column,
+    relationship,
+)
 
 from app.kit import pagination
 from app.kit.db.engine import Database
@@ -249,3 +259,78 @@ async def test_one_row_always_fits(things_app: FastAPI, client: AsyncClient) -> 
     await store(things_app, *(Entry(name=f"{number}{'x' * 1_100_000}") for number in range(2)))
     page = (await client.get(ENTRIES, params={"sort": "at"})).json()
     assert (len(page["items"]), page["next_cursor"] is None) == (1, False)
+
+
+class Models(DeclarativeBase):
+    """Models for tests only: their tables are never made."""
+
+
+class Author(Models):
+    __tablename__ = "tests_page_authors"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    about: Mapped[str]
+    remarks: Mapped[list["Remark"]] = relationship(back_populates="author")
+    labels: Mapped[dict[str, "Label"]] = relationship(collection_class=attribute_keyed_dict("name"))
+
+
+class Label(Models):
+    __tablename__ = "tests_page_labels"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    author_id: Mapped[int] = mapped_column(ForeignKey(Author.id))
+    name: Mapped[str]
+    text: Mapped[str]
+
+
+class Remark(Models):
+    __tablename__ = "tests_page_remarks"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    author_id: Mapped[int] = mapped_column(ForeignKey(Author.id))
+    author: Mapped[Author] = relationship(back_populates="remarks")
+
+
+@pytest.fixture(params=[select(Remark), select(Remark.id, Author).join(Remark.author)])
+def remarks(request: pytest.FixtureRequest) -> Iterator[Callable[[Author], Sequence[object]]]:
+    """Return a call that stores 100 remarks of an author and reads them, each with the author."""
+    statement = request.param.options(
+        joinedload(Remark.author).joinedload(Author.labels)
+        if len(request.param.column_descriptions) == 1
+        else joinedload(Author.labels)
+    )
+    engine = create_engine("sqlite://")
+    Models.metadata.create_all(engine)
+
+    def read(author: Author) -> Sequence[object]:
+        with Session(engine) as session:
+            author.remarks = [Remark(id=number) for number in range(100)]
+            session.add(author)
+            session.commit()
+            result = session.execute(statement)
+            found = result.scalars() if len(statement.column_descriptions) == 1 else result
+            rows = found.unique().all()
+            session.expunge_all()
+            return rows
+
+    yield read
+    engine.dispose()
+
+
+@pytest.mark.parametrize(
+    ("about", "label", "fewest", "most"),
+    [("x" * 50_000, "x", 10, 20), ("x", "x" * 50_000, 10, 20), ("x", "x", 100, 100)],
+    ids=["an entity", "an entity of an entity", "small"],
+)
+def test_a_page_is_weighed_with_what_was_loaded_with_its_rows(
+    remarks: Callable[[Author], Sequence[object]], about: str, label: str, fewest: int, most: int
+) -> None:
+    # Each row repeats the texts of its author.
+    rows = remarks(Author(id=1, about=about, labels={"x": Label(id=1, name="x", text=label)}))
+    assert len(rows) == 100
+    assert fewest <= pagination.rows_within_limit(rows) <= most
+
+
+def test_entities_that_refer_to_each_other_are_weighed_once() -> None:
+    author = Author(id=1, about="x" * 100_000, remarks=[Remark(id=1), Remark(id=2)])
+    assert pagination.rows_within_limit([author] * 20) == 9

@@ -12,7 +12,7 @@ from sqlalchemy.exc import InvalidRequestError
 from app.kit.caller import SYSTEM
 from app.kit.db.engine import Database
 from app.kit.db.session import provider
-from app.kit.errors import NotFound, Unavailable
+from app.kit.errors import NotFound
 from app.main import create_app
 from app.tasks.models import Tag, Task, TaskStatus
 from app.tasks.repository import TaskRepository
@@ -155,7 +155,7 @@ async def test_the_database_refuses_to_write_for_a_read_session(
 ) -> None:
     database: Database = live_app.state.database
     async with database.reading() as session:
-        with pytest.raises(Unavailable):
+        with pytest.raises(InvalidRequestError, match="read session"):
             await session.execute(text("DELETE FROM tasks"))
     assert (await read(live, TASKS))["items"] == []
 

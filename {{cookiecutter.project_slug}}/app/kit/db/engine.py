@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import random
+import re
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, AbstractContextManager, asynccontextmanager
@@ -23,6 +24,7 @@ from sqlalchemy import (
     event,
     exc,
     select,
+    text,
 )
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
 from sqlalchemy.orm import FromStatement, Session
@@ -33,7 +35,15 @@ from sqlalchemy.util import greenlet_spawn
 from app.kit.config import KitSettings
 from app.kit.db import driver, metrics
 from app.kit.db.loading import primary_key
-from app.kit.errors import AppError, Conflict, TransactionConflict, Unavailable
+from app.kit.db.models import Base
+from app.kit.errors import (
+    NOT_MIGRATED,
+    READ_ONLY,
+    AppError,
+    Conflict,
+    TransactionConflict,
+    Unavailable,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -121,7 +131,7 @@ class ReadSession(_Tracked):
         if self._closed:
             raise exc.InvalidRequestError("This session is closed: open another one")
         if statement.is_dml:
-            raise exc.InvalidRequestError("A read session can't write: use a transaction")
+            raise exc.InvalidRequestError(READ_ONLY)
         if self._timeout is not None and self._deadline is None:
             self._deadline = asyncio.get_running_loop().time() + self._timeout
         with translate_errors():
@@ -230,8 +240,16 @@ class _TranslateErrors(AbstractContextManager[None]):
                     # No field of the API: a constraint may hold it beside the unique one.
                     known.errors = [each for each in known.errors if each.field != "owner_id"]
                     raise known from error
+                if _is_not_migrated(error):
+                    raise Unavailable(NOT_MIGRATED, cause=driver.describe(error)) from error
             case _:
                 pass
+
+
+def _is_not_migrated(error: exc.DBAPIError) -> bool:
+    """Return whether a statement failed because a table of the models is not there."""
+    words = re.findall(r"\w+", driver.missing_table(error))
+    return not Base.metadata.tables.keys().isdisjoint(words)
 
 
 _TRANSLATE_ERRORS: Final = _TranslateErrors()
@@ -387,8 +405,15 @@ class Database:
             ):
                 for warning in await driver.warnings(connection, self._settings):
                     logger.warning("%s", warning)
+                await connection.execute(text("SELECT version_num FROM alembic_version"))
+        except exc.DBAPIError as error:
+            missing = driver.missing_table(error)
+            logger.warning("Not ready: %s", NOT_MIGRATED if missing else driver.describe(error))
+        except Unavailable as error:
+            logger.warning("Not ready: %s", error.cause or error.detail)
         except (AppError, exc.SQLAlchemyError, OSError, TimeoutError) as error:
-            logger.warning("The database can't be reached yet: %s", error)
+            cause = str(error) or "the database does not answer"
+            logger.warning("Not ready: %s", cause)
 
     async def close(self) -> None:
         """Close every connection; give up after ``CLOSE_TIMEOUT`` seconds."""

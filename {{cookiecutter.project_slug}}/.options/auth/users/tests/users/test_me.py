@@ -197,7 +197,7 @@ async def test_an_address_that_is_taken(
     await add_user(db, BOB)
     sent = {"email": BOB.upper(), "current_password": WORDS, **more}
     answer = await anonymous.patch(ME, json=sent, headers=ada)
-    assert blamed(answer, 409) == ["email"]
+    assert blamed(answer, 409) == ["body.email"]
     # All or nothing: password and tokens are as before.
     assert (await anonymous.get(ME, headers=ada)).json()["email"] == ADA
     await login(anonymous)

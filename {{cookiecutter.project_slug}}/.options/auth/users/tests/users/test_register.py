@@ -119,7 +119,7 @@ async def test_registration_can_be_closed(live_url: str, recorded: RecordingHash
 async def test_an_address_is_taken_once(anonymous: AsyncClient, db: Database, again: str) -> None:
     await register(anonymous)
     answer = await anonymous.post(USERS, json=body(again))
-    assert blamed(answer, 409) == ["email"]
+    assert blamed(answer, 409) == ["body.email"]
     assert ADA not in answer.text
     assert await count(db, User) == 1
 
@@ -153,7 +153,7 @@ async def test_of_fifty_who_want_one_address_one_gets_it(live_url: str) -> None:
         assert Counter(answer.status_code for answer in answers) == {201: 1, 409: 49}
         for answer in answers:
             if answer.status_code == 409:
-                assert blamed(answer, 409) == ["email"]
+                assert blamed(answer, 409) == ["body.email"]
         assert await count(app.state.database, User) == 1
         await login(client)
 

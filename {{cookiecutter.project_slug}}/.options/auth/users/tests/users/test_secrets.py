@@ -136,11 +136,11 @@ async def whole_session(session: Session, monkeypatch: pytest.MonkeyPatch) -> No
     with monkeypatch.context() as patched:
         patched.setattr(security, "access_token", lambda *_: 1 / 0)
         await call(500, "POST", TOKEN, data=form(NEW))
-    await rename(session.db, "refresh_tokens", "elsewhere")
+    await rename(session.db, "user_id", "elsewhere")
     await session.client.post(TOKEN, data=form(NEW))
     await session.client.post(REFRESH, json=_refresh(fresh))
     await session.client.patch(ME, json={"password": OLD, "current_password": NEW}, headers=key)
-    await rename(session.db, "elsewhere", "refresh_tokens")
+    await rename(session.db, "elsewhere", "user_id")
     await call(204, "DELETE", ME, headers=key)
 
 
@@ -148,9 +148,9 @@ def _refresh(tokens: Json) -> Json:
     return {"refresh_token": tokens["refresh_token"]}
 
 
-async def rename(db: Database, table: str, name: str) -> None:
+async def rename(db: Database, column: str, name: str) -> None:
     async with db.transaction() as session:
-        await session.execute(text(f"ALTER TABLE {table} RENAME TO {name}"))
+        await session.execute(text(f"ALTER TABLE refresh_tokens RENAME COLUMN {column} TO {name}"))
 
 
 async def test_no_canary_gets_out(

@@ -14,7 +14,7 @@ from sqlalchemy.exc import DBAPIError
 from app.kit import project
 from app.kit.db import driver
 from app.kit.db.engine import Database, WriteSession
-from app.kit.errors import AppError, Conflict, Unavailable, Unprocessable
+from app.kit.errors import AppError, Conflict, Unavailable
 from app.main import create_app
 from tests import database as seam
 from tests.conftest import PATIENCE, running, settings_for
@@ -215,14 +215,16 @@ async def test_a_server_that_is_not_there(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("statement", "error"),
     [
-        ("SELECT 1 / 0", Unprocessable),
-        ("SELECT 2147483647 + 1", Unprocessable),
+        ("SELECT 1 / 0", DBAPIError),
+        ("SELECT 2147483647 + 1", DBAPIError),
         ("DO $$ BEGIN RAISE unique_violation; END $$", Conflict),
         ("DO $$ BEGIN RAISE foreign_key_violation; END $$", Conflict),
-        ("DO $$ BEGIN RAISE not_null_violation; END $$", Unprocessable),
+        ("DO $$ BEGIN RAISE not_null_violation; END $$", DBAPIError),
         ("DO $$ BEGIN RAISE serialization_failure; END $$", Unavailable),
         ("DO $$ BEGIN RAISE deadlock_detected; END $$", Unavailable),
         ("DO $$ BEGIN RAISE lock_not_available; END $$", Unavailable),
+        ("DO $$ BEGIN RAISE invalid_password; END $$", Unavailable),
+        ("DO $$ BEGIN RAISE invalid_catalog_name; END $$", Unavailable),
         ("DO $$ BEGIN RAISE too_many_connections; END $$", Unavailable),
         ("SELECT * FROM no_such_table", DBAPIError),  # a defect of ours: 500
     ],

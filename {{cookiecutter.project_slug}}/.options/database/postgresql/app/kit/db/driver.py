@@ -14,19 +14,19 @@ from pydantic import BeforeValidator, Field
 from pydantic_settings import BaseSettings, NoDecode
 from sqlalchemy import URL, Connection, ExceptionContext, event, make_url, text
 from sqlalchemy.dialects.postgresql import insert
-from sqlalchemy.exc import ArgumentError, DBAPIError, InvalidatePoolError
+from sqlalchemy.exc import ArgumentError, DBAPIError, InvalidatePoolError, InvalidRequestError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 from sqlalchemy.pool import NullPool
 from sqlalchemy.util import await_only
 
 from app.kit import project
 from app.kit.errors import (
+    READ_ONLY,
     AppError,
     Conflict,
     FieldError,
     TransactionConflict,
     Unavailable,
-    Unprocessable,
 )
 
 if TYPE_CHECKING:
@@ -38,13 +38,16 @@ if TYPE_CHECKING:
 
 __all__ = [
     "BEFORE_MIGRATIONS",
+    "NOT_VALID",
     "RENDER_AS_BATCH",
     "DriverSettings",
     "after_migrations",
     "before_migrations",
+    "describe",
     "insert",
     "is_writable",
     "migration_engine",
+    "missing_table",
     "parse_url",
     "probe_engine",
     "read_engine",
@@ -58,17 +61,21 @@ __all__ = [
 RENDER_AS_BATCH = False
 """Whether migrations rebuild tables in place of ALTER TABLE."""
 
+NOT_VALID: dict[str, bool] = {"postgresql_not_valid": True}
+"""Options of a new constraint that is not checked against the rows of the table."""
+
 # "app migr" in ASCII: the advisory lock that lets one migration run at a time.
 _MIGRATION_LOCK = 0x617070206D696772
 
 BEFORE_MIGRATIONS: tuple[str, ...] = (
+    "SET LOCAL statement_timeout = 0",
+    "SET LOCAL idle_in_transaction_session_timeout = 0",
+    "SET LOCAL lock_timeout = 0",
     f"SELECT pg_advisory_xact_lock({_MIGRATION_LOCK})",
     "SET LOCAL lock_timeout = '5s'",
-    "SET LOCAL statement_timeout = 0",
 )
-"""The first statements of a migration: one runs at a time, and no lock is waited for longer than
-5 s, because other requests for the lock queue up behind the migration.
-"""
+"""The first statements of a migration: no time limit of the role ends the wait for another runner;
+then no lock is waited for longer than 5 s, because other requests for it queue up behind."""
 
 _EXAMPLE = "postgresql://user:password@host:5432/name"
 
@@ -87,6 +94,8 @@ _UNREACHABLE = (
 _PING_TIMEOUT = 1.0
 _COMMAND_GRACE = 0.5
 
+# Connection, login, no such database, deadlock, resources, not in this state, ended by operators.
+_UNAVAILABLE = {"08", "28", "3D", "40", "53", "55", "57"}
 _CONTENDED = {
     asyncpg.SerializationError.sqlstate,
     asyncpg.DeadlockDetectedError.sqlstate,
@@ -156,31 +165,62 @@ def replica_engine(settings: DriverSettings) -> AsyncEngine | None:
 def _read_engine(settings: DriverSettings, url: URL) -> AsyncEngine:
     if settings.database_pooler:
         # In each BEGIN, because a pooler gives each transaction any connection.
-        return _pooled(
+        engine = _pooled(
             settings,
             url,
             settings.database_read_pool_size,
             {},
             execution_options={"postgresql_readonly": True},
         )
-    return _pooled(
-        settings,
-        url,
-        settings.database_read_pool_size,
-        {"default_transaction_read_only": "on"},
-        isolation_level="AUTOCOMMIT",
-        skip_autocommit_rollback=True,
-    )
+    else:
+        engine = _pooled(
+            settings,
+            url,
+            settings.database_read_pool_size,
+            {"default_transaction_read_only": "on"},
+            isolation_level="AUTOCOMMIT",
+            skip_autocommit_rollback=True,
+        )
+
+    @event.listens_for(engine.sync_engine, "handle_error")
+    def refuse(context: ExceptionContext) -> None:
+        state = getattr(context.original_exception, "sqlstate", None)
+        if state == asyncpg.ReadOnlySQLTransactionError.sqlstate:
+            raise InvalidRequestError(READ_ONLY)
+
+    return engine
 
 
 def migration_engine(settings: DriverSettings) -> AsyncEngine:
     """Return the engine of ``alembic``: one connection, without a statement timeout."""
-    return _unpooled(
+    engine = _unpooled(
         settings,
         f"{settings.database_application_name} alembic",
         statement_timeout="0",
         idle_in_transaction_session_timeout="0",
     )
+    _reflect_checks_without_options(engine)
+    return engine
+
+
+def _reflect_checks_without_options(engine: AsyncEngine) -> None:
+    """Let SQLAlchemy 2.1.8 reflect a table with a NOT VALID CHECK: it can't pass its options on."""
+    dialect = engine.sync_engine.dialect
+    reflect = dialect.get_multi_check_constraints
+
+    def without_options(*arguments: Any, **options: Any) -> list[Any]:
+        return [
+            (
+                table,
+                [
+                    {name: value for name, value in check.items() if name != "dialect_options"}
+                    for check in checks
+                ],
+            )
+            for table, checks in reflect(*arguments, **options)
+        ]
+
+    dialect.get_multi_check_constraints = without_options  # type: ignore[method-assign]
 
 
 def probe_engine(settings: DriverSettings) -> AsyncEngine:
@@ -191,6 +231,12 @@ def probe_engine(settings: DriverSettings) -> AsyncEngine:
 async def is_writable(connection: AsyncConnection) -> bool:
     """Return whether the server accepts writes; a standby does not."""
     return bool(await connection.scalar(text("SHOW transaction_read_only")) == "off")
+
+
+def missing_table(error: DBAPIError) -> str:
+    """Return the message of an error that says that there is no such table, or ""."""
+    is_missing = getattr(error.orig, "sqlstate", None) == asyncpg.UndefinedTableError.sqlstate
+    return describe(error) if is_missing else ""
 
 
 async def try_lock(session: AsyncSession, name: str) -> bool:
@@ -255,18 +301,28 @@ def translate(error: DBAPIError) -> AppError | None:
             "This refers to something that is not there, or is still referred to.",
             errors=_fields(cause, "Not there, or still referred to"),
         )
-    # The classes of https://www.postgresql.org/docs/current/errcodes-appendix.html
-    if state[:2] in {"22", "23"}:  # data exception, other integrity constraint
-        return Unprocessable("A value is missing or out of range.")
     if state in _CONTENDED:
-        return TransactionConflict("Others changed the same data at the same time.")
+        return TransactionConflict(
+            "Others changed the same data at the same time.", cause=describe(error)
+        )
+    # The classes of https://www.postgresql.org/docs/current/errcodes-appendix.html
     if (
-        state[:2] in {"08", "40", "53", "55", "57"}  # lost, deadlock, out of memory, locked, ended
+        state[:2] in _UNAVAILABLE
         or state == asyncpg.ReadOnlySQLTransactionError.sqlstate  # the primary is one no longer
         or error.connection_invalidated
     ):
-        return Unavailable("The database can't answer now.")
+        return Unavailable("The database can't answer now.", cause=describe(error))
     return None
+
+
+def describe(error: BaseException | None) -> str:
+    """Return class, SQLSTATE and message of an error; the details of a server's have values."""
+    error = error.orig if isinstance(error, DBAPIError) else error
+    cause = (error.__cause__ if error else None) or error
+    state = getattr(cause, "sqlstate", None)
+    message = str(cause.args[0] if isinstance(cause, asyncpg.PostgresError) else cause or "")
+    name = type(cause).__name__ + (f" {state}" if state else "")
+    return f"{name}: {message.partition(chr(10))[0]}" if message else name
 
 
 def _fields(cause: BaseException | None, message: str) -> list[FieldError]:
@@ -362,14 +418,17 @@ def _translate_driver_errors(engine: AsyncEngine) -> None:
             if context.connection is not None:
                 _terminate(context.connection.connection)
         if isinstance(error, TimeoutError):
-            raise Unavailable("The database does not answer.")
+            raise Unavailable("The database does not answer.", cause=describe(error))
 
     @event.listens_for(engine.sync_engine, "do_connect")
     def connect(_dialect: Any, _record: Any, args: Any, kwargs: Any) -> Any:
         try:
             return dialect.connect(*args, **kwargs)
         except _UNREACHABLE as error:
-            raise Unavailable("The database can't be reached.") from error
+            address = f"{kwargs.get('host', 'localhost')}:{kwargs.get('port', 5432)}"
+            raise Unavailable(
+                "The database can't be reached.", cause=f"{address}: {describe(error)}"
+            ) from error
 
 
 def _terminate(connection: Any) -> None:

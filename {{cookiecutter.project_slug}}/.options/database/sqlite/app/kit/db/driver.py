@@ -29,12 +29,18 @@ from sqlalchemy import (
     select,
 )
 from sqlalchemy.dialects.sqlite import insert
-from sqlalchemy.exc import ArgumentError, DBAPIError
+from sqlalchemy.exc import ArgumentError, DBAPIError, InvalidRequestError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 from sqlalchemy.pool import NullPool
 from sqlalchemy.util import await_only
 
-from app.kit.errors import AppError, Conflict, FieldError, Unavailable, Unprocessable
+from app.kit.errors import (
+    READ_ONLY,
+    AppError,
+    Conflict,
+    FieldError,
+    Unavailable,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -45,13 +51,16 @@ if TYPE_CHECKING:
 
 __all__ = [
     "BEFORE_MIGRATIONS",
+    "NOT_VALID",
     "RENDER_AS_BATCH",
     "DriverSettings",
     "after_migrations",
     "before_migrations",
+    "describe",
     "insert",
     "is_writable",
     "migration_engine",
+    "missing_table",
     "parse_url",
     "probe_engine",
     "read_engine",
@@ -69,6 +78,9 @@ BEFORE_MIGRATIONS: tuple[str, ...] = ()
 
 RENDER_AS_BATCH = True
 """Whether migrations rebuild tables in place of ALTER TABLE."""
+
+NOT_VALID: dict[str, bool] = {}
+"""Options of a new constraint: none, as the table is rebuilt with its rows checked."""
 
 
 def parse_url(text: object) -> URL:
@@ -145,6 +157,14 @@ def read_engine(settings: DriverSettings) -> AsyncEngine:
         skip_autocommit_rollback=True,
     )
     _on_connect(engine, settings, "PRAGMA query_only = ON")
+
+    @event.listens_for(engine.sync_engine, "handle_error")
+    def refuse(context: ExceptionContext) -> None:
+        error = context.original_exception
+        # The code of a file that can't be written is longer.
+        if getattr(error, "sqlite_errorname", "") == "SQLITE_READONLY":
+            raise InvalidRequestError(READ_ONLY)
+
     return engine
 
 
@@ -182,14 +202,29 @@ async def is_writable(connection: AsyncConnection) -> bool:
     """Return whether the file accepts writes; one on a read-only disk does not."""
     try:
         await connection.exec_driver_sql("BEGIN IMMEDIATE")
+        # BEGIN takes the lock also of a file that can't be written.
+        version = (await connection.exec_driver_sql("PRAGMA user_version")).scalar_one()
+        await connection.exec_driver_sql(f"PRAGMA user_version = {version}")
+        await connection.exec_driver_sql("ROLLBACK")
     except DBAPIError as error:
         if _is_busy(error):
             return True  # another one writes
         if getattr(error.orig, "sqlite_errorname", "").startswith("SQLITE_READONLY"):
             return False
         raise
-    await connection.exec_driver_sql("ROLLBACK")
     return True
+
+
+def missing_table(error: DBAPIError) -> str:
+    """Return the message of an error that says that there is no such table, or ""."""
+    message = str(error.orig)
+    return message if message.startswith("no such table") else ""
+
+
+def describe(error: DBAPIError) -> str:
+    """Return class and message of an error; SQLite's have no values."""
+    name = getattr(error.orig, "sqlite_errorname", type(error.orig).__name__)
+    return f"{name}: {error.orig}"
 
 
 async def try_lock(session: AsyncSession, name: str) -> bool:
@@ -240,10 +275,8 @@ def translate(error: DBAPIError) -> AppError | None:
                 for field in getattr(error.orig, _FIELDS, ())
             ],
         )
-    if name in {"SQLITE_CONSTRAINT_NOTNULL", "SQLITE_CONSTRAINT_CHECK"}:
-        return Unprocessable("A value is missing or out of range.")
     if name.startswith(_TEMPORARY):
-        return Unavailable("The database can't answer now.")
+        return Unavailable("The database can't answer now.", cause=describe(error))
     return None
 
 
