@@ -9,6 +9,8 @@ LOCAL_SECRET_KEY: Final = SecretStr("local-only-" * 4)
 MIN_SECRET_KEY: Final = 32
 PLACEHOLDERS: Final = ("local-only", "change", "secret", "example", "placeholder", "password")
 
+MAX_LIFETIME: Final = 10 * 365 * 24 * 3600
+
 
 class UserSettings(BaseSettings):
     """Settings of registration, tokens and throttling."""
@@ -17,18 +19,27 @@ class UserSettings(BaseSettings):
     """Where the service runs. ``SECRET_KEY`` is optional in ``local`` only."""
     secret_key: SecretStr = Field(default=SecretStr(""), validate_default=True)
     """Signs access tokens: at least 32 random characters. Required unless local."""
-    registration_open: bool = True
-    """Whether anyone may register."""
+    registration_open: bool = Field(default="", validate_default=True)
+    """Whether anyone may register; by default in ``local`` only."""
     access_token_lifetime: int = Field(default=15 * 60, ge=1)
     """Seconds until an access token expires."""
-    refresh_token_lifetime: int = Field(default=30 * 24 * 3600, ge=1)
-    """Seconds until a refresh token expires."""
+    refresh_token_lifetime: int = Field(default=30 * 24 * 3600, ge=1, le=MAX_LIFETIME)
+    """Seconds until a refresh token, and with it an unused session, expires."""
+    session_lifetime: int = Field(default=90 * 24 * 3600, ge=1, le=MAX_LIFETIME)
+    """Seconds until a session ends, however often it is refreshed."""
+    api_key_lifetime: int = Field(default=365 * 24 * 3600, ge=1, le=MAX_LIFETIME)
+    """Seconds for which an API key may be valid at most."""
     throttle_window: int = Field(default=300, ge=1)
     """Seconds over which logins and registrations are counted."""
     throttle_per_email: int = Field(default=10, ge=1)
     """Logins and registrations allowed for an e-mail address in that time."""
     throttle_per_address: int = Field(default=100, ge=1)
     """Logins and registrations allowed for a client address in that time."""
+
+    @field_validator("registration_open", mode="before")
+    @classmethod
+    def _open_locally(cls, value: object, info: ValidationInfo) -> object:
+        return info.data.get("environment") == "local" if value == "" else value
 
     @field_validator("secret_key")
     @classmethod

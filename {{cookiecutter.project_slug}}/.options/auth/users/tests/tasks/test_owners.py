@@ -10,7 +10,7 @@ from app.kit.db.engine import Database
 from tests import caller
 from tests.conftest import problem
 from tests.tasks.helpers import TAGS, TASKS, create, path, read
-from tests.users.helpers import Headers
+from tests.users.helpers import ADA, Headers, add_key, add_user
 
 
 @pytest.fixture
@@ -71,6 +71,16 @@ async def test_a_superuser_sees_and_changes_all(client: AsyncClient, root: Heade
     comment = await client.post(f"{path(task)}/comments", json={"body": "Done?"}, headers=root)
     assert comment.status_code == 201
     assert (await read(client, f"{path(task)}/comments"))["items"] == [comment.json()]
+
+
+@pytest.mark.parametrize(("scopes", "status"), [(["read"], 404), (["read", "admin"], 200)])
+async def test_a_key_of_a_superuser_sees_all_with_the_scope_admin(
+    client: AsyncClient, db: Database, *, scopes: list[str], status: int
+) -> None:
+    task = await create(client, "Buy milk", tags=["home"])
+    key = await add_key(db, await add_user(db, ADA, is_superuser=True), *scopes)
+    del client.headers["Authorization"]
+    assert (await client.get(path(task), headers=key)).status_code == status
 
 
 async def test_rows_go_with_their_owner(client: AsyncClient, root: Headers) -> None:
