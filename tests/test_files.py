@@ -134,10 +134,12 @@ BROUGHT_BY: dict[str, dict[str, list[str]]] = {
         "users": """
         app/users/__init__.py
         app/users/caller.py
+        app/users/common_passwords.txt
         app/users/errors.py
         app/users/models.py
         app/users/option.py
         app/users/owner.py
+        app/users/passwords.py
         app/users/permissions.py
         app/users/repository.py
         app/users/router.py

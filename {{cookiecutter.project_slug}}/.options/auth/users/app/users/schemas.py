@@ -17,9 +17,12 @@ from pydantic import (
     StrictBool,
     TypeAdapter,
     ValidationError,
+    ValidationInfo,
+    field_validator,
 )
 
 from app.kit.schemas import RequestModel, ResponseModel, Text, UTCTime
+from app.users import passwords
 from app.users.permissions import ALL_SCOPES, Scope
 
 PASSWORD_LENGTH = (8, 256)
@@ -89,8 +92,16 @@ class UserCreate(RequestModel):
     """A new user."""
 
     email: Email
-    password: Password
     name: Name
+    password: Password
+
+    @field_validator("password")
+    @classmethod
+    def _refuse_guessable(cls, password: SecretStr, info: ValidationInfo) -> SecretStr:
+        known = {name: info.data.get(name, "") for name in ("email", "name")}
+        if wrong := passwords.complaint(password.get_secret_value(), **known):
+            raise ValueError(wrong)
+        return password
 
 
 class UserUpdate(RequestModel):

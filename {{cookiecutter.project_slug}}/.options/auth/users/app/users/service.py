@@ -15,7 +15,7 @@ from pydantic import MISSING, SecretStr
 from app.kit.db.engine import Database
 from app.kit.db.models import now
 from app.kit.errors import Conflict, FieldError, Unprocessable
-from app.users import security
+from app.users import passwords, security
 from app.users.errors import Forbidden, TooManyRequests, Unauthorized
 from app.users.models import APIKey, User, UserSession
 from app.users.repository import UserRepository
@@ -233,7 +233,7 @@ async def update(
 
     Raises:
         Forbidden: the current password is wrong.
-        Unprocessable: the current password is missing.
+        Unprocessable: the current password is missing, or the new one is easy to guess.
         Conflict: the e-mail address is taken.
         TooManyRequests: there were too many attempts recently.
     """
@@ -256,6 +256,12 @@ async def update(
     if body.password is MISSING:
         async with database.transaction() as session:
             return await UserRepository(session).update(user.id, changes)
+    known = {"email": user.email, "name": user.name} | changes
+    if reason := passwords.complaint(body.password.get_secret_value(), **known):
+        raise Unprocessable(
+            "The new password is refused.",
+            errors=[FieldError(field="body.password", message=reason)],
+        )
     password_hash = await security.hash_password(body.password)
     async with database.transaction() as session:
         changed = await UserRepository(session).change_password(user, password_hash, changes)
