@@ -162,6 +162,7 @@ BROUGHT_BY: dict[str, dict[str, list[str]]] = {
         tests/users/test_idempotency.py
         tests/users/test_login.py
         tests/users/test_me.py
+        tests/users/test_others.py
         tests/users/test_passwords.py
         tests/users/test_permissions.py
         tests/users/test_refresh.py

@@ -15,3 +15,9 @@ A function for an operation that returns a list may create what is in the list.
 from tests.kit.openapi import Examples
 
 EXAMPLES: Examples = {}
+
+SHARED: frozenset[str] = frozenset()
+"""Operations, such as ``GET /v1/news/{id}``, on rows that every user may see.
+
+Where users exist, a test calls every other one with the rows of another user, and expects 404.
+"""
