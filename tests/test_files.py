@@ -131,10 +131,13 @@ BROUGHT_BY: dict[str, dict[str, list[str]]] = {
         "users": """
         app/users/__init__.py
         app/users/caller.py
+        app/users/common_passwords.txt
         app/users/errors.py
         app/users/models.py
         app/users/option.py
         app/users/owner.py
+        app/users/passwords.py
+        app/users/permissions.py
         app/users/repository.py
         app/users/router.py
         app/users/schemas.py
@@ -156,10 +159,13 @@ BROUGHT_BY: dict[str, dict[str, list[str]]] = {
         tests/users/test_idempotency.py
         tests/users/test_login.py
         tests/users/test_me.py
+        tests/users/test_others.py
         tests/users/test_passwords.py
+        tests/users/test_permissions.py
         tests/users/test_refresh.py
         tests/users/test_register.py
         tests/users/test_secrets.py
+        tests/users/test_sessions.py
         tests/users/test_settings.py
         tests/users/test_statements.py
         tests/users/test_superuser.py

@@ -22,3 +22,8 @@ from tests.kit.openapi import Examples
 EXAMPLES: Examples = {}
 
 VALUES: dict[str, Any] = {}
+SHARED: frozenset[str] = frozenset()
+"""Operations, such as ``GET /v1/news/{id}``, on rows that every user may see.
+
+Where users exist, a test calls every other one with the rows of another user, and expects 404.
+"""

@@ -1,5 +1,6 @@
 """The caller in the tests: a user with an access token."""
 
+from datetime import timedelta
 from uuid import UUID, uuid4
 
 import pytest
@@ -7,10 +8,12 @@ from argon2 import PasswordHasher
 from fastapi import FastAPI, Request
 
 from app.kit.db.engine import Database
+from app.kit.db.models import now
 from app.users import security
-from app.users.caller import ALL_SCOPES, UserCaller, authorize
-from app.users.models import User
+from app.users.caller import SessionClaims, UserCaller, authorize
+from app.users.models import User, UserSession
 from app.users.owner import OwnerMixin
+from app.users.permissions import permissions_of_user
 from app.users.repository import UserRepository
 from app.users.security import access_token, read_access_token
 from app.users.settings import UserSettings
@@ -45,6 +48,7 @@ async def credentials(database: Database, *, is_superuser: bool = False) -> dict
                 "is_superuser": is_superuser,
             }
         )
+        session.add(session_of(user))
     CALLERS_CREATED.append(user.id)
     if is_superuser:
         SUPERUSERS.add(user.id)
@@ -60,10 +64,26 @@ CALLERS = (credentials, superuser)
 """The callers of the generic tests: each is used where the one before gets 403."""
 
 
+def session_of(user: User) -> UserSession:
+    """Return a session that has the id of its user, so that tests know it."""
+    ends_at = now() + timedelta(days=1)
+    return UserSession(
+        id=user.id,
+        user_id=user.id,
+        token_version=user.token_version,
+        user_agent="tests",
+        address="192.0.2.1",
+        created_at=now(),
+        last_used_at=now(),
+        expires_at=ends_at,
+        ends_at=ends_at,
+    )
+
+
 def headers(user: User) -> dict[str, str]:
-    """Return the headers of a user who has signed in."""
+    """Return the headers of a user who was created with ``session_of``."""
     settings = UserSettings(environment="local")
-    return {"Authorization": f"Bearer {access_token(user, settings)}"}
+    return {"Authorization": f"Bearer {access_token(session_of(user), settings)}"}
 
 
 def own(*rows: OwnerMixin) -> None:
@@ -79,8 +99,14 @@ def admit_anybody(app: FastAPI) -> None:
         token = request.headers.get("authorization", "").removeprefix("Bearer ")
         claims = read_access_token(token, UserSettings(environment="local"))
         if claims is not None:
-            user_id, _ = claims
-            request.state.caller = UserCaller(user_id, "Caller", user_id in SUPERUSERS, ALL_SCOPES)
+            is_superuser = claims.user_id in SUPERUSERS
+            request.state.caller = UserCaller(
+                claims.user_id,
+                "Caller",
+                is_superuser,
+                permissions_of_user(is_superuser=is_superuser),
+                SessionClaims(claims.session_id, claims.token_version, now()),
+            )
 
     app.dependency_overrides[authorize] = trust
 

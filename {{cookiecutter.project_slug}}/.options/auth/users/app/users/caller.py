@@ -1,8 +1,9 @@
 """Authentication: who sent a request, and what a credential may do."""
 
 from dataclasses import dataclass
-from datetime import timedelta
-from typing import Annotated, Final
+from datetime import datetime, timedelta
+from typing import Annotated, Any, Final
+from uuid import UUID
 
 from fastapi import Depends, Request
 from fastapi.security import APIKeyHeader, OAuth2PasswordBearer
@@ -12,10 +13,12 @@ from app.kit.db.models import now
 from app.kit.db.session import SAFE_METHODS, get_database, is_session_open
 from app.users import security
 from app.users.errors import Forbidden, Unauthorized
+from app.users.permissions import SCOPES, Permission, permissions_of_key, permissions_of_user
 from app.users.repository import UserRepository
 from app.users.settings import UserSettings
 
-ALL_SCOPES: Final = frozenset({"read", "write"})
+RECENT_SIGN_IN: Final = timedelta(minutes=5)
+"""How long after a login its access tokens may do what ``recent_sign_in`` protects."""
 
 LAST_USE_PRECISION: Final = timedelta(minutes=1)
 """The last use of an API key is written at most this often."""
@@ -26,9 +29,20 @@ _api_key = APIKeyHeader(name="X-API-Key", auto_error=False)
 
 @dataclass(frozen=True)
 class UserCaller(Caller):
-    """A user who sent a request, and the scopes of the credential."""
+    """A user who sent a request, and what the credential may do."""
 
-    scopes: frozenset[str] = frozenset()
+    permissions: frozenset[Permission] = frozenset()
+    session: "SessionClaims | None" = None
+    """The login that the access token comes from; None for an API key."""
+
+
+@dataclass(frozen=True)
+class SessionClaims:
+    """The login of a caller."""
+
+    id: UUID
+    token_version: int
+    signed_in_at: datetime
 
 
 def get_settings(request: Request) -> UserSettings:
@@ -64,22 +78,25 @@ async def _by_token(request: Request, token: str) -> UserCaller | None:
         return None
     # From the primary: a revoked token must not stay valid for as long as a replica lags.
     session = get_database(request).read_session(primary=True)
-    user = await UserRepository(session).caller_by_token(*claims)
+    user = await UserRepository(session).caller_by_token(claims)
     if user is None:
         return None
-    return UserCaller(user.id, user.name, user.is_superuser, ALL_SCOPES)
+    permissions = permissions_of_user(is_superuser=user.is_superuser)
+    login = SessionClaims(claims.session_id, claims.token_version, user.signed_in_at)
+    return UserCaller(user.id, user.name, user.is_superuser, permissions, login)
 
 
 async def _by_key(request: Request, raw: str) -> UserCaller | None:
     database = get_database(request)
     users = UserRepository(database.read_session(primary=True))
     key = await users.caller_by_key(security.hash_token(raw))
-    if key is None or (key.expires_at is not None and key.expires_at <= now()):
+    if key is None or key.expires_at <= now():
         return None
     if key.last_used_at is None or now() - key.last_used_at > LAST_USE_PRECISION:
         async with database.transaction() as session:
             await UserRepository(session).touch_key(key.key_id)
-    return UserCaller(key.id, key.name, key.is_superuser, frozenset(key.scopes))
+    permissions = permissions_of_key(key.scopes, is_superuser=key.is_superuser)
+    return UserCaller(key.id, key.name, Permission.ALL_ROWS in permissions, permissions)
 
 
 OptionalCallerDep = Annotated[Caller, Depends(identify, scope="function")]
@@ -87,15 +104,46 @@ OptionalCallerDep = Annotated[Caller, Depends(identify, scope="function")]
 
 
 async def authorize(request: Request, caller: OptionalCallerDep) -> None:
-    """Require a caller with the scope of the method: ``read`` for GET and HEAD, else ``write``."""
+    """Require the permission to read for GET and HEAD, else the permission to write."""
     if not isinstance(caller, UserCaller):
         raise Unauthorized("Sign in with an access token or an API key.")
-    scope = "read" if request.method in SAFE_METHODS else "write"
-    if scope not in caller.scopes:
-        raise Forbidden(f"This API key lacks the scope {scope!r}.")
+    reads = request.method in SAFE_METHODS
+    _check(caller, Permission.READ if reads else Permission.WRITE)
 
 
-async def superuser(caller: CallerDep) -> None:
-    """Raise ``Forbidden`` unless the caller is a superuser."""
-    if not caller.is_superuser:
-        raise Forbidden("Only superusers may do this.")
+def require(permission: Permission) -> Any:
+    """Return the dependency of a closed route or router that takes one more permission."""
+
+    async def check(caller: CallerDep) -> None:
+        _check(caller, permission)
+
+    return Depends(check, scope="function")
+
+
+def _check(caller: Caller, permission: Permission) -> None:
+    if isinstance(caller, UserCaller) and permission in caller.permissions:
+        return
+    if isinstance(caller, UserCaller) and caller.session is None:
+        scopes = [scope for scope, allowed in SCOPES.items() if permission in allowed]
+        if scopes:
+            raise Forbidden(f"This takes an API key with the scope {scopes[0]!r}.")
+        raise Forbidden("An API key can't do this: sign in with a password.")
+    raise Forbidden("Only superusers may do this.")
+
+
+async def recent_sign_in(caller: CallerDep) -> SessionClaims:
+    """Require an access token of a login in the last 5 minutes; return the login.
+
+    Raises:
+        Forbidden: the credential is an API key, or the login was longer ago.
+    """
+    login = caller.session if isinstance(caller, UserCaller) else None
+    if login is None:
+        raise Forbidden("An API key can't do this: sign in with a password.")
+    if now() - login.signed_in_at > RECENT_SIGN_IN:
+        raise Forbidden("Sign in again: this takes a login in the last 5 minutes.")
+    return login
+
+
+RecentLoginDep = Annotated[SessionClaims, Depends(recent_sign_in, scope="function")]
+"""The login of a caller who has just signed in: for what a stolen token must not do."""

@@ -1,5 +1,6 @@
-"""The tables of users, their refresh tokens and API keys, and of throttling."""
+"""The tables of users, their sessions, refresh tokens and API keys, and of throttling."""
 
+import secrets
 from datetime import datetime
 from uuid import UUID
 
@@ -7,6 +8,10 @@ from sqlalchemy import JSON, ForeignKey, Index, String
 from sqlalchemy.orm import Mapped, mapped_column
 
 from app.kit.db.models import Base, TimestampMixin, UUIDPrimaryKey, now
+
+
+def _salt() -> str:
+    return secrets.token_hex(32)
 
 
 class User(UUIDPrimaryKey, TimestampMixin, Base):
@@ -22,7 +27,25 @@ class User(UUIDPrimaryKey, TimestampMixin, Base):
     is_active: Mapped[bool] = mapped_column(default=True)
     is_superuser: Mapped[bool] = mapped_column(default=False)
     token_version: Mapped[int] = mapped_column(default=1)
-    """Raised by each new password: tokens of an earlier version are invalid."""
+    """Raised to revoke credentials: sessions and API keys of an earlier version are invalid."""
+
+
+class UserSession(UUIDPrimaryKey, Base):
+    """A login. Its access and refresh tokens are valid for as long as the row exists."""
+
+    __tablename__ = "user_sessions"
+    __table_args__ = (Index(None, "user_id", "created_at", "id"),)
+
+    user_id: Mapped[UUID] = mapped_column(ForeignKey("users.id", ondelete="CASCADE"))
+    token_version: Mapped[int]
+    user_agent: Mapped[str] = mapped_column(String(200))
+    address: Mapped[str] = mapped_column(String(45))
+    created_at: Mapped[datetime] = mapped_column(default=now)
+    last_used_at: Mapped[datetime] = mapped_column(default=now)
+    """When its tokens were last refreshed."""
+    expires_at: Mapped[datetime] = mapped_column(index=True)
+    """When its refresh token expires; each refresh moves it, up to ``ends_at``."""
+    ends_at: Mapped[datetime]
 
 
 class RefreshToken(UUIDPrimaryKey, Base):
@@ -30,13 +53,13 @@ class RefreshToken(UUIDPrimaryKey, Base):
 
     __tablename__ = "refresh_tokens"
 
-    user_id: Mapped[UUID] = mapped_column(ForeignKey("users.id", ondelete="CASCADE"), index=True)
-    family_id: Mapped[UUID] = mapped_column(index=True)
-    """The login that the token comes from, directly or by refreshing."""
+    session_id: Mapped[UUID] = mapped_column(
+        ForeignKey("user_sessions.id", ondelete="CASCADE"), index=True
+    )
     token_hash: Mapped[str] = mapped_column(String(64), unique=True)
-    token_version: Mapped[int]
+    successor_salt: Mapped[str] = mapped_column(String(64), default=_salt)
+    """Random: the token and this make the next token, which is not stored itself."""
     created_at: Mapped[datetime] = mapped_column(default=now)
-    expires_at: Mapped[datetime] = mapped_column(index=True)
     used_at: Mapped[datetime | None]
 
 
@@ -47,12 +70,13 @@ class APIKey(UUIDPrimaryKey, Base):
     __table_args__ = (Index(None, "user_id", "created_at", "id"),)
 
     user_id: Mapped[UUID] = mapped_column(ForeignKey("users.id", ondelete="CASCADE"))
+    token_version: Mapped[int]
     name: Mapped[str] = mapped_column(String(100))
     prefix: Mapped[str] = mapped_column(String(20))
     key_hash: Mapped[str] = mapped_column(String(64), unique=True)
     scopes: Mapped[list[str]] = mapped_column(JSON)
     created_at: Mapped[datetime] = mapped_column(default=now)
-    expires_at: Mapped[datetime | None]
+    expires_at: Mapped[datetime]
     last_used_at: Mapped[datetime | None]
 
 

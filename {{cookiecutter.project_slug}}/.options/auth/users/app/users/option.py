@@ -6,12 +6,17 @@ from fastapi import Depends
 
 from app.kit.routing import Mount
 from app.users.caller import authorize
-from app.users.router import admin, auth, keys, me, registration
+from app.users.router import admin, auth, keys, me, registration, sessions
 from app.users.settings import UserSettings
 
 __all__ = ["CLOSED", "GUARD", "PUBLIC", "UserSettings"]
 
-CLOSED: Final[tuple[Mount, ...]] = (("/v1", me), ("/v1", keys), ("/v1", admin))
+CLOSED: Final[tuple[Mount, ...]] = (
+    ("/v1", me),
+    ("/v1", keys),
+    ("/v1", sessions),
+    ("/v1", admin),
+)
 PUBLIC: Final[tuple[Mount, ...]] = (("/v1", auth), ("/v1", registration))
 GUARD: Final = Depends(authorize, scope="function")
 """The dependency of closed routes."""

@@ -1,27 +1,41 @@
-"""All the SQL of users, their refresh tokens and API keys, and of throttling."""
+"""All the SQL of users, their sessions, refresh tokens and API keys, and of throttling."""
 
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Row, bindparam, case, delete, insert, select, update
+from sqlalchemy import Row, bindparam, case, delete, exists, func, insert, select, update
 
 from app.kit.db import driver
 from app.kit.db.models import now
 from app.kit.db.repository import Repository
 from app.kit.errors import NotFound
 from app.kit.pagination import KeysetList
-from app.users.models import APIKey, Attempt, RefreshToken, User
+from app.users.models import APIKey, Attempt, RefreshToken, User, UserSession
+from app.users.security import AccessClaims
 
 USERS = KeysetList(select(User), sorts=[User.created_at])
 KEYS = KeysetList(select(APIKey), sorts=[APIKey.created_at], filters={"user_id": APIKey.user_id})
+SESSIONS = KeysetList(
+    select(UserSession),
+    sorts=[UserSession.created_at],
+    filters={
+        "user_id": UserSession.user_id,
+        "expires_after": lambda moment: UserSession.expires_at > moment,
+    },
+)
 
 # Every request sends one of these, so they are built once: that saves about 60 us.
-BY_TOKEN = select(User.id, User.name, User.is_superuser).where(
-    User.id == bindparam("user_id"),
-    User.token_version == bindparam("token_version"),
-    User.is_active,
+BY_TOKEN = (
+    select(User.id, User.name, User.is_superuser, UserSession.created_at.label("signed_in_at"))
+    .join(UserSession, UserSession.user_id == User.id)
+    .where(
+        UserSession.id == bindparam("session_id"),
+        User.id == bindparam("user_id"),
+        User.token_version == bindparam("token_version"),
+        User.is_active,
+    )
 )
 BY_KEY = (
     select(
@@ -34,32 +48,31 @@ BY_KEY = (
         APIKey.last_used_at,
     )
     .join(APIKey, APIKey.user_id == User.id)
-    .where(APIKey.key_hash == bindparam("key_hash"), User.is_active)
+    .where(
+        APIKey.key_hash == bindparam("key_hash"),
+        APIKey.token_version == User.token_version,
+        User.is_active,
+    )
 )
 
 
 class UserRepository(Repository[User]):
-    """Users, with their refresh tokens and API keys."""
+    """Users, with their sessions, refresh tokens and API keys."""
 
     model = User
 
-    async def caller_by_token(self, user_id: UUID, token_version: int) -> Row[Any] | None:
-        """Return id, name and is_superuser of an access token's user, unless it is revoked."""
-        parameters = {"user_id": user_id, "token_version": token_version}
+    async def caller_by_token(self, claims: AccessClaims) -> Row[Any] | None:
+        """Return the user of an access token, with the time of the login, unless it is revoked."""
+        parameters = {
+            "user_id": claims.user_id,
+            "token_version": claims.token_version,
+            "session_id": claims.session_id,
+        }
         return next(iter(await self.rows(BY_TOKEN, parameters)), None)
 
     async def caller_by_key(self, key_hash: str) -> Row[Any] | None:
         """Return an API key with id, name and is_superuser of its active user, or None."""
         return next(iter(await self.rows(BY_KEY, {"key_hash": key_hash})), None)
-
-    async def by_token(self, user_id: UUID, token_version: int) -> User | None:
-        """Return the user of a refresh token, unless its tokens were revoked since."""
-        found = await self.all(
-            select(User).where(
-                User.id == user_id, User.token_version == token_version, User.is_active
-            )
-        )
-        return next(iter(found), None)
 
     async def by_email(self, email: str) -> User | None:
         """Return the user with this e-mail address, or None."""
@@ -68,15 +81,44 @@ class UserRepository(Repository[User]):
     async def change_password(
         self, user: User, password_hash: str, changes: dict[str, Any]
     ) -> User | None:
-        """Set a new password and revoke every token; return None if the password has changed."""
+        """Set a new password and revoke every credential; return None if it has changed since."""
         statement = (
             update(User)
             .where(User.id == user.id, User.password_hash == user.password_hash)
             .values(**changes, password_hash=password_hash, token_version=User.token_version + 1)
             .returning(User)
         )
-        await self.session.execute(delete(RefreshToken).where(RefreshToken.user_id == user.id))
-        return await self.session.scalar(statement)
+        changed: User | None = await self.session.scalar(statement)
+        if changed is not None:
+            await self._delete_credentials(user.id)
+        return changed
+
+    async def revoke_credentials(self, user_id: UUID) -> None:
+        """Revoke every session and API key of a user."""
+        # A credential that a concurrent request adds has the earlier version, and is invalid, too.
+        raised = update(User).values(token_version=User.token_version + 1)
+        await self.session.execute(raised.where(User.id == user_id))
+        await self._delete_credentials(user_id)
+
+    async def _delete_credentials(self, user_id: UUID) -> None:
+        await self.end_sessions(user_id)
+        await self.session.execute(delete(APIKey).where(APIKey.user_id == user_id))
+
+    async def change_by_superuser(self, user_id: UUID, changes: dict[str, Any]) -> User:
+        """Change any user. Deactivation revokes every credential, demotion the admin keys.
+
+        Raises:
+            NotFound: there is no such user.
+        """
+        user = await self.update(user_id, changes)
+        if changes.get("is_active") is False:
+            await self.revoke_credentials(user_id)
+        elif changes.get("is_superuser") is False:
+            keys = select(APIKey.id, APIKey.scopes).where(APIKey.user_id == user_id)
+            admin = [key.id for key in await self.rows(keys) if "admin" in key.scopes]
+            if admin:
+                await self.session.execute(delete(APIKey).where(APIKey.id.in_(admin)))
+        return user
 
     async def rehash(self, user: User, password_hash: str) -> None:
         """Store a hash of the same password with the current parameters."""
@@ -86,48 +128,122 @@ class UserRepository(Repository[User]):
             .values(password_hash=password_hash)
         )
 
-    async def add_refresh_token(
-        self, user: User, family_id: UUID, token_hash: str, lifetime: int
-    ) -> None:
-        """Store a new refresh token, and delete those that have expired."""
-        await self.session.execute(delete(RefreshToken).where(RefreshToken.expires_at < now()))
-        await self.session.execute(
-            insert(RefreshToken).values(
-                user_id=user.id,
-                family_id=family_id,
-                token_hash=token_hash,
-                token_version=user.token_version,
-                expires_at=now() + timedelta(seconds=lifetime),
+    async def create_session(self, user: User, **values: Any) -> UserSession:
+        """Write a new session, and delete sessions that have expired."""
+        expired = select(UserSession.id).where(UserSession.expires_at < now())
+        expired = expired.with_for_update(skip_locked=True)
+        await self.session.execute(delete(UserSession).where(UserSession.id.in_(expired)))
+        values |= {"user_id": user.id, "token_version": user.token_version}
+        return await self.one(insert(UserSession).values(values).returning(UserSession))
+
+    async def renew_session(self, token_hash: str, lifetime: timedelta) -> UserSession | None:
+        """Return the valid session of a refresh token, renewed, or None.
+
+        The row stays locked, so that requests with tokens of one session wait for each other.
+        """
+        moment = now()
+        renewed = moment + lifetime
+        owner = exists().where(
+            User.id == UserSession.user_id,
+            User.token_version == UserSession.token_version,
+            User.is_active,
+        )
+        return await self.session.scalar(
+            update(UserSession)
+            .where(
+                UserSession.id == _session_of(token_hash), UserSession.expires_at > moment, owner
             )
+            .values(
+                last_used_at=moment,
+                expires_at=case(
+                    (UserSession.ends_at < renewed, UserSession.ends_at), else_=renewed
+                ),
+            )
+            .returning(UserSession)
         )
 
-    async def use_refresh_token(self, token_hash: str) -> RefreshToken | None:
-        """Mark a valid refresh token as used and return it: of concurrent requests, one gets it."""
+    async def end_session_of(self, token_hash: str) -> None:
+        """End the session of a refresh token, used or not."""
+        await self.session.execute(
+            delete(UserSession).where(UserSession.id == _session_of(token_hash))
+        )
+
+    async def end_session(self, user_id: UUID, session_id: UUID) -> None:
+        """End a session of a user.
+
+        Raises:
+            NotFound: the user has no such session.
+        """
+        own = delete(UserSession).where(
+            UserSession.id == session_id, UserSession.user_id == user_id
+        )
+        if await self.session.scalar(own.returning(UserSession.id)) is None:
+            raise NotFound("There is no such session.")
+
+    async def end_sessions(self, user_id: UUID, *, keep: UUID | None = None) -> None:
+        """End every session of a user, but for the one to keep."""
+        found = select(UserSession.id).where(UserSession.user_id == user_id)
+        if keep is not None:
+            found = found.where(UserSession.id != keep)
+        # Locked in one order, so that two requests that end the same sessions can't deadlock.
+        ordered = found.order_by(UserSession.id).with_for_update()
+        await self.session.execute(delete(UserSession).where(UserSession.id.in_(ordered)))
+
+    async def add_refresh_token(self, session_id: UUID, token_hash: str) -> None:
+        """Store a new refresh token."""
+        await self.session.execute(
+            insert(RefreshToken).values(session_id=session_id, token_hash=token_hash)
+        )
+
+    async def use_refresh_token(self, token_hash: str) -> str | None:
+        """Mark a refresh token as used; return its salt, or None if it was used before."""
         return await self.session.scalar(
             update(RefreshToken)
-            .where(
-                RefreshToken.token_hash == token_hash,
-                RefreshToken.used_at.is_(None),
-                RefreshToken.expires_at > now(),
-            )
+            .where(RefreshToken.token_hash == token_hash, RefreshToken.used_at.is_(None))
             .values(used_at=now())
-            .returning(RefreshToken)
+            .returning(RefreshToken.successor_salt)
         )
 
-    async def revoke_family(self, token_hash: str) -> None:
-        """Delete every refresh token that comes from the same login as this one."""
-        family_id = await self.session.scalar(
-            select(RefreshToken.family_id).where(RefreshToken.token_hash == token_hash)
+    async def salt_used_since(self, token_hash: str, moment: datetime) -> str | None:
+        """Return the salt of a refresh token that was first used since then, or None."""
+        return await self.session.scalar(
+            select(RefreshToken.successor_salt).where(
+                RefreshToken.token_hash == token_hash, RefreshToken.used_at >= moment
+            )
         )
-        if family_id is None:
-            return
-        # Locked in one order, so that two requests that revoke the same family can't deadlock.
-        found = select(RefreshToken.id).where(RefreshToken.family_id == family_id)
-        ordered = found.order_by(RefreshToken.id).with_for_update()
-        family = delete(RefreshToken).where(RefreshToken.id.in_(ordered))
-        # A concurrent refresh may add a token that the statement did not see: repeat until none.
-        while (await self.session.scalars(family.returning(RefreshToken.id))).all():
-            pass
+
+    async def is_unused(self, token_hash: str) -> bool:
+        """Return whether there is such a refresh token, not used yet."""
+        unused = select(RefreshToken.id).where(
+            RefreshToken.token_hash == token_hash, RefreshToken.used_at.is_(None)
+        )
+        return await self.session.scalar(unused) is not None
+
+    async def delete_used_tokens(self, session_id: UUID, before: datetime) -> None:
+        """Delete the refresh tokens of a session that were used before a time."""
+        await self.session.execute(
+            delete(RefreshToken).where(
+                RefreshToken.session_id == session_id, RefreshToken.used_at < before
+            )
+        )
+
+    async def lock(self, user_id: UUID, token_version: int) -> bool:
+        """Lock a user until the transaction ends; return False if the version was raised."""
+        # FOR NO KEY UPDATE: rows that refer to the user can still be written meanwhile.
+        found = select(User.id).where(
+            User.id == user_id, User.token_version == token_version, User.is_active
+        )
+        locked = await self.rows(found.with_for_update(key_share=True))
+        return bool(locked)
+
+    async def count_keys(self, user_id: UUID) -> int:
+        """Return how many API keys a user has, with those that have expired."""
+        return int(
+            await self.session.scalar(
+                select(func.count()).select_from(APIKey).where(APIKey.user_id == user_id)
+            )
+            or 0
+        )
 
     async def create_key(self, user_id: UUID, **values: Any) -> APIKey:
         """Write a new API key."""
@@ -176,3 +292,8 @@ class UserRepository(Repository[User]):
     async def delete_old_attempts(self) -> None:
         """Delete expired counts. Use a transaction of its own, which waits without locks."""
         await self.session.execute(delete(Attempt).where(Attempt.resets_at < now()))
+
+
+def _session_of(token_hash: str) -> Any:
+    found = select(RefreshToken.session_id).where(RefreshToken.token_hash == token_hash)
+    return found.scalar_subquery()

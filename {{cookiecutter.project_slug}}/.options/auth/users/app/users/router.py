@@ -7,22 +7,26 @@ from fastapi import Depends, Form, Query, Request
 
 from app.kit.caller import CallerDep
 from app.kit.db.engine import Database
+from app.kit.db.models import now
 from app.kit.db.session import get_database, repository
 from app.kit.errors import error_responses
-from app.kit.pagination import Page, PageQuery
+from app.kit.pagination import Page, PageQuery, PageResult
 from app.kit.routing import Router
 from app.users import service
-from app.users.caller import UserCaller, get_settings, superuser
+from app.users.caller import RecentLoginDep, UserCaller, get_settings, require
 from app.users.errors import Forbidden
 from app.users.models import APIKey, User
-from app.users.repository import KEYS, USERS, UserRepository
+from app.users.permissions import Permission
+from app.users.repository import KEYS, SESSIONS, USERS, UserRepository
 from app.users.schemas import (
     APIKeyCreate,
     APIKeyPublic,
     APIKeySecret,
     Login,
+    OwnSession,
     Refresh,
     Registered,
+    SessionPublic,
     Tokens,
     UserAdmin,
     UserAdminUpdate,
@@ -33,11 +37,16 @@ from app.users.schemas import (
 from app.users.security import hash_token
 from app.users.settings import UserSettings
 
+OWN = require(Permission.MANAGE_ACCOUNT)
+READ_USERS = require(Permission.READ_USERS)
+MANAGE_USERS = require(Permission.MANAGE_USERS)
+
 auth = Router(prefix="/auth", tags=["auth"])
 registration = Router(prefix="/users", tags=["users"])
 me = Router(prefix="/users/me", tags=["users"])
-keys = Router(prefix="/api-keys", tags=["API keys"])
-admin = Router(prefix="/users", tags=["users"], dependencies=[Depends(superuser, scope="function")])
+sessions = Router(prefix="/auth/sessions", tags=["auth"], dependencies=[OWN])
+keys = Router(prefix="/api-keys", tags=["API keys"], dependencies=[OWN])
+admin = Router(prefix="/users", tags=["users"])
 
 
 async def database(request: Request) -> Database:
@@ -55,6 +64,12 @@ async def address(request: Request) -> str:
     return request.client.host if request.client else "unknown"
 
 
+async def client(request: Request, address: Annotated[str, Depends(address)]) -> service.Client:
+    """Return who signs in, in as many characters as are stored."""
+    user_agent = request.headers.get("user-agent", "")[:200]
+    return service.Client(address[:45], "".join(filter(str.isprintable, user_agent)))
+
+
 async def user_id(caller: CallerDep) -> UUID:
     """Return the id of the caller of a closed route."""
     return cast("UUID", caller.id)
@@ -67,6 +82,7 @@ def _secret(key: APIKey, raw: str) -> APIKeySecret:
 DatabaseDep = Annotated[Database, Depends(database)]
 SettingsDep = Annotated[UserSettings, Depends(settings)]
 AddressDep = Annotated[str, Depends(address)]
+ClientDep = Annotated[service.Client, Depends(client)]
 UserIdDep = Annotated[UUID, Depends(user_id)]
 Users = Annotated[UserRepository, repository(UserRepository)]
 
@@ -84,7 +100,7 @@ async def register(
     if not settings.registration_open:
         raise Forbidden("Registration is closed.")
     await service.throttle(database, settings, body.email, address)
-    user, key, raw = await service.register(database, body, with_api_key=with_api_key)
+    user, key, raw = await service.register(database, settings, body, with_api_key=with_api_key)
     registered = Registered.model_validate(user)
     if key is not None and raw is not None:
         registered.api_key = _secret(key, raw)
@@ -96,23 +112,53 @@ async def sign_in(
     form: Annotated[Login, Form()],
     database: DatabaseDep,
     settings: SettingsDep,
-    address: AddressDep,
+    client: ClientDep,
 ) -> Tokens:
     """Sign in with the OAuth2 password form: the e-mail address is the `username`."""
-    await service.throttle(database, settings, form.username, address)
-    return await service.sign_in(database, settings, form.username, form.password)
+    await service.throttle(database, settings, form.username, client.address)
+    return await service.sign_in(database, settings, form.username, form.password, client)
 
 
 @auth.post("/refresh", responses=error_responses(401))
 async def refresh(body: Refresh, database: DatabaseDep, settings: SettingsDep) -> Tokens:
-    """Exchange a refresh token for new tokens. Using one twice ends its login."""
+    """Exchange a refresh token for new tokens.
+
+    If the response was lost, the same token gives the same successor for 10 seconds. Using it
+    again later, or after its successor was used, ends the session.
+    """
     return await service.refresh(database, settings, body.refresh_token)
 
 
 @auth.post("/logout", status_code=204)
 async def sign_out(body: Refresh, users: Users) -> None:
-    """Revoke a refresh token and all others of the same login."""
-    await users.revoke_family(hash_token(body.refresh_token.get_secret_value()))
+    """End the session of a refresh token: its access and refresh tokens."""
+    await users.end_session_of(hash_token(body.refresh_token.get_secret_value()))
+
+
+@sessions.get("", response_model=Page[OwnSession])
+async def list_sessions(
+    query: Annotated[PageQuery, Query()], caller: CallerDep, users: Users
+) -> object:
+    """List the caller's sessions, the oldest first, page by page."""
+    login = cast("UserCaller", caller).session
+    page = await users.page(SESSIONS, query, user_id=caller.id, expires_after=now())
+    items = [OwnSession.model_validate(item) for item in page.items]
+    for item in items:
+        item.is_current = login is not None and item.id == login.id
+    return PageResult(items, page.next_cursor)
+
+
+@sessions.delete("", status_code=204)
+async def end_other_sessions(user_id: UserIdDep, caller: CallerDep, users: Users) -> None:
+    """End every session of the caller but the one of this request."""
+    login = cast("UserCaller", caller).session
+    await users.end_sessions(user_id, keep=login.id if login is not None else None)
+
+
+@sessions.delete("/{session_id}", status_code=204, responses=error_responses(404))
+async def end_session(session_id: UUID, user_id: UserIdDep, users: Users) -> None:
+    """End one of the caller's sessions: its access and refresh tokens are invalid at once."""
+    await users.end_session(user_id, session_id)
 
 
 @me.get("", response_model=UserPublic)
@@ -121,7 +167,7 @@ async def get_me(user_id: UserIdDep, users: Users) -> User:
     return await users.get(user_id)
 
 
-@me.patch("", response_model=UserPublic, responses=error_responses(409, 429))
+@me.patch("", response_model=UserPublic, dependencies=[OWN], responses=error_responses(409, 429))
 async def update_me(
     body: UserUpdate,
     user_id: UserIdDep,
@@ -129,23 +175,35 @@ async def update_me(
     settings: SettingsDep,
     address: AddressDep,
 ) -> User:
-    """Change the caller's account. A new password revokes every token issued before."""
+    """Change the caller's account. A new password revokes every session and API key."""
     return await service.update(database, settings, user_id, body, address)
 
 
-@me.delete("", status_code=204)
-async def delete_me(user_id: UserIdDep, users: Users) -> None:
-    """Delete the caller's account, with everything that belongs to it."""
+@me.delete("", status_code=204, dependencies=[OWN])
+async def delete_me(user_id: UserIdDep, login: RecentLoginDep, users: Users) -> None:
+    """Delete the caller's account, with everything that belongs to it.
+
+    It takes an access token of a login in the last 5 minutes.
+    """
     await users.delete(user_id)
 
 
-@keys.post("", status_code=201)
-async def create_key(body: APIKeyCreate, caller: CallerDep, users: Users) -> APIKeySecret:
-    """Create an API key. No later response holds the key itself."""
-    user = cast("UserCaller", caller)
-    if not body.scopes <= user.scopes:
-        raise Forbidden("A key can't create one with more scopes.")
-    key, raw = await service.create_key(users, cast("UUID", user.id), body)
+@keys.post("", status_code=201, responses=error_responses(409))
+async def create_key(
+    body: APIKeyCreate,
+    caller: CallerDep,
+    login: RecentLoginDep,
+    settings: SettingsDep,
+    users: Users,
+) -> APIKeySecret:
+    """Create an API key. No later response holds the key itself.
+
+    It takes an access token of a login in the last 5 minutes; the scope `admin` takes a superuser.
+    """
+    if "admin" in body.scopes and not caller.is_superuser:
+        raise Forbidden("Only superusers may create a key with the scope 'admin'.")
+    user_id = cast("UUID", caller.id)
+    key, raw = await service.create_key(users, settings, user_id, login.token_version, body)
     return _secret(key, raw)
 
 
@@ -163,13 +221,55 @@ async def delete_key(key_id: UUID, user_id: UserIdDep, users: Users) -> None:
     await users.delete_key(user_id, key_id)
 
 
-@admin.get("", response_model=Page[UserAdmin])
+@admin.get("", response_model=Page[UserAdmin], dependencies=[READ_USERS])
 async def list_users(query: Annotated[PageQuery, Query()], users: Users) -> object:
     """List users, the oldest first, page by page."""
     return await users.page(USERS, query)
 
 
-@admin.patch("/{user_id}", response_model=UserAdmin, responses=error_responses(404))
+@admin.patch(
+    "/{user_id}",
+    response_model=UserAdmin,
+    dependencies=[MANAGE_USERS],
+    responses=error_responses(404),
+)
 async def update_user(user_id: UUID, body: UserAdminUpdate, users: Users) -> User:
-    """Change a user. An inactive one can't sign in or call the service."""
-    return await users.update(user_id, body)
+    """Change a user. Deactivation revokes every session and API key; activation restores none."""
+    return await users.change_by_superuser(user_id, body.model_dump(exclude_unset=True))
+
+
+@admin.get(
+    "/{user_id}/sessions",
+    response_model=Page[SessionPublic],
+    dependencies=[READ_USERS],
+    responses=error_responses(404),
+)
+async def list_sessions_of_user(
+    user_id: UUID, query: Annotated[PageQuery, Query()], users: Users
+) -> object:
+    """List the sessions of a user, the oldest first, page by page."""
+    await users.get(user_id)
+    return await users.page(SESSIONS, query, user_id=user_id, expires_after=now())
+
+
+@admin.delete(
+    "/{user_id}/sessions",
+    status_code=204,
+    dependencies=[MANAGE_USERS],
+    responses=error_responses(404),
+)
+async def end_sessions_of_user(user_id: UUID, users: Users) -> None:
+    """End every session of a user."""
+    await users.get(user_id)
+    await users.end_sessions(user_id)
+
+
+@admin.delete(
+    "/{user_id}/sessions/{session_id}",
+    status_code=204,
+    dependencies=[MANAGE_USERS],
+    responses=error_responses(404),
+)
+async def end_session_of_user(user_id: UUID, session_id: UUID, users: Users) -> None:
+    """End a session of a user."""
+    await users.end_session(user_id, session_id)

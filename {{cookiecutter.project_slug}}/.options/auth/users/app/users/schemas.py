@@ -17,13 +17,17 @@ from pydantic import (
     StrictBool,
     TypeAdapter,
     ValidationError,
+    ValidationInfo,
+    field_validator,
 )
 
 from app.kit.schemas import RequestModel, ResponseModel, Text, UTCTime
-
-Scope = Literal["read", "write"]
+from app.users import passwords
+from app.users.permissions import ALL_SCOPES, Scope
 
 PASSWORD_LENGTH = (8, 256)
+# Normalizing can make a text four times shorter.
+RAW_PASSWORD_LENGTH = 4 * PASSWORD_LENGTH[1]
 
 
 def _normal(password: SecretStr) -> SecretStr:
@@ -40,9 +44,9 @@ def _encodable(secret: SecretStr) -> SecretStr:
     return secret
 
 
-def _long_enough(password: SecretStr) -> SecretStr:
+def _bounded_raw(password: SecretStr) -> SecretStr:
     shortest, longest = PASSWORD_LENGTH
-    if len(password) < shortest:
+    if not shortest <= len(password) <= RAW_PASSWORD_LENGTH:
         raise ValueError(f"Use {shortest} to {longest} characters")
     return password
 
@@ -56,7 +60,7 @@ def _bounded(password: SecretStr) -> SecretStr:
 
 def _distinct(values: Any) -> Any:
     scopes = cast("list[object]", values) if isinstance(values, list) else []
-    if any(scopes.count(scope) > 1 for scope in scopes):
+    if len(scopes) > len(ALL_SCOPES) or any(scopes.count(scope) > 1 for scope in scopes):
         raise ValueError("Scopes must be unique")
     return cast("object", values)
 
@@ -68,11 +72,11 @@ def _as_registered(text: str) -> str:
         return text.lower()
 
 
-# Checked after normalizing, and therefore not by Field.
 _LENGTHS: dict[str, Any] = {"minLength": PASSWORD_LENGTH[0], "maxLength": PASSWORD_LENGTH[1]}
 Password = Annotated[
     SecretStr,
-    AfterValidator(_long_enough),  # also as it was sent: some characters become several
+    # As it was sent first: NFKC takes more than linear time, and some characters become several.
+    AfterValidator(_bounded_raw),
     AfterValidator(_normal),
     AfterValidator(_bounded),
     Field(json_schema_extra=_LENGTHS),
@@ -88,8 +92,16 @@ class UserCreate(RequestModel):
     """A new user."""
 
     email: Email
-    password: Password
     name: Name
+    password: Password
+
+    @field_validator("password")
+    @classmethod
+    def _refuse_guessable(cls, password: SecretStr, info: ValidationInfo) -> SecretStr:
+        known = {name: info.data.get(name, "") for name in ("email", "name")}
+        if wrong := passwords.complaint(password.get_secret_value(), **known):
+            raise ValueError(wrong)
+        return password
 
 
 class UserUpdate(RequestModel):
@@ -138,9 +150,8 @@ class Login(BaseModel):
 
     grant_type: Literal["password"] = "password"
     username: Annotated[Text, Field(min_length=1, max_length=254), AfterValidator(_as_registered)]
-    # Normalizing can make a text four times shorter.
     password: Annotated[
-        SecretStr, Field(min_length=1, max_length=4 * PASSWORD_LENGTH[1]), AfterValidator(_normal)
+        SecretStr, Field(min_length=1, max_length=RAW_PASSWORD_LENGTH), AfterValidator(_normal)
     ]
 
 
@@ -167,7 +178,9 @@ class APIKeyCreate(RequestModel):
     scopes: Annotated[set[Scope], Field(min_length=1), BeforeValidator(_distinct)] = Field(
         default={"read"}
     )
-    expires_at: UTCTime | None = None
+    expires_at: UTCTime | None = Field(
+        default=None, description="At the latest, and by default, after `API_KEY_LIFETIME`."
+    )
 
 
 class APIKeyPublic(ResponseModel):
@@ -178,7 +191,7 @@ class APIKeyPublic(ResponseModel):
     prefix: str
     scopes: list[Scope]
     created_at: datetime
-    expires_at: datetime | None
+    expires_at: datetime
     last_used_at: datetime | None
 
 
@@ -186,6 +199,24 @@ class APIKeySecret(APIKeyPublic):
     """A new API key: the only response that holds the key itself."""
 
     key: Annotated[str, Field(repr=False)]
+
+
+class SessionPublic(ResponseModel):
+    """A session: a login that has not ended."""
+
+    id: UUID
+    user_agent: str
+    address: str
+    created_at: datetime
+    last_used_at: datetime
+    expires_at: datetime
+
+
+class OwnSession(SessionPublic):
+    """One of the caller's sessions."""
+
+    is_current: bool = False
+    """Whether the request came from this session."""
 
 
 class Registered(UserPublic):

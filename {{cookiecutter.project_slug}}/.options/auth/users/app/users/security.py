@@ -1,11 +1,14 @@
 """How passwords are hashed, and how tokens and keys are created and verified."""
 
 import asyncio
+import base64
 import hashlib
+import hmac
 import os
 import secrets
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from datetime import timedelta
 from typing import Final, TypeVar
 from uuid import UUID, uuid4
@@ -17,13 +20,15 @@ from pydantic import SecretStr
 
 from app.kit import project
 from app.kit.db.models import now
-from app.users.models import User
+from app.users.models import UserSession
 from app.users.settings import UserSettings
 
 T = TypeVar("T")
 
 ALGORITHM: Final = "HS256"
-CLAIMS: Final = ("exp", "iat", "sub", "jti", "iss", "aud", "ver")
+CLAIMS: Final = ("exp", "iat", "sub", "sid", "jti", "iss", "aud", "ver")
+CLOCK_LEEWAY: Final = 10
+"""Seconds by which the clocks of two hosts may differ."""
 
 # Argon2id with the parameters of RFC 9106 for little memory (64 MiB, some 100 ms), but in one lane:
 # four would take four threads to a hash, and with them the core that the event loop runs on.
@@ -83,14 +88,33 @@ def hash_token(token: str) -> str:
     return hashlib.sha256(token.encode()).hexdigest()
 
 
-def access_token(user: User, settings: UserSettings) -> str:
-    """Return a signed access token for a user."""
+def successor_of(token: str, salt: str) -> str:
+    """Return the refresh token that follows ``token``: the same one each time.
+
+    It takes the token, which is not stored, and the salt, which only the database has.
+    """
+    digest = hmac.digest(salt.encode(), token.encode(), hashlib.sha256)
+    return f"refresh_{base64.urlsafe_b64encode(digest).rstrip(b'=').decode()}"
+
+
+@dataclass(frozen=True)
+class AccessClaims:
+    """What a valid access token says."""
+
+    user_id: UUID
+    token_version: int
+    session_id: UUID
+
+
+def access_token(session: UserSession, settings: UserSettings) -> str:
+    """Return a signed access token of a login, which it does not outlive."""
     issued = now()
     claims = {
-        "sub": str(user.id),
-        "ver": user.token_version,
+        "sub": str(session.user_id),
+        "sid": str(session.id),
+        "ver": session.token_version,
         "iat": issued,
-        "exp": issued + timedelta(seconds=settings.access_token_lifetime),
+        "exp": min(issued + timedelta(seconds=settings.access_token_lifetime), session.ends_at),
         "jti": uuid4().hex,
         "iss": project.NAME,
         "aud": project.NAME,
@@ -99,8 +123,8 @@ def access_token(user: User, settings: UserSettings) -> str:
     return jwt.encode(claims, key, ALGORITHM)  # pyright: ignore[reportUnknownMemberType]
 
 
-def read_access_token(token: str, settings: UserSettings) -> tuple[UUID, int] | None:
-    """Return the user id and token version of a valid token, or None."""
+def read_access_token(token: str, settings: UserSettings) -> AccessClaims | None:
+    """Return the claims of a valid token, or None."""
     try:
         claims = jwt.decode(  # pyright: ignore[reportUnknownMemberType]
             token,
@@ -108,8 +132,9 @@ def read_access_token(token: str, settings: UserSettings) -> tuple[UUID, int] | 
             algorithms=[ALGORITHM],  # pinned: the token must not choose how it is verified
             issuer=project.NAME,
             audience=project.NAME,
+            leeway=CLOCK_LEEWAY,
             options={"require": list(CLAIMS)},
         )
-        return UUID(claims["sub"]), int(claims["ver"])
-    except (jwt.InvalidTokenError, ValueError, TypeError):
+        return AccessClaims(UUID(claims["sub"]), int(claims["ver"]), UUID(claims["sid"]))
+    except (jwt.InvalidTokenError, ValueError, TypeError, AttributeError):
         return None

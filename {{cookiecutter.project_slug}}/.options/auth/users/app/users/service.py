@@ -5,23 +5,37 @@ is hashed.
 """
 
 import hashlib
-from typing import Any
-from uuid import UUID, uuid4
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any, Final
+from uuid import UUID
 
 from pydantic import MISSING, SecretStr
 
 from app.kit.db.engine import Database
 from app.kit.db.models import now
-from app.kit.errors import FieldError, Unprocessable
-from app.users import security
+from app.kit.errors import Conflict, FieldError, Unprocessable
+from app.users import passwords, security
 from app.users.errors import Forbidden, TooManyRequests, Unauthorized
-from app.users.models import APIKey, User
+from app.users.models import APIKey, User, UserSession
 from app.users.repository import UserRepository
 from app.users.schemas import APIKeyCreate, Tokens, UserCreate, UserUpdate
 from app.users.settings import UserSettings
 
 KEY_PREFIX_LENGTH = 12
 FIRST_KEY = APIKeyCreate(name="first", scopes={"read", "write"})
+MAX_KEYS: Final = 20
+"""API keys that a user may have."""
+REFRESH_LEEWAY: Final = timedelta(seconds=10)
+"""How long after its first use a refresh token gives the same successor again."""
+
+
+@dataclass(frozen=True)
+class Client:
+    """The client that signs in: its network address and its User-Agent header."""
+
+    address: str
+    user_agent: str
 
 
 async def throttle(database: Database, settings: UserSettings, email: str, address: str) -> None:
@@ -51,7 +65,7 @@ def _subject(kind: str, value: str) -> str:
 
 
 async def register(
-    database: Database, body: UserCreate, *, with_api_key: bool
+    database: Database, settings: UserSettings, body: UserCreate, *, with_api_key: bool
 ) -> tuple[User, APIKey | None, str | None]:
     """Create a user, and a first API key if requested; raise ``Conflict`` for a taken e-mail."""
     password_hash = await security.hash_password(body.password)
@@ -62,30 +76,55 @@ async def register(
         )
         if not with_api_key:
             return user, None, None
-        key, raw = await create_key(users, user.id, FIRST_KEY)
+        key, raw = await _write_key(users, settings, user.id, user.token_version, FIRST_KEY)
         return user, key, raw
 
 
 async def create_key(
-    users: UserRepository, user_id: UUID, body: APIKeyCreate
+    users: UserRepository,
+    settings: UserSettings,
+    user_id: UUID,
+    token_version: int,
+    body: APIKeyCreate,
 ) -> tuple[APIKey, str]:
-    """Create an API key; return its row and the key itself, which is stored nowhere."""
+    """Create an API key; return its row and the key itself, which is stored nowhere.
+
+    Raises:
+        Unauthorized: the caller's credentials were revoked meanwhile.
+        Conflict: the user has too many keys.
+    """
+    if not await users.lock(user_id, token_version):
+        raise Unauthorized("Sign in with an access token or an API key.")
+    if await users.count_keys(user_id) >= MAX_KEYS:
+        raise Conflict(f"A user may have {MAX_KEYS} API keys: delete one first.")
+    return await _write_key(users, settings, user_id, token_version, body)
+
+
+async def _write_key(
+    users: UserRepository,
+    settings: UserSettings,
+    user_id: UUID,
+    token_version: int,
+    body: APIKeyCreate,
+) -> tuple[APIKey, str]:
     raw = security.opaque_token("key")
+    latest = now() + timedelta(seconds=settings.api_key_lifetime)
     key = await users.create_key(
         user_id,
+        token_version=token_version,
         name=body.name,
         prefix=raw[:KEY_PREFIX_LENGTH],
         key_hash=security.hash_token(raw),
         scopes=sorted(body.scopes),
-        expires_at=body.expires_at,
+        expires_at=latest if body.expires_at is None else min(body.expires_at, latest),
     )
     return key, raw
 
 
 async def sign_in(
-    database: Database, settings: UserSettings, email: str, password: SecretStr
+    database: Database, settings: UserSettings, email: str, password: SecretStr, client: Client
 ) -> Tokens:
-    """Return tokens for an e-mail address and its password, or raise ``Unauthorized``.
+    """Begin a session with an e-mail address and its password; return its tokens.
 
     Neither the response nor its timing shows whether there is such a user.
     """
@@ -102,38 +141,69 @@ async def sign_in(
         users = UserRepository(session)
         if rehashed is not None:
             await users.rehash(user, rehashed)
-        return await _issue(users, settings, user, uuid4())
+        login = await _create_session(users, settings, user, client)
+        token = security.opaque_token("refresh")
+        await users.add_refresh_token(login.id, security.hash_token(token))
+        return _tokens(settings, login, token)
+
+
+async def _create_session(
+    users: UserRepository, settings: UserSettings, user: User, client: Client
+) -> UserSession:
+    moment = now()
+    ends_at = moment + timedelta(seconds=settings.session_lifetime)
+    unused_until = moment + timedelta(seconds=settings.refresh_token_lifetime)
+    return await users.create_session(
+        user,
+        user_agent=client.user_agent,
+        address=client.address,
+        expires_at=min(ends_at, unused_until),
+        ends_at=ends_at,
+    )
 
 
 async def refresh(database: Database, settings: UserSettings, token: SecretStr) -> Tokens:
     """Exchange a refresh token for new tokens, or raise ``Unauthorized``.
 
-    A token that was used before may be stolen: every refresh token of its login is revoked.
+    The same token may be sent again within ``REFRESH_LEEWAY``, for a client that got no response,
+    until its successor was used. After that it may be stolen, and the session ends.
     """
-    token_hash = security.hash_token(token.get_secret_value())
+    raw = token.get_secret_value()
+    lifetime = timedelta(seconds=settings.refresh_token_lifetime)
     async with database.transaction() as session:
         users = UserRepository(session)
-        used = await users.use_refresh_token(token_hash)
-        if used is not None:
-            user = await users.by_token(used.user_id, used.token_version)
-            if user is not None:
-                return await _issue(users, settings, user, used.family_id)
-    # In a second transaction: two requests that each hold a lock on a token of the login would
-    # deadlock in the first one.
-    async with database.transaction() as session:
-        await UserRepository(session).revoke_family(token_hash)
-    raise Unauthorized("The refresh token is invalid: sign in.")
+        login = await users.renew_session(security.hash_token(raw), lifetime)
+        successor = None
+        if login is not None:
+            successor = await _successor(users, login, raw, lifetime)
+            if successor is None:
+                await users.end_session(login.user_id, login.id)
+    if login is None or successor is None:  # raised after the commit
+        raise Unauthorized("The refresh token is invalid: sign in.")
+    return _tokens(settings, login, successor)
 
 
-async def _issue(
-    users: UserRepository, settings: UserSettings, user: User, family_id: UUID
-) -> Tokens:
-    token = security.opaque_token("refresh")
-    await users.add_refresh_token(
-        user, family_id, security.hash_token(token), settings.refresh_token_lifetime
-    )
+async def _successor(
+    users: UserRepository, login: UserSession, raw: str, lifetime: timedelta
+) -> str | None:
+    """Return the refresh token that follows one of a locked session; None if it is reused."""
+    token_hash = security.hash_token(raw)
+    salt = await users.use_refresh_token(token_hash)
+    if salt is not None:
+        successor = security.successor_of(raw, salt)
+        await users.delete_used_tokens(login.id, now() - lifetime)
+        await users.add_refresh_token(login.id, security.hash_token(successor))
+        return successor
+    salt = await users.salt_used_since(token_hash, now() - REFRESH_LEEWAY)
+    if salt is None:
+        return None
+    successor = security.successor_of(raw, salt)
+    return successor if await users.is_unused(security.hash_token(successor)) else None
+
+
+def _tokens(settings: UserSettings, login: UserSession, token: str) -> Tokens:
     return Tokens(
-        access_token=security.access_token(user, settings),
+        access_token=security.access_token(login, settings),
         refresh_token=token,
         expires_in=settings.access_token_lifetime,
     )
@@ -144,11 +214,11 @@ async def update(
 ) -> User:
     """Change a user's own account.
 
-    A new password revokes every token that was issued before.
+    A new password revokes every session and API key. It, and a new address, takes the current one.
 
     Raises:
         Forbidden: the current password is wrong.
-        Unprocessable: the current password is missing.
+        Unprocessable: the current password is missing, or the new one is easy to guess.
         Conflict: the e-mail address is taken.
         TooManyRequests: there were too many attempts recently.
     """
@@ -171,6 +241,12 @@ async def update(
     if body.password is MISSING:
         async with database.transaction() as session:
             return await UserRepository(session).update(user.id, changes)
+    known = {"email": user.email, "name": user.name} | changes
+    if reason := passwords.complaint(body.password.get_secret_value(), **known):
+        raise Unprocessable(
+            "The new password is refused.",
+            errors=[FieldError(field="body.password", message=reason)],
+        )
     password_hash = await security.hash_password(body.password)
     async with database.transaction() as session:
         changed = await UserRepository(session).change_password(user, password_hash, changes)

@@ -9,18 +9,27 @@ LOCAL_SECRET_KEY: Final = SecretStr("local-only-" * 4)
 MIN_SECRET_KEY: Final = 32
 PLACEHOLDERS: Final = ("local-only", "change", "secret", "example", "placeholder", "password")
 
+MAX_LIFETIME: Final = 10 * 365 * 24 * 3600
+
 
 class UserSettings(BaseSettings):
     """Settings of registration, tokens and throttling; see ``docs/settings.md``."""
 
     environment: Literal["local", "staging", "production"] = "production"
     secret_key: SecretStr = Field(default=SecretStr(""), validate_default=True)
-    registration_open: bool = True
+    registration_open: bool = Field(default="", validate_default=True)
     access_token_lifetime: int = Field(default=15 * 60, ge=1)
-    refresh_token_lifetime: int = Field(default=30 * 24 * 3600, ge=1)
+    refresh_token_lifetime: int = Field(default=30 * 24 * 3600, ge=1, le=MAX_LIFETIME)
+    session_lifetime: int = Field(default=90 * 24 * 3600, ge=1, le=MAX_LIFETIME)
+    api_key_lifetime: int = Field(default=365 * 24 * 3600, ge=1, le=MAX_LIFETIME)
     throttle_window: int = Field(default=300, ge=1)
     throttle_per_email: int = Field(default=10, ge=1)
     throttle_per_address: int = Field(default=100, ge=1)
+
+    @field_validator("registration_open", mode="before")
+    @classmethod
+    def _open_locally(cls, value: object, info: ValidationInfo) -> object:
+        return info.data.get("environment") == "local" if value == "" else value
 
     @field_validator("secret_key")
     @classmethod

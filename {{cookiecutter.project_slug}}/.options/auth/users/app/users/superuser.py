@@ -1,4 +1,4 @@
-"""``python -m app.users.superuser EMAIL``: create a superuser, or promote a user."""
+"""``python -m app.users.superuser EMAIL [--promote]``: create a superuser, or promote a user."""
 
 import argparse
 import asyncio
@@ -8,7 +8,7 @@ import sys
 from pydantic import TypeAdapter, ValidationError
 
 from app.kit.db.engine import Database
-from app.kit.errors import AppError
+from app.kit.errors import AppError, Conflict, NotFound
 from app.settings import load_settings
 from app.users.repository import UserRepository
 from app.users.schemas import UserCreate
@@ -19,7 +19,9 @@ def main() -> None:
     """Read a password, from a prompt or standard input, and write the user."""
     parser = argparse.ArgumentParser(prog="just superuser", description=__doc__)
     parser.add_argument("email", help="the e-mail address to sign in with")
-    email: str = parser.parse_args().email
+    parser.add_argument("--promote", action="store_true", help="make a registered user a superuser")
+    arguments = parser.parse_args()
+    email: str = arguments.email
     password = getpass.getpass() if sys.stdin.isatty() else sys.stdin.readline().rstrip("\r\n")
     try:
         user = TypeAdapter(UserCreate).validate_python(
@@ -29,33 +31,44 @@ def main() -> None:
         first = error.errors(include_url=False, include_input=False)[0]
         sys.exit(f"{first['loc'][0]}: {first['msg'].removeprefix('Value error, ')}")
     try:
-        print(asyncio.run(make_superuser(user)))  # noqa: T201 - the output of a command
+        print(asyncio.run(make_superuser(user, promote=arguments.promote)))  # noqa: T201 - the output of a command
     except AppError as error:
         sys.exit(error.detail)
 
 
-async def make_superuser(body: UserCreate) -> str:
+async def make_superuser(body: UserCreate, *, promote: bool) -> str:
     """Create a superuser, or promote the user with this address; return what was done.
 
-    A user who exists keeps the password.
+    Whoever registered the address may be a stranger. So a promoted user gets the new password, and
+    every session and API key of the account is revoked.
+
+    Raises:
+        Conflict: the address is registered, and ``promote`` was not requested.
+        NotFound: it is not, and ``promote`` was requested.
     """
     database = Database(load_settings())
     try:
         password_hash = await hash_password(body.password)
+        rights = {"password_hash": password_hash, "is_superuser": True, "is_active": True}
         async with database.transaction() as session:
             users = UserRepository(session)
-            if (user := await users.by_email(body.email)) is not None:
-                await users.update(user.id, {"is_superuser": True, "is_active": True})
-                return f"{body.email} is a superuser now, with the same password as before."
-            await users.create(
-                {
-                    "email": body.email,
-                    "name": body.name,
-                    "password_hash": password_hash,
-                    "is_superuser": True,
-                }
+            user = await users.by_email(body.email)
+            if not promote:
+                if user is not None:
+                    raise Conflict(
+                        f"{body.email} is registered: --promote makes the user a superuser, sets "
+                        "this password, and revokes every session and API key."
+                    )
+                await users.create({"email": body.email, "name": body.name, **rights})
+                return f"{body.email} is a new superuser."
+            if user is None:
+                raise NotFound(f"{body.email} is not registered: leave out --promote.")
+            await users.update(user.id, rights)
+            await users.revoke_credentials(user.id)
+            return (
+                f"{body.email} is a superuser now, with the new password; every session and API "
+                "key was revoked."
             )
-            return f"{body.email} is a new superuser."
     finally:
         await database.close()
 

@@ -14,7 +14,7 @@ from app.tasks.models import Tag
 from tests import caller
 from tests.conftest import problem
 from tests.tasks.helpers import TAGS, TASKS, create, path, read
-from tests.users.helpers import Headers, add_user
+from tests.users.helpers import ADA, Headers, add_key, add_user
 
 
 @pytest.fixture
@@ -90,6 +90,14 @@ async def test_a_taken_value_names_the_fields_of_the_api(db: Database, client: A
             await tags.create({"name": "home"})
         await session.rollback()
     assert [error.field for error in caught.value.errors] == ["name"]
+@pytest.mark.parametrize(("scopes", "status"), [(["read"], 404), (["read", "admin"], 200)])
+async def test_a_key_of_a_superuser_sees_all_with_the_scope_admin(
+    client: AsyncClient, db: Database, *, scopes: list[str], status: int
+) -> None:
+    task = await create(client, "Buy milk", tags=["home"])
+    key = await add_key(db, await add_user(db, ADA, is_superuser=True), *scopes)
+    del client.headers["Authorization"]
+    assert (await client.get(path(task), headers=key)).status_code == status
 
 
 async def test_rows_go_with_their_owner(client: AsyncClient, root: Headers) -> None:

@@ -18,6 +18,7 @@ from app.kit.db.models import Base, now
 from app.users import security
 from app.users.models import APIKey, User
 from app.users.repository import UserRepository
+from tests.caller import session_of
 from tests.conftest import problem
 
 Json = dict[str, Any]
@@ -29,6 +30,7 @@ KEYS = "/v1/api-keys"
 TOKEN = "/v1/auth/token"  # noqa: S105 - a path
 REFRESH = "/v1/auth/refresh"
 LOGOUT = "/v1/auth/logout"
+SESSIONS = "/v1/auth/sessions"
 NOBODY = f"{USERS}/{UUID(int=0)}"
 """The path of a user who is not there."""
 
@@ -102,7 +104,9 @@ async def add_user(db: Database, email: str, **values: Any) -> User:
     """Store a user with values that registration does not allow, such as flags."""
     values = {"name": "Somebody", "password_hash": CHEAP.hash(WORDS)} | values
     async with db.transaction() as session:
-        return await UserRepository(session).create({"email": email} | values)
+        user = await UserRepository(session).create({"email": email} | values)
+        session.add(session_of(user))
+    return user
 
 
 async def add_key(
@@ -113,11 +117,12 @@ async def add_key(
     async with db.transaction() as session:
         await UserRepository(session).create_key(
             user.id,
+            token_version=user.token_version,
             name="key",
             prefix=raw[:12],
             key_hash=security.hash_token(raw),
             scopes=list(scopes),
-            expires_at=expires_at,
+            expires_at=expires_at or now() + timedelta(days=1),
         )
     return {"X-API-Key": raw}
 

@@ -125,8 +125,25 @@ async def test_who_is_deactivated_is_out_at_once(
         problem(await anonymous.delete(ME, headers=headers), 401)
     problem(await try_refresh(anonymous, tokens), 401)
     problem(await try_login(anonymous, BOB), 401)
+    # Activation restores no credential.
     await anonymous.patch(path(bob), json={"is_active": True}, headers=root)
+    for headers in (bearer(tokens), key):
+        problem(await anonymous.get(ME, headers=headers), 401)
+    problem(await try_refresh(anonymous, tokens), 401)
     await login(anonymous, BOB)
+
+
+async def test_demotion_deletes_the_admin_keys(
+    anonymous: AsyncClient, root: Headers, db: Database
+) -> None:
+    other = await add_user(db, ADA, is_superuser=True)
+    plain, admin = await add_key(db, other, "read"), await add_key(db, other, "read", "admin")
+    assert (await anonymous.get(USERS, headers=admin)).status_code == 200
+    for flag in (False, True):
+        change = {"is_superuser": flag}
+        assert (await anonymous.patch(path(other), json=change, headers=root)).status_code == 200
+        problem(await anonymous.get(USERS, headers=admin), 401)
+        assert (await anonymous.get(ME, headers=plain)).status_code == 200
 
 
 async def test_a_superuser_makes_another_and_unmakes_it(

@@ -13,7 +13,7 @@ from app.kit import project
 from app.kit.db.engine import Database
 from app.kit.db.models import now
 from app.main import create_app
-from app.users.models import RefreshToken
+from app.users.models import RefreshToken, UserSession
 from app.users.settings import LOCAL_SECRET_KEY
 from tests.conftest import problem, running, settings_for
 from tests.users.helpers import (
@@ -56,7 +56,7 @@ async def test_what_an_access_token_says(anonymous: AsyncClient) -> None:
     before = datetime.now(UTC).timestamp()
     token = (await login(anonymous))["access_token"]
     said = claims(token)
-    assert set(said) == {"sub", "ver", "iat", "exp", "jti", "iss", "aud"}
+    assert set(said) == {"sub", "sid", "ver", "iat", "exp", "jti", "iss", "aud"}
     assert (said["sub"], said["ver"]) == (user["id"], 1)
     assert said["exp"] - said["iat"] == 15 * 60
     assert before - 1 <= said["iat"] <= datetime.now(UTC).timestamp()
@@ -69,7 +69,11 @@ async def test_lifetimes_and_key_are_settings(live_url: str) -> None:
     key = "0123456789abcdef" * 3
     app = create_app(
         settings_for(
-            live_url, secret_key=key, access_token_lifetime=60, refresh_token_lifetime=3600
+            live_url,
+            secret_key=key,
+            access_token_lifetime=60,
+            refresh_token_lifetime=3600,
+            session_lifetime=7200,
         )
     )
     async with running(app) as client:
@@ -81,9 +85,10 @@ async def test_lifetimes_and_key_are_settings(live_url: str) -> None:
         assert tokens["expires_in"] == said["exp"] - said["iat"] == 60
         db: Database = app.state.database
         async with db.reading() as session:
-            (kept,) = await session.scalars(select(RefreshToken))
-        lifetime = timedelta(seconds=3600)
-        assert before + lifetime <= kept.expires_at <= after + lifetime
+            (kept,) = await session.scalars(select(UserSession))
+        for moment, seconds in ((kept.expires_at, 3600), (kept.ends_at, 7200)):
+            lifetime = timedelta(seconds=seconds)
+            assert before + lifetime <= moment <= after + lifetime
 
 
 @pytest.mark.parametrize("spelling", [ADA, ADA.upper(), "Ada@eXample.com", f" {ADA} "])

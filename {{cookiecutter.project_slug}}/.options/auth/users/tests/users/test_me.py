@@ -6,10 +6,10 @@ from typing import Any
 import pytest
 from fastapi import FastAPI
 from httpx2 import AsyncClient
-from sqlalchemy import delete
+from sqlalchemy import delete, update
 
 from app.kit.db.engine import Database
-from app.users.models import APIKey, RefreshToken, User
+from app.users.models import APIKey, RefreshToken, User, UserSession
 from tests.conftest import problem
 from tests.users.helpers import (
     ADA,
@@ -132,8 +132,8 @@ async def test_a_new_password_ends_what_was_issued_before(
         problem(await anonymous.get(ME, headers=bearer(each)), 401)
         problem(await try_refresh(anonymous, each), 401)
     problem(await try_login(anonymous), 401)
-    # What programs sign in with is no password's child.
-    assert (await anonymous.get(ME, headers=with_key(key))).status_code == 200
+    problem(await anonymous.get(ME, headers=with_key(key)), 401)
+    assert await count(db, APIKey) == 0
     latest = await login(anonymous, password=OTHER_WORDS)
     assert (await anonymous.get(ME, headers=bearer(latest))).status_code == 200
     await refresh(anonymous, latest)
@@ -220,6 +220,27 @@ async def test_who_leaves_takes_all_along(
     # The address is free again, and the new user is another one.
     await register(anonymous)
     problem(await anonymous.get(ME, headers=bearer(tokens)), 401)
+
+
+async def test_leaving_takes_a_recent_login(
+    anonymous: AsyncClient, tokens: Json, db: Database
+) -> None:
+    async with db.transaction() as session:
+        await session.execute(update(UserSession).values(created_at=past(301)))
+    document = problem(await anonymous.delete(ME, headers=bearer(tokens)), 403)
+    assert document["detail"].startswith("Sign in again: ")
+    assert await count(db, User) == 1
+
+
+async def test_a_key_changes_no_account(anonymous: AsyncClient, db: Database) -> None:
+    headers = await add_key(db, await add_user(db, ADA), "read", "write")
+    for answer in (
+        await anonymous.patch(ME, json={"name": "Eve"}, headers=headers),
+        await anonymous.patch(ME, json=CHANGE, headers=headers),
+        await anonymous.delete(ME, headers=headers),
+    ):
+        assert "API key" in problem(answer, 403)["detail"]
+    assert (await anonymous.get(ME, headers=headers)).json()["name"] == "Somebody"
 
 
 async def test_who_is_gone_meanwhile_changes_nothing(

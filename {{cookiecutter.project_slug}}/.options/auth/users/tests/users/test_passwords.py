@@ -8,8 +8,9 @@ from fastapi import FastAPI
 from httpx2 import AsyncClient
 
 from app.kit.db.engine import Database
-from app.users import security
+from app.users import passwords, security
 from app.users.models import User
+from tests.caller import headers as bearer_of
 from tests.conftest import checked_out, problem
 from tests.users.helpers import (
     ADA,
@@ -85,6 +86,67 @@ async def test_too_short_or_too_long(
     if words:
         assert words not in answer.text
     assert (await count(db, User), recorded.done) == (0, [])
+
+
+@pytest.mark.parametrize(
+    ("words", "reason"),
+    [
+        ("password", "common"),
+        ("PassWord", "common"),
+        ("12345678", "common"),
+        ("\uff11\uff12\uff13\uff14\uff15\uff16\uff17\uff18", "common"),
+        ("qwertyuiop", "common"),
+        ("my lovelace 99", "contain"),
+        ("COUNTESS of something", "contain"),
+        ("\uff43ountess of something", "contain"),
+    ],
+    ids=ascii,
+)
+async def test_a_password_that_is_easy_to_guess(
+    anonymous: AsyncClient, db: Database, recorded: RecordingHasher, words: str, reason: str
+) -> None:
+    sent = body("lovelace@example.com", words) | {"name": "Ada Countess"}
+    (error,) = problem(await anonymous.post(USERS, json=sent), 422)["errors"]
+    assert error["field"] == "body.password"
+    assert reason in error["message"]
+    assert (await count(db, User), recorded.done) == (0, [])
+    # As a new password, too.
+    user = await add_user(db, "lovelace@example.com", name="Ada Countess")
+    change = {"current_password": WORDS, "password": words}
+    answer = await anonymous.patch(ME, json=change, headers=bearer_of(user))
+    assert problem(answer, 422)["errors"] == [error]
+    assert (await stored_user(db, user.email)).password_hash == user.password_hash
+
+
+async def test_the_new_name_and_address_count(anonymous: AsyncClient, db: Database) -> None:
+    headers = bearer_of(await add_user(db, ADA))
+    words = "something of babbage"
+    for more in ({"name": "Charles Babbage"}, {"email": "babbage@example.com"}):
+        change = {"current_password": WORDS, "password": words, **more}
+        assert blamed(await anonymous.patch(ME, json=change, headers=headers)) == ["body.password"]
+    change = {"current_password": WORDS, "password": words}
+    assert (await anonymous.patch(ME, json=change, headers=headers)).status_code == 200
+
+
+async def test_short_names_may_occur(anonymous: AsyncClient) -> None:
+    sent = body(ADA, "adamant words") | {"name": "Ada"}
+    assert (await anonymous.post(USERS, json=sent)).status_code == 201
+
+
+async def test_a_common_password_of_former_days_still_signs_in(
+    anonymous: AsyncClient, db: Database
+) -> None:
+    common = "iloveyou"
+    assert common in passwords.COMMON
+    await add_user(db, ADA, password_hash=CHEAP.hash(common))
+    headers = bearer(await login(anonymous, password=common))
+    change = {"current_password": common, "password": OTHER_WORDS}
+    assert (await anonymous.patch(ME, json=change, headers=headers)).status_code == 200
+
+
+def test_the_list_of_common_passwords() -> None:
+    assert len(passwords.COMMON) > 10_000
+    assert all(len(each) >= 8 and each == each.casefold() for each in passwords.COMMON)
 
 
 async def test_the_longest_text_in_its_longest_form(anonymous: AsyncClient) -> None:

@@ -13,7 +13,6 @@ from app.kit.db.engine import Database
 from app.main import create_app
 from app.users import security
 from app.users.models import APIKey, User
-from tests.caller import headers as bearer_of
 from tests.conftest import problem, running, settings_for
 from tests.users.helpers import (
     ADA,
@@ -25,6 +24,7 @@ from tests.users.helpers import (
     WORDS,
     RecordingHasher,
     add_user,
+    bearer,
     blamed,
     body,
     count,
@@ -198,7 +198,7 @@ async def test_a_taken_address_leaves_no_key(anonymous: AsyncClient, db: Databas
 
 async def test_who_has_signed_in_may_register_another(client: AsyncClient, db: Database) -> None:
     await register(client)
-    headers = bearer_of(await stored_user(db))
+    headers = bearer(await login(client))
     assert (await client.get(ME, headers=headers)).json()["email"] == ADA
 
 

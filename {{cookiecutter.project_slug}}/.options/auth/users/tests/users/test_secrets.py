@@ -9,10 +9,12 @@ from httpx2 import AsyncClient, Response
 from sqlalchemy import select, text
 
 from app.kit.db.engine import Database
+from app.kit.db.models import now
 from app.main import create_app
 from app.users import security
-from app.users.caller import ALL_SCOPES, UserCaller
-from app.users.models import APIKey, RefreshToken, User
+from app.users.caller import SessionClaims, UserCaller
+from app.users.models import APIKey, RefreshToken, User, UserSession
+from app.users.permissions import MEMBER
 from app.users.schemas import (
     APIKeyCreate,
     APIKeySecret,
@@ -31,8 +33,10 @@ from tests.users.helpers import (
     LOGOUT,
     ME,
     REFRESH,
+    SESSIONS,
     TOKEN,
     USERS,
+    Headers,
     Json,
     bearer,
     body,
@@ -85,18 +89,24 @@ class Session:
         return answer
 
     async def look_into_the_database(self) -> None:
-        columns = (User.password_hash, RefreshToken.token_hash, APIKey.key_hash)
+        columns = (
+            User.password_hash,
+            RefreshToken.token_hash,
+            RefreshToken.successor_salt,
+            APIKey.key_hash,
+        )
         async with self.db.reading() as session:
             for column in columns:
                 self.canaries |= set(await session.scalars(select(column)))
 
 
-async def whole_session(session: Session, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Use passwords, tokens and keys in every valid and invalid way."""
-    call = session.call
+def form(words: str) -> Json:
+    return {"username": ADA, "password": words}
 
-    def form(words: str) -> Json:
-        return {"username": ADA, "password": words}
+
+async def signing_in(session: Session) -> tuple[Json, Headers]:
+    """Register, sign in and refresh, well and badly; return the tokens, and a key in its header."""
+    call = session.call
 
     first = await call(201, "POST", USERS, json=body(ADA, OLD), params={"with_api_key": "true"})
     key = with_key(first.json()["api_key"])
@@ -112,14 +122,25 @@ async def whole_session(session: Session, monkeypatch: pytest.MonkeyPatch) -> No
     await call(422, "POST", TOKEN, data=form(LONG * 10))
     await call(422, "POST", TOKEN, json=form(OLD))
     fresh = (await call(200, "POST", REFRESH, json=_refresh(tokens))).json()
+    await call(200, "POST", REFRESH, json=_refresh(fresh))
     await call(401, "POST", REFRESH, json=_refresh(tokens))  # reuse
     await call(422, "POST", REFRESH, json=_refresh(tokens) | {"x": tokens["refresh_token"]})
     await call(204, "POST", LOGOUT, json=_refresh(fresh))
-    await call(201, "POST", KEYS, json={"name": "key", "scopes": ["read"]}, headers=key)
-    await call(200, "GET", KEYS, headers=key)
+    tokens = (await call(200, "POST", TOKEN, data=form(OLD))).json()
+    sent = {"name": "key", "scopes": ["read"]}
+    await call(201, "POST", KEYS, json=sent, headers=bearer(tokens))
+    await call(200, "GET", KEYS, headers=bearer(tokens))
+    await call(200, "GET", SESSIONS, headers=bearer(tokens))
     await call(200, "GET", ME, headers=key)
     await call(401, "GET", ME, headers={"X-API-Key": f"{key['X-API-Key']}x"})
     await call(401, "GET", ME, headers={"Authorization": f"Bearer {tokens['access_token']}x"})
+    return tokens, key
+
+
+async def whole_session(session: Session, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Do all that can be done with passwords, tokens and keys, well and badly."""
+    call = session.call
+    tokens, key = await signing_in(session)
     change = {"current_password": WRONG, "password": NEW}
     await call(403, "PATCH", ME, json=change, headers=bearer(tokens))
     await call(422, "PATCH", ME, json=change | {"password": SHORT}, headers=bearer(tokens))
@@ -127,21 +148,28 @@ async def whole_session(session: Session, monkeypatch: pytest.MonkeyPatch) -> No
     change["current_password"] = OLD
     await call(200, "PATCH", ME, json=change, headers=bearer(tokens))
     await call(401, "GET", ME, headers=bearer(tokens))
+    await call(401, "GET", ME, headers=key)
+    tokens = (await call(200, "POST", TOKEN, data=form(NEW))).json()
+    sent = {"name": "key", "scopes": ["read"]}
+    key = with_key((await call(201, "POST", KEYS, json=sent, headers=bearer(tokens))).json())
     # An insert that fails: the same key again.
     with monkeypatch.context() as patched:
         patched.setattr(security, "opaque_token", lambda _: key["X-API-Key"])
-        await call(409, "POST", KEYS, json={"name": "again"}, headers=key)
+        await call(409, "POST", KEYS, json={"name": "again"}, headers=bearer(tokens))
         await call(409, "POST", USERS, json=body(BOB, OLD), params={"with_api_key": "true"})
     # Unexpected errors: a defect in the code, and an invalid statement.
     with monkeypatch.context() as patched:
         patched.setattr(security, "access_token", lambda *_: 1 / 0)
         await call(500, "POST", TOKEN, data=form(NEW))
-    await rename(session.db, "user_id", "elsewhere")
+    fresh = (await call(200, "POST", TOKEN, data=form(NEW))).json()
+    await rename(session.db, "refresh_tokens", "elsewhere")
     await session.client.post(TOKEN, data=form(NEW))
     await session.client.post(REFRESH, json=_refresh(fresh))
-    await session.client.patch(ME, json={"password": OLD, "current_password": NEW}, headers=key)
-    await rename(session.db, "elsewhere", "user_id")
-    await call(204, "DELETE", ME, headers=key)
+    await rename(session.db, "elsewhere", "refresh_tokens")
+    await rename(session.db, "api_keys", "elsewhere")
+    await session.client.get(ME, headers=key)
+    await rename(session.db, "elsewhere", "api_keys")
+    await call(204, "DELETE", ME, headers=bearer(tokens))
 
 
 def _refresh(tokens: Json) -> Json:
@@ -189,13 +217,14 @@ async def test_a_representation_tells_no_secret(live_url: str) -> None:
             user = (await session.scalars(select(User))).one()
             key = (await session.scalars(select(APIKey))).one()
             token = (await session.scalars(select(RefreshToken))).one()
+            login = (await session.scalars(select(UserSession))).one()
     secret = APIKeySecret.model_validate(
         {name: getattr(key, name) for name in APIKeySecret.model_fields if name != "key"}
         | {"key": canary}
     )
     things: list[Any] = [
-        *(settings, app, db, user, key, token),
-        UserCaller(user.id, user.name, user.is_superuser, ALL_SCOPES),
+        *(settings, app, db, user, key, token, login),
+        UserCaller(user.id, user.name, user.is_superuser, MEMBER, SessionClaims(user.id, 1, now())),
         UserCreate.model_validate(form),
         UserUpdate.model_validate({"password": canary, "current_password": canary}),
         Login.model_validate({"username": ADA, "password": canary}),

@@ -79,6 +79,9 @@ def test_a_weak_key_is_refused(monkeypatch: pytest.MonkeyPatch, environment: str
         ("REGISTRATION_OPEN", "perhaps"),
         ("ACCESS_TOKEN_LIFETIME", "0"),
         ("REFRESH_TOKEN_LIFETIME", "-1"),
+        ("REFRESH_TOKEN_LIFETIME", "999999999999"),
+        ("SESSION_LIFETIME", "0"),
+        ("API_KEY_LIFETIME", "999999999999"),
         ("THROTTLE_WINDOW", "0"),
         ("THROTTLE_PER_EMAIL", "0"),
         ("THROTTLE_PER_ADDRESS", "many"),
@@ -90,12 +93,34 @@ def test_a_bad_value_is_refused(monkeypatch: pytest.MonkeyPatch, variable: str, 
     assert variable in refused()
 
 
+@pytest.mark.parametrize(
+    ("environment", "said", "is_open"),
+    [
+        ("local", None, True),
+        ("local", "false", False),
+        ("staging", None, False),
+        ("production", None, False),
+        ("production", "true", True),
+    ],
+)
+def test_registration_is_closed_unless_local(
+    monkeypatch: pytest.MonkeyPatch, environment: str, *, said: str | None, is_open: bool
+) -> None:
+    monkeypatch.setenv("SECRET_KEY", GOOD)
+    monkeypatch.setenv("ENVIRONMENT", environment)
+    if said is not None:
+        monkeypatch.setenv("REGISTRATION_OPEN", said)
+    assert load_settings().registration_open is is_open
+
+
 def test_the_defaults(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SECRET_KEY", GOOD)
     settings = load_settings()
     assert settings.environment == "production"
-    assert settings.registration_open is True
+    assert settings.registration_open is False
     assert settings.access_token_lifetime == 15 * 60
     assert settings.refresh_token_lifetime == 30 * 24 * 60 * 60
+    assert settings.session_lifetime == 90 * 24 * 60 * 60
+    assert settings.api_key_lifetime == 365 * 24 * 60 * 60
     for shown in (repr(settings), str(settings), settings.model_dump_json()):
         assert GOOD not in shown

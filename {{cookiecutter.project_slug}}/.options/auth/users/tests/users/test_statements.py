@@ -17,6 +17,7 @@ from tests.users.helpers import (
     ME,
     OTHER_WORDS,
     REFRESH,
+    SESSIONS,
     TOKEN,
     USERS,
     WORDS,
@@ -47,15 +48,23 @@ async def root(db: Database) -> Headers:
         ("PATCH", ME, {}, 1),
         ("PATCH", ME, {"name": "x"}, 1),
         ("PATCH", ME, {"email": BOB, "current_password": WORDS}, 4),
-        ("PATCH", ME, {"password": OTHER_WORDS, "current_password": WORDS}, 5),
+        ("PATCH", ME, {"password": OTHER_WORDS, "current_password": WORDS}, 6),
         ("DELETE", ME, None, 1),
-        ("POST", KEYS, {"name": "x"}, 1),
+        ("POST", KEYS, {"name": "x"}, 3),
         ("GET", KEYS, None, 1),
         ("GET", f"{KEYS}?limit=1", None, 1),
         ("DELETE", f"{KEYS}/{{key}}", None, 1),
         ("GET", USERS, None, 1),
         ("GET", f"{USERS}?limit=1", None, 1),
-        ("PATCH", f"{USERS}/{{user}}", {"is_active": False}, 1),
+        ("PATCH", f"{USERS}/{{user}}", {"name": "x"}, 1),
+        ("PATCH", f"{USERS}/{{user}}", {"is_active": False}, 4),
+        ("PATCH", f"{USERS}/{{user}}", {"is_superuser": False}, 2),
+        ("GET", SESSIONS, None, 1),
+        ("DELETE", SESSIONS, None, 1),
+        ("DELETE", f"{SESSIONS}/{{user}}", None, 1),
+        ("GET", f"{USERS}/{{user}}/sessions", None, 2),
+        ("DELETE", f"{USERS}/{{user}}/sessions", None, 2),
+        ("DELETE", f"{USERS}/{{user}}/sessions/{{user}}", None, 1),
     ],
 )
 async def test_statements(
@@ -93,11 +102,11 @@ async def test_statements_of_a_session(
     await add_user(db, ADA)
     statements.clear()
     tokens = await login(anonymous)
-    assert len(statements) == 2 + 3, statements.sent  # user, sweep, token
+    assert len(statements) == 2 + 4, statements.sent  # user, sweep, session, token
     statements.clear()
     fresh = await refresh(anonymous, tokens)
-    assert len(statements) == 4, statements.sent  # use up, user, sweep, token
-    for path, expected in ((LOGOUT, 3), (LOGOUT, 1), (REFRESH, 2)):
+    assert len(statements) == 4, statements.sent  # session, use up, sweep, token
+    for path, expected in ((LOGOUT, 1), (LOGOUT, 1), (REFRESH, 1)):
         statements.clear()
         await anonymous.post(path, json={"refresh_token": fresh["refresh_token"]})
         assert len(statements) == expected, statements.sent
@@ -110,7 +119,7 @@ async def test_statements_of_a_login_with_an_old_hash(
     await add_user(db, ADA, password_hash=old)
     statements.clear()
     await login(anonymous)
-    assert len(statements) == 2 + 4, statements.sent
+    assert len(statements) == 2 + 5, statements.sent
 
 
 async def test_statements_of_who_is_not_let_in(

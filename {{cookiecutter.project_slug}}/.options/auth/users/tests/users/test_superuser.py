@@ -14,18 +14,24 @@ from httpx2 import AsyncClient
 from app.kit import project
 from app.kit.db.engine import Database
 from app.users import security, superuser
+from app.users.models import APIKey, User, UserSession
 from tests.conftest import calling, environment_for, problem
 from tests.users.helpers import (
     ADA,
     BOB,
+    ME,
     OTHER_WORDS,
     USERS,
     WORDS,
+    add_key,
     add_user,
     bearer,
+    change_user,
+    count,
     login,
     stored_user,
     try_login,
+    try_refresh,
 )
 
 DEAR: PasswordHasher = security.hasher
@@ -84,7 +90,25 @@ async def test_as_a_process(
     assert BOB not in [user["email"] for user in listed]
 
 
-async def test_a_user_who_is_there(
+async def test_the_account_of_a_stranger_is_not_adopted(
+    live_url: str,
+    live_app: FastAPI,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    async with live_app.router.lifespan_context(live_app):
+        await add_user(live_app.state.database, BOB)
+        with pytest.raises(SystemExit) as caught:
+            await main(monkeypatch, live_url, BOB.upper(), words=f"{OTHER_WORDS}\n")
+        assert str(caught.value).startswith(f"{BOB} is registered: --promote ")
+        assert "\n" not in str(caught.value)
+        assert capsys.readouterr() == ("", "")
+        assert not (await stored_user(live_app.state.database, BOB)).is_superuser
+        async with calling(live_app) as client:
+            await login(client, BOB)
+
+
+async def test_who_is_promoted_gets_a_new_password_and_loses_every_credential(
     live_url: str,
     live_app: FastAPI,
     monkeypatch: pytest.MonkeyPatch,
@@ -92,17 +116,36 @@ async def test_a_user_who_is_there(
 ) -> None:
     async with live_app.router.lifespan_context(live_app):
         db: Database = live_app.state.database
-        before = await add_user(db, BOB, is_active=False)
-        await main(monkeypatch, live_url, BOB.upper(), words=f"{OTHER_WORDS}\n")
-        expected = f"{BOB} is a superuser now, with the same password as before.\n"
-        assert capsys.readouterr() == (expected, "")
+        before = await add_user(db, BOB)
+        async with calling(live_app) as client:
+            tokens = await login(client, BOB)
+        key = await add_key(db, before, "read", "write", "admin")
+        await change_user(db, before, is_active=False)
+        await main(monkeypatch, live_url, BOB.upper(), "--promote", words=f"{OTHER_WORDS}\n")
+        out, err = capsys.readouterr()
+        assert out.startswith(f"{BOB} is a superuser now, with the new password; ")
+        assert (out.count("\n"), err) == (1, "")
         after = await stored_user(db, BOB)
         assert (after.is_superuser, after.is_active) == (True, True)
-        assert (after.id, after.password_hash) == (before.id, before.password_hash)
+        assert after.token_version > before.token_version
+        assert (await count(db, UserSession), await count(db, APIKey)) == (0, 0)
         async with calling(live_app) as client:
-            headers = bearer(await login(client, BOB))
+            for headers in (bearer(tokens), key):
+                problem(await client.get(ME, headers=headers), 401)
+            problem(await try_refresh(client, tokens), 401)
+            problem(await try_login(client, BOB), 401)
+            headers = bearer(await login(client, BOB, OTHER_WORDS))
             assert (await client.get(USERS, headers=headers)).status_code == 200
-            problem(await try_login(client, BOB, OTHER_WORDS), 401)
+
+
+async def test_nobody_is_there_to_be_promoted(
+    live_url: str, live_app: FastAPI, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with live_app.router.lifespan_context(live_app):
+        with pytest.raises(SystemExit) as caught:
+            await main(monkeypatch, live_url, BOB, "--promote")
+        assert str(caught.value) == f"{BOB} is not registered: leave out --promote."
+        assert await count(live_app.state.database, User) == 0
 
 
 @pytest.mark.parametrize(

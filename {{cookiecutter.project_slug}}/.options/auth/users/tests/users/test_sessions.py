@@ -1,0 +1,184 @@
+"""Sessions: users see where they are signed in, and end it there; superusers do for any user."""
+
+from uuid import UUID
+
+import pytest
+from httpx2 import AsyncClient
+from sqlalchemy import select, update
+
+from app.kit.db.engine import Database
+from app.users.models import UserSession
+from tests.caller import headers as bearer_of
+from tests.conftest import problem
+from tests.users.helpers import (
+    ADA,
+    BOB,
+    LOGOUT,
+    ME,
+    SESSIONS,
+    USERS,
+    Headers,
+    Json,
+    add_key,
+    add_user,
+    bearer,
+    blamed,
+    login,
+    past,
+    refresh,
+    register,
+    try_login,
+    try_refresh,
+)
+
+
+@pytest.fixture
+async def tokens(anonymous: AsyncClient) -> Json:
+    """Return the tokens of a user who has registered and signed in."""
+    await register(anonymous)
+    return await login(anonymous)
+
+
+@pytest.fixture
+async def root(db: Database) -> Headers:
+    """Return the headers of a superuser."""
+    return bearer_of(await add_user(db, "root@example.com", is_superuser=True))
+
+
+async def listed(client: AsyncClient, headers: Headers, path: str = SESSIONS) -> list[Json]:
+    answer = await client.get(path, headers=headers)
+    assert answer.status_code == 200, answer.text
+    items: list[Json] = answer.json()["items"]
+    return items
+
+
+async def test_a_session_is_listed(anonymous: AsyncClient, tokens: Json) -> None:
+    anonymous.headers["user-agent"] = "curl/8.5.0"
+    await login(anonymous)
+    first, second = await listed(anonymous, bearer(tokens))
+    names = {"id", "user_agent", "address", "created_at", "last_used_at", "expires_at"}
+    assert set(first) == set(second) == names | {"is_current"}
+    assert (first["is_current"], second["is_current"]) == (True, False)
+    assert (second["user_agent"], second["address"]) == ("curl/8.5.0", "127.0.0.1")
+    assert second["created_at"] <= second["last_used_at"] < second["expires_at"]
+
+
+async def test_a_refresh_is_a_use(anonymous: AsyncClient, tokens: Json) -> None:
+    (before,) = await listed(anonymous, bearer(tokens))
+    await refresh(anonymous, tokens)
+    (after,) = await listed(anonymous, bearer(tokens))
+    assert before["last_used_at"] < after["last_used_at"]
+    assert before["expires_at"] < after["expires_at"]
+    assert before["created_at"] == after["created_at"]
+
+
+@pytest.mark.parametrize(
+    ("sent", "stored"),
+    [
+        (b"x" * 5000, "x" * 200),
+        (b"a\x1b[31m\x7f\x85b", "a[31mb"),
+        (b"\xff\xfe caf\xe9", "ÿþ café"),
+        (b"", ""),
+    ],
+)
+async def test_a_user_agent_is_stored_as_it_can_be(
+    anonymous: AsyncClient, db: Database, sent: bytes, stored: str
+) -> None:
+    await add_user(db, ADA)
+    form = {"username": ADA, "password": "correct horse battery"}
+    answer = await anonymous.post("/v1/auth/token", data=form, headers={b"user-agent": sent})
+    found = await listed(anonymous, bearer(answer.json()))
+    assert [each["user_agent"] for each in found if each["is_current"]] == [stored]
+
+
+async def test_an_ended_session_is_over_at_once(anonymous: AsyncClient, tokens: Json) -> None:
+    other = await login(anonymous)
+    (ended,) = [each for each in await listed(anonymous, bearer(tokens)) if not each["is_current"]]
+    path = f"{SESSIONS}/{ended['id']}"
+    assert (await anonymous.delete(path, headers=bearer(tokens))).status_code == 204
+    problem(await anonymous.get(ME, headers=bearer(other)), 401)
+    problem(await try_refresh(anonymous, other), 401)
+    problem(await anonymous.delete(path, headers=bearer(tokens)), 404)
+    assert len(await listed(anonymous, bearer(tokens))) == 1
+    await refresh(anonymous, tokens)
+
+
+async def test_all_others_are_ended(anonymous: AsyncClient, tokens: Json, db: Database) -> None:
+    others = [await login(anonymous) for _ in range(3)]
+    bob = bearer_of(await add_user(db, BOB))
+    assert (await anonymous.delete(SESSIONS, headers=bearer(tokens))).status_code == 204
+    for other in others:
+        problem(await anonymous.get(ME, headers=bearer(other)), 401)
+    for headers in (bearer(tokens), bob):
+        assert len(await listed(anonymous, headers)) == 1
+
+
+async def test_an_access_token_ends_with_its_session(anonymous: AsyncClient, tokens: Json) -> None:
+    sent = {"refresh_token": tokens["refresh_token"]}
+    assert (await anonymous.post(LOGOUT, json=sent)).status_code == 204
+    problem(await anonymous.get(ME, headers=bearer(tokens)), 401)
+
+
+async def test_the_session_of_another_is_not_there(
+    anonymous: AsyncClient, tokens: Json, db: Database
+) -> None:
+    bob = bearer_of(await add_user(db, BOB))
+    (session,) = await listed(anonymous, bearer(tokens))
+    for path in (f"{SESSIONS}/{session['id']}", f"{SESSIONS}/{UUID(int=0)}"):
+        document = problem(await anonymous.delete(path, headers=bob), 404)
+        assert document["detail"] == "There is no such session."
+    assert blamed(await anonymous.delete(f"{SESSIONS}/x", headers=bob)) == ["path.session_id"]
+    assert (await anonymous.get(ME, headers=bearer(tokens))).status_code == 200
+
+
+async def test_a_key_manages_no_session(anonymous: AsyncClient, db: Database) -> None:
+    user = await add_user(db, ADA, is_superuser=True)
+    key = await add_key(db, user, "read", "write", "admin")
+    for path in (f"{SESSIONS}/{user.id}", SESSIONS, f"{USERS}/{user.id}/sessions"):
+        problem(await anonymous.delete(path, headers=key), 403)
+    problem(await anonymous.get(SESSIONS, headers=key), 403)
+    assert len(await listed(anonymous, bearer_of(user))) == 1
+
+
+async def test_a_superuser_ends_the_sessions_of_any_user(
+    anonymous: AsyncClient, tokens: Json, root: Headers
+) -> None:
+    others = [await login(anonymous) for _ in range(2)]
+    user = (await anonymous.get(ME, headers=bearer(tokens))).json()
+    path = f"{USERS}/{user['id']}/sessions"
+    first, *_ = found = await listed(anonymous, root, path)
+    assert len(found) == 3
+    assert "is_current" not in first
+    assert (await anonymous.delete(f"{path}/{first['id']}", headers=root)).status_code == 204
+    problem(await anonymous.get(ME, headers=bearer(tokens)), 401)
+    assert (await anonymous.get(ME, headers=bearer(others[0]))).status_code == 200
+    assert (await anonymous.delete(path, headers=root)).status_code == 204
+    for other in others:
+        problem(await anonymous.get(ME, headers=bearer(other)), 401)
+    assert await listed(anonymous, root, path) == []
+    assert (await anonymous.get(ME, headers=root)).status_code == 200
+    assert (await try_login(anonymous)).status_code == 200
+
+
+async def test_a_superuser_names_a_user_who_is_there(
+    anonymous: AsyncClient, tokens: Json, root: Headers
+) -> None:
+    (session,) = await listed(anonymous, bearer(tokens))
+    nobody = f"{USERS}/{UUID(int=0)}/sessions"
+    problem(await anonymous.get(nobody, headers=root), 404)
+    for path in (nobody, f"{nobody}/{session['id']}"):
+        problem(await anonymous.delete(path, headers=root), 404)
+
+
+async def test_expired_sessions_are_neither_listed_nor_kept(
+    anonymous: AsyncClient, tokens: Json, db: Database
+) -> None:
+    (session,) = await listed(anonymous, bearer(tokens))
+    async with db.transaction() as writing:
+        await writing.execute(update(UserSession).values(expires_at=past(1)))
+    assert await listed(anonymous, bearer(tokens)) == []
+    await login(anonymous)
+    async with db.reading() as reading:
+        kept = list(await reading.scalars(select(UserSession.id)))
+    assert len(kept) == 1
+    assert UUID(session["id"]) not in kept
