@@ -32,6 +32,7 @@ from app.users.schemas import (
 )
 from app.users.security import hash_token
 from app.users.settings import UserSettings
+from app.users.throttle import email_limits, throttled
 
 auth = Router(prefix="/auth", tags=["auth"])
 registration = Router(prefix="/users", tags=["users"])
@@ -83,8 +84,8 @@ async def register(
     """Register, if registration is open."""
     if not settings.registration_open:
         raise Forbidden("Registration is closed.")
-    await service.throttle(database, settings, body.email, address)
-    user, key, raw = await service.register(database, body, with_api_key=with_api_key)
+    async with throttled(database, email_limits(settings, body.email, address), resets=False):
+        user, key, raw = await service.register(database, body, with_api_key=with_api_key)
     registered = Registered.model_validate(user)
     if key is not None and raw is not None:
         registered.api_key = _secret(key, raw)
@@ -99,8 +100,8 @@ async def sign_in(
     address: AddressDep,
 ) -> Tokens:
     """Sign in with the OAuth2 password form: the e-mail address is the `username`."""
-    await service.throttle(database, settings, form.username, address)
-    return await service.sign_in(database, settings, form.username, form.password)
+    async with throttled(database, email_limits(settings, form.username, address)):
+        return await service.sign_in(database, settings, form.username, form.password)
 
 
 @auth.post("/refresh", responses=error_responses(401))
@@ -127,10 +128,9 @@ async def update_me(
     user_id: UserIdDep,
     database: DatabaseDep,
     settings: SettingsDep,
-    address: AddressDep,
 ) -> User:
     """Change the caller's account. A new password revokes every token issued before."""
-    return await service.update(database, settings, user_id, body, address)
+    return await service.update(database, settings, user_id, body)
 
 
 @me.delete("", status_code=204)

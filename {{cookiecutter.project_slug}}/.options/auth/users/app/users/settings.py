@@ -25,10 +25,13 @@ class UserSettings(BaseSettings):
     """Seconds until a refresh token expires."""
     throttle_window: int = Field(default=300, ge=1)
     """Seconds over which logins and registrations are counted."""
-    throttle_per_email: int = Field(default=10, ge=1)
-    """Logins and registrations allowed for an e-mail address in that time."""
     throttle_per_address: int = Field(default=100, ge=1)
     """Logins and registrations allowed for a client address in that time."""
+    throttle_per_email_and_address: int = Field(default=10, ge=1)
+    """Those allowed for an e-mail address from one client address, and guesses of the current
+    password by a user who is signed in."""
+    throttle_per_email: int = Field(default=100, ge=1)
+    """Those allowed for an e-mail address from all client addresses together."""
 
     @field_validator("secret_key")
     @classmethod

@@ -10,12 +10,10 @@ from app.kit.db.engine import Database
 from app.main import create_app
 from app.users import security
 from tests.conftest import PATIENCE, checked_out, running, settings_for
-from tests.users.helpers import ADA, ME, RecordingHasher, add_user, bearer, login, try_login
+from tests.users.helpers import ADA, ME, ROOMY, RecordingHasher, add_user, bearer, login, try_login
 
 DEAR = security.hasher
 """The hasher of production: read before a fixture puts a cheap one in its place."""
-
-ROOMY = {"throttle_per_email": 1000, "throttle_per_address": 1000}
 
 
 async def answer_meanwhile(client: AsyncClient, headers: dict[str, str]) -> None:

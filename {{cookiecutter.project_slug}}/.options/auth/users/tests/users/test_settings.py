@@ -81,6 +81,7 @@ def test_a_weak_key_is_refused(monkeypatch: pytest.MonkeyPatch, environment: str
         ("REFRESH_TOKEN_LIFETIME", "-1"),
         ("THROTTLE_WINDOW", "0"),
         ("THROTTLE_PER_EMAIL", "0"),
+        ("THROTTLE_PER_EMAIL_AND_ADDRESS", "0"),
         ("THROTTLE_PER_ADDRESS", "many"),
     ],
 )
