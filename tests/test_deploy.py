@@ -283,6 +283,16 @@ def test_compose_believes_one_proxy(bake: Bake, answers: dict[str, str]) -> None
     assert other["networks"]["front"]["ipam"]["config"] != [network]
 
 
+@pytest.mark.parametrize("database", CHOICES["database"])
+def test_passwords_are_hashed_within_the_memory_limit(bake: Bake, database: str) -> None:
+    project = bake(database=database, auth="users", deploy="kubernetes")
+    (container,) = pod(workload(project))["containers"]
+    limit = int(container["resources"]["limits"]["memory"].removesuffix("Mi"))
+    threads = re.search(r"PASSWORD_HASH_THREADS=(\d+)", project.text(".env.example"))
+    assert threads is not None
+    assert 192 + int(threads[1]) * 64 <= limit
+
+
 @each_service
 def test_pods_talk_to_named_peers_only(bake: Bake, answers: dict[str, str]) -> None:
     """Nobody but the namespace in the base; an environment names the ingress and the database."""

@@ -14,6 +14,7 @@ from app.kit.routing import Router
 from app.users import service
 from app.users.caller import UserCaller, get_settings, superuser
 from app.users.errors import Forbidden
+from app.users.hashing import hashes_passwords
 from app.users.models import APIKey, User
 from app.users.repository import KEYS, USERS, UserRepository
 from app.users.schemas import (
@@ -34,10 +35,11 @@ from app.users.security import hash_token
 from app.users.settings import UserSettings
 from app.users.throttle import email_limits, throttled
 
-auth = Router(prefix="/auth", tags=["auth"])
-registration = Router(prefix="/users", tags=["users"])
-me = Router(prefix="/users/me", tags=["users"])
-keys = Router(prefix="/api-keys", tags=["API keys"])
+hashes = [Depends(hashes_passwords)]
+auth = Router(prefix="/auth", tags=["auth"], dependencies=hashes)
+registration = Router(prefix="/users", tags=["users"], dependencies=hashes)
+me = Router(prefix="/users/me", tags=["users"], dependencies=hashes)
+keys = Router(prefix="/api-keys", tags=["API keys"], dependencies=hashes)
 admin = Router(prefix="/users", tags=["users"], dependencies=[Depends(superuser, scope="function")])
 
 

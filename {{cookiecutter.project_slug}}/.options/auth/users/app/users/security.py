@@ -1,13 +1,9 @@
 """How passwords are hashed, and how tokens and keys are created and verified."""
 
-import asyncio
 import hashlib
-import os
 import secrets
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
-from typing import Final, TypeVar
+from typing import Final
 from uuid import UUID, uuid4
 
 import jwt
@@ -17,35 +13,37 @@ from pydantic import SecretStr
 
 from app.kit import project
 from app.kit.db.models import now
+from app.users import hashing
 from app.users.models import User
 from app.users.settings import UserSettings
-
-T = TypeVar("T")
 
 ALGORITHM: Final = "HS256"
 CLAIMS: Final = ("exp", "iat", "sub", "jti", "iss", "aud", "ver")
 
-# Argon2id with the parameters of RFC 9106 for little memory (64 MiB, some 100 ms), but in one lane:
-# four would take four threads to a hash, and with them the core that the event loop runs on.
+# Argon2id with the parameters of RFC 9106 for little memory (64 MiB, about 100 ms), but in one
+# lane: each further lane is one more thread, beyond `password_hash_threads`.
 hasher = PasswordHasher(parallelism=1)
-
-# Threads of its own, one core less than there are: hashing a crowd's passwords must neither hold
-# the event loop nor starve it. argon2 lets go of the interpreter's lock meanwhile.
-_threads = ThreadPoolExecutor(max(1, (os.cpu_count() or 1) - 1), thread_name_prefix="argon2")
 
 
 async def hash_password(password: SecretStr) -> str:
-    """Hash a password in a thread. Call it outside of transactions."""
-    return await _run(hasher.hash, password.get_secret_value())
+    """Hash a password in a thread. Call it outside of transactions.
+
+    Raises:
+        Unavailable: too many passwords are being hashed.
+    """
+    return await hashing.run(hasher.hash, password.get_secret_value())
 
 
 async def verify_password(password: SecretStr, stored: str | None) -> bool:
     """Return whether a password matches a hash, computed in a thread.
 
     Without a hash it takes as long and returns False.
+
+    Raises:
+        Unavailable: too many passwords are being hashed.
     """
     decoy = stored is None
-    return await _run(_verify, stored or _decoy(), password.get_secret_value()) and not decoy
+    return await hashing.run(_verify, stored or _decoy(), password.get_secret_value()) and not decoy
 
 
 def needs_rehash(stored: str) -> bool:
@@ -67,10 +65,6 @@ def _decoy() -> str:
         f"$argon2id$v=19$m={hasher.memory_cost},t={hasher.time_cost},p={hasher.parallelism}"
         f"${salt}${digest}"
     )
-
-
-async def _run(function: Callable[..., T], *arguments: str) -> T:
-    return await asyncio.get_running_loop().run_in_executor(_threads, function, *arguments)
 
 
 def opaque_token(prefix: str) -> str:

@@ -23,6 +23,10 @@ class UserSettings(BaseSettings):
     """Seconds until an access token expires."""
     refresh_token_lifetime: int = Field(default=30 * 24 * 3600, ge=1)
     """Seconds until a refresh token expires."""
+    password_hash_threads: int = Field(default=2, ge=1, le=64)
+    """Passwords that a worker hashes at once; each takes 64 MiB."""
+    password_hash_queue: int = Field(default=32, ge=0)
+    """Passwords that wait for that in a worker; 503 beyond."""
     throttle_window: int = Field(default=300, ge=1)
     """Seconds over which logins and registrations are counted."""
     throttle_per_address: int = Field(default=100, ge=1)
