@@ -25,6 +25,17 @@ class ServerSettings(BaseSettings):
     """The lowest level that the server and the ``app`` loggers write."""
     max_body_size: int = Field(default=2**20, ge=1)
     """Largest request body in bytes; 413 beyond."""
+    max_bodies_size: int = Field(default=64 * 2**20, ge=1)
+    """Bytes of all bodies that a worker is receiving; beyond, the slowest client's connection is
+    closed."""
+    max_connections: int = Field(default=900, ge=1)
+    """Open connections of a worker; a new one takes the place of the one that is idle longest."""
+    request_head_timeout: float = Field(default=20, gt=0)
+    """Seconds in which the URL and the headers of a request have to arrive; 408 beyond."""
+    request_body_timeout: float = Field(default=60, gt=0)
+    """Seconds in which the body of a request has to arrive; 408 beyond."""
+    keep_alive_timeout: int = Field(default=75, ge=0)
+    """Seconds that an idle connection stays open: longer than the load balancer keeps it."""
     shutdown_timeout: int = Field(default=20, ge=5, le=3600)
     """Seconds that a shutdown may take; requests that are still running then get 503."""
     shutdown_delay: int = Field(default=0, ge=0, le=3600)

@@ -17,6 +17,7 @@ from fastapi.responses import Response
 from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 from starlette.middleware.body_limit import RequestBodyLimitMiddleware
+from starlette.requests import ClientDisconnect
 from starlette.routing import Match
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -304,6 +305,8 @@ class UnhandledErrorMiddleware:
                 headers=Unavailable.headers,
             )
             await response(scope, receive, send)
+        except ClientDisconnect:
+            pass  # nobody is there to get a response
         except Exception:
             if started:  # only a closed connection tells the client that the response is incomplete
                 raise
