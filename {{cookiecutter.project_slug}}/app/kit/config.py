@@ -1,15 +1,41 @@
 """The settings that every service has, and how they are read from the environment."""
 
-from typing import Any, Literal, TypeVar
+import re
+from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import Field, ValidationError
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import AfterValidator, BeforeValidator, Field, ValidationError
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from app.kit.db.driver import DriverSettings
 
 SettingsT = TypeVar("SettingsT", bound=BaseSettings)
 
 CONFIG = SettingsConfigDict(env_file=".env", env_ignore_empty=True, extra="ignore", frozen=True)
+
+
+def _words(value: object) -> object:
+    return tuple(value.replace(",", " ").split()) if isinstance(value, str) else value
+
+
+def _check_hosts(hosts: tuple[str, ...]) -> tuple[str, ...]:
+    for host in hosts:
+        if not re.fullmatch(r"(\*\.)?[\w.-]+|\[[0-9a-fA-F:.]+\]", host):
+            raise ValueError("Give names such as api.example.com or *.example.com, without a port")
+    return tuple(host.lower() for host in hosts)
+
+
+def _check_origins(origins: tuple[str, ...]) -> tuple[str, ...]:
+    for origin in origins:
+        if not re.fullmatch(r"https?://[\w.-]+(:\d+)?", origin):
+            raise ValueError("Give origins such as https://example.com, without a path")
+    return origins
+
+
+# NoDecode: pydantic-settings would read a tuple as JSON.
+_Words = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_words)]
+Hosts = Annotated[_Words, AfterValidator(_check_hosts)]
+Origins = Annotated[_Words, AfterValidator(_check_origins)]
+"""Words that are separated by commas or spaces."""
 
 
 class ServerSettings(BaseSettings):
@@ -23,6 +49,14 @@ class ServerSettings(BaseSettings):
     """Server processes, each with connection pools of its own."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     """The lowest level that the server and the ``app`` loggers write."""
+    docs: bool = False
+    """Whether ``/docs`` and ``/openapi.json`` are served; ``just dev`` turns them on."""
+    allowed_hosts: Hosts = ()
+    """Host names of the service, such as ``api.example.com`` or ``*.example.com``; any if empty."""
+    cors_origins: Origins = ()
+    """Origins of the web pages that may call the service, such as ``https://example.com``."""
+    hsts_max_age: int = Field(default=365 * 24 * 3600, ge=0)
+    """Seconds for which browsers use TLS only, told in responses over TLS; 0 tells nothing."""
     max_body_size: int = Field(default=2**20, ge=1)
     """Largest request body in bytes; 413 beyond."""
     max_bodies_size: int = Field(default=64 * 2**20, ge=1)

@@ -147,13 +147,14 @@ def install(app: FastAPI, *, max_body_size: int) -> None:
     app.openapi = with_problem  # type: ignore[method-assign]  # FastAPI's documented way
 
 
-def _response(
+def problem_response(
     path: str,
     status: HTTPStatus,
     detail: str,
     errors: Sequence[FieldError] = (),
     headers: Mapping[str, str] | None = None,
 ) -> Response:
+    """Return a problem document for a path."""
     problem = Problem(
         title=status.phrase,
         status=status,
@@ -170,7 +171,9 @@ def _response(
 
 
 async def _app_error(request: Request, error: AppError) -> Response:
-    return _response(request.url.path, error.status, error.detail, error.errors, error.headers)
+    return problem_response(
+        request.url.path, error.status, error.detail, error.errors, error.headers
+    )
 
 
 async def _http_exception(request: Request, error: HTTPException) -> Response:
@@ -181,7 +184,7 @@ async def _http_exception(request: Request, error: HTTPException) -> Response:
         status = HTTPStatus.UNPROCESSABLE_ENTITY
     if status == HTTPStatus.METHOD_NOT_ALLOWED:
         headers = {"Allow": ", ".join(sorted(_methods(request)))}
-    return _response(request.url.path, status, _short(str(error.detail)), headers=headers)
+    return problem_response(request.url.path, status, _short(str(error.detail)), headers=headers)
 
 
 def _methods(request: Request) -> set[str]:
@@ -204,7 +207,7 @@ async def _validation_error(request: Request, error: RequestValidationError) -> 
         for item in found[:MAX_ERRORS]
     ]
     detail = "The request can't be read." if len(found) == 1 else f"{len(found)} errors."
-    return _response(request.url.path, HTTPStatus.UNPROCESSABLE_ENTITY, detail, errors)
+    return problem_response(request.url.path, HTTPStatus.UNPROCESSABLE_ENTITY, detail, errors)
 
 
 def _shown(path: str) -> str:
@@ -254,7 +257,7 @@ class OversizeMiddleware:
         elif size > MAX_HEADERS:
             status = HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE
         if status is not None:
-            response = _response(scope["path"], status, "The request is too large.")
+            response = problem_response(scope["path"], status, "The request is too large.")
             await response(scope, receive, send)
         elif length is None and in_parts:
             await self.cut_off(scope, receive, send)
@@ -298,7 +301,7 @@ class UnhandledErrorMiddleware:
             logger.warning(
                 "Cancelled by the shutdown: %s %s", scope["method"], _shown(scope["path"])
             )
-            response = _response(
+            response = problem_response(
                 scope["path"],
                 HTTPStatus.SERVICE_UNAVAILABLE,
                 "The service is shutting down.",
@@ -311,7 +314,7 @@ class UnhandledErrorMiddleware:
             if started:  # only a closed connection tells the client that the response is incomplete
                 raise
             logger.exception("Unhandled error in %s %s", scope["method"], _shown(scope["path"]))
-            response = _response(
+            response = problem_response(
                 scope["path"],
                 HTTPStatus.INTERNAL_SERVER_ERROR,
                 "An unexpected error. It has been logged.",

@@ -258,6 +258,8 @@ def main(app: str, load_settings: Callable[[], KitSettings]) -> None:
     }
     if reload:
         os.environ["SHUTDOWN_DELAY"] = "0"  # there is no load balancer to wait for
+        if "docs" not in settings.model_fields_set:
+            os.environ["DOCS"] = "true"
         uvicorn.run(app, reload=True, reload_dirs=["app"], **options)
     elif settings.workers == 1:
         uvicorn.run(app, **options)
