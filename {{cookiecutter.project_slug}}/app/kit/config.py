@@ -13,7 +13,8 @@ SettingsT = TypeVar("SettingsT", bound=BaseSettings)
 CONFIG = SettingsConfigDict(env_file=".env", env_ignore_empty=True, extra="ignore", frozen=True)
 
 
-def _words(value: object) -> object:
+def split_words(value: object) -> object:
+    """Return the words of a variable, which are separated by commas or spaces."""
     return tuple(value.replace(",", " ").split()) if isinstance(value, str) else value
 
 
@@ -32,10 +33,9 @@ def _check_origins(origins: tuple[str, ...]) -> tuple[str, ...]:
 
 
 # NoDecode: pydantic-settings would read a tuple as JSON.
-_Words = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_words)]
+_Words = Annotated[tuple[str, ...], NoDecode, BeforeValidator(split_words)]
 Hosts = Annotated[_Words, AfterValidator(_check_hosts)]
 Origins = Annotated[_Words, AfterValidator(_check_origins)]
-"""Words that are separated by commas or spaces."""
 
 
 class ServerSettings(BaseSettings):

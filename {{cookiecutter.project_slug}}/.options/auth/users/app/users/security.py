@@ -3,7 +3,8 @@
 import hashlib
 import secrets
 from datetime import timedelta
-from typing import Final
+from functools import cache
+from typing import Any, Final
 from uuid import UUID, uuid4
 
 import jwt
@@ -89,8 +90,7 @@ def access_token(user: User, settings: UserSettings) -> str:
         "iss": project.NAME,
         "aud": project.NAME,
     }
-    key = settings.secret_key.get_secret_value()
-    return jwt.encode(claims, key, ALGORITHM)  # pyright: ignore[reportUnknownMemberType]
+    return _encode(claims, settings.secret_key)
 
 
 def read_access_token(token: str, settings: UserSettings) -> tuple[UUID, int] | None:
@@ -98,7 +98,7 @@ def read_access_token(token: str, settings: UserSettings) -> tuple[UUID, int] | 
     try:
         claims = jwt.decode(  # pyright: ignore[reportUnknownMemberType]
             token,
-            settings.secret_key.get_secret_value(),
+            _key_of(token, settings).get_secret_value(),
             algorithms=[ALGORITHM],  # pinned: the token must not choose how it is verified
             issuer=project.NAME,
             audience=project.NAME,
@@ -107,3 +107,25 @@ def read_access_token(token: str, settings: UserSettings) -> tuple[UUID, int] | 
         return UUID(claims["sub"]), int(claims["ver"])
     except (jwt.InvalidTokenError, ValueError, TypeError):
         return None
+
+
+def key_id(key: SecretStr) -> str:
+    """Return the public name of a key, which the ``kid`` of its tokens has."""
+    return hashlib.sha256(b"kid:" + key.get_secret_value().encode()).hexdigest()[:16]
+
+
+def _encode(claims: dict[str, Any], key: SecretStr) -> str:
+    return jwt.encode(  # pyright: ignore[reportUnknownMemberType]
+        claims, key.get_secret_value(), ALGORITHM, headers={"kid": key_id(key)}
+    )
+
+
+def _key_of(token: str, settings: UserSettings) -> SecretStr:
+    keys = _keys_by_header(settings.secret_key, settings.secret_key_fallbacks)
+    return keys.get(token.partition(".")[0], settings.secret_key)
+
+
+@cache
+def _keys_by_header(key: SecretStr, fallbacks: tuple[SecretStr, ...]) -> dict[str, SecretStr]:
+    # The encoded header of a key's tokens, so that no header is decoded before it is verified.
+    return {_encode({}, each).partition(".")[0]: each for each in (*fallbacks, key)}

@@ -1,13 +1,24 @@
 """The settings of users and their tokens."""
 
-from typing import Final, Literal
+import zlib
+from collections import Counter
+from collections.abc import Sequence
+from itertools import pairwise
+from math import log2
+from typing import Annotated, Final, Literal
 
-from pydantic import Field, SecretStr, ValidationInfo, field_validator
-from pydantic_settings import BaseSettings
+from pydantic import BeforeValidator, Field, SecretStr, ValidationInfo, field_validator
+from pydantic_settings import BaseSettings, NoDecode
+
+from app.kit.config import split_words
 
 LOCAL_SECRET_KEY: Final = SecretStr("local-only-" * 4)
 MIN_SECRET_KEY: Final = 32
+MIN_ENTROPY: Final = 96
+"""Bits, by an estimate that finds about 115 in the 128 of `openssl rand -hex 16`."""
 PLACEHOLDERS: Final = ("local-only", "change", "secret", "example", "placeholder", "password")
+
+SecretKeys = Annotated[tuple[SecretStr, ...], NoDecode, BeforeValidator(split_words)]
 
 
 class UserSettings(BaseSettings):
@@ -17,6 +28,9 @@ class UserSettings(BaseSettings):
     """Where the service runs. ``SECRET_KEY`` is optional in ``local`` only."""
     secret_key: SecretStr = Field(default=SecretStr(""), validate_default=True)
     """Signs access tokens: at least 32 random characters. Required unless local."""
+    secret_key_fallbacks: SecretKeys = ()
+    """Further keys whose access tokens are valid, separated by commas: to change ``SECRET_KEY``
+    without signing anybody out."""
     registration_open: bool = True
     """Whether anyone may register."""
     access_token_lifetime: int = Field(default=15 * 60, ge=1)
@@ -45,8 +59,31 @@ class UserSettings(BaseSettings):
             return LOCAL_SECRET_KEY
         if not value:
             raise ValueError("Required unless ENVIRONMENT=local: try `openssl rand -base64 32`")
-        if len(value) < MIN_SECRET_KEY or len(set(value)) < MIN_SECRET_KEY // 4:
-            raise ValueError(f"Too weak: take {MIN_SECRET_KEY} random characters at least")
-        if any(word in value.lower() for word in PLACEHOLDERS):
-            raise ValueError("This is a placeholder: take random characters")
+        _check_key(value)
         return key
+
+    @field_validator("secret_key_fallbacks")
+    @classmethod
+    def _refuse_weak_fallbacks(cls, keys: tuple[SecretStr, ...]) -> tuple[SecretStr, ...]:
+        for key in keys:
+            _check_key(key.get_secret_value())
+        return keys
+
+
+def _check_key(key: str) -> None:
+    if len(key) < MIN_SECRET_KEY or entropy(key) < MIN_ENTROPY:
+        raise ValueError(f"Too weak: take {MIN_SECRET_KEY} random characters at least")
+    if any(word in key.lower() for word in PLACEHOLDERS):
+        raise ValueError("This is a placeholder: take random characters")
+
+
+def entropy(text: str) -> float:
+    """Estimate the bits of entropy in a text: less for few characters, sequences, repetitions."""
+    steps = [ord(after) - ord(before) for before, after in pairwise(text)]
+    length = min(len(text), len(zlib.compress(text.encode(), 9)))
+    return length * min(_entropy(text), _entropy(steps))
+
+
+def _entropy(symbols: Sequence[str | int]) -> float:
+    shares = [count / len(symbols) for count in Counter(symbols).values()]
+    return -sum(share * log2(share) for share in shares)
