@@ -223,7 +223,8 @@ class Stage:
         """Run the service, and leave no process of it behind."""
         port = port or free_port()
         log_file = self.project.path.parent / f"{port}.log"
-        environment = {"DATABASE_URL": self.database.url, "ENVIRONMENT": "local"} | settings
+        environment = {"DATABASE_URL": self.database.url, "ENVIRONMENT": "local", "DOCS": "true"}
+        environment |= settings
         with (
             log_file.open("ab") as log,
             subprocess.Popen(  # noqa: ASYNC220 - it starts at once, and ends by itself

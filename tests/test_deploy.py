@@ -12,6 +12,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
+from ipaddress import ip_address, ip_network
 from pathlib import Path
 from typing import Any
 
@@ -233,7 +234,10 @@ def test_manifests_agree_with_each_other(bake: Bake, answers: dict[str, str]) ->
     assert ("ENVIRONMENT" in settings) is (answers["auth"] == "users")
     policy = kinds["NetworkPolicy"]["spec"]
     assert policy["podSelector"]["matchLabels"].items() <= labels.items()
-    assert policy["ingress"][0]["ports"] == [{"port": port["containerPort"], "protocol": "TCP"}]
+    (ingress,) = policy["ingress"]
+    assert ingress["ports"] == [{"port": port["containerPort"], "protocol": "TCP"}]
+    text = project.text("deploy/kubernetes/base/network.yaml")
+    assert ("has no authentication" in text) is (answers["auth"] == "none")
     assert f"PORT={port['containerPort']}" in read(project.text("Dockerfile"))[-1].last("ENV") or (
         answers["database"] == "sqlite"  # on PostgreSQL, the last one is the port of the database
     )
@@ -260,6 +264,65 @@ def test_pods_may_do_nothing_that_they_need_not(bake: Bake, answers: dict[str, s
             }
             assert set(container["resources"]["requests"]) == {"cpu", "memory"}
             assert "memory" in container["resources"]["limits"]
+
+
+@each_service
+def test_compose_believes_one_proxy(bake: Bake, answers: dict[str, str]) -> None:
+    """Trust the gateway of its own network: a proxy on the same machine comes from there."""
+    document = compose(bake(**answers))
+    app = document["services"]["app"]
+    (network,) = document["networks"]["front"]["ipam"]["config"]
+    assert "front" in app["networks"]
+    gateway = network["gateway"]
+    assert app["environment"]["FORWARDED_ALLOW_IPS"] == f"${{FORWARDED_ALLOW_IPS:-{gateway}}}"
+    shown = {name: re.sub(r"\$\{\w+:-(.*?)\}", r"\1", each) for name, each in network.items()}
+    subnet = ip_network(shown["subnet"])
+    assert ip_address(shown["gateway"]) in subnet
+    assert subnet.num_addresses <= 16
+    other = compose(bake(**answers, project_slug="another"))
+    assert other["networks"]["front"]["ipam"]["config"] != [network]
+
+
+@pytest.mark.parametrize("database", CHOICES["database"])
+def test_passwords_are_hashed_within_the_memory_limit(bake: Bake, database: str) -> None:
+    project = bake(database=database, auth="users", deploy="kubernetes")
+    (container,) = pod(workload(project))["containers"]
+    limit = int(container["resources"]["limits"]["memory"].removesuffix("Mi"))
+    threads = re.search(r"PASSWORD_HASH_THREADS=(\d+)", project.text(".env.example"))
+    assert threads is not None
+    assert 192 + int(threads[1]) * 64 <= limit
+
+
+@each_service
+def test_pods_talk_to_named_peers_only(bake: Bake, answers: dict[str, str]) -> None:
+    """Nobody but the namespace in the base; an environment names the ingress and the database."""
+    kubectl = require("kubectl")
+    project = bake(**answers, deploy="kubernetes")
+    base = by_kind(project)["NetworkPolicy"]["spec"]
+    whole = subprocess.run(
+        [kubectl, "kustomize", str(project.path / KUBERNETES / "production")],
+        env=clean_environment(),
+        capture_output=True,
+        encoding="utf-8",
+        check=False,
+    )
+    kinds = {one["kind"]: one for one in yaml.safe_load_all(succeeded(whole))}
+    production = kinds["NetworkPolicy"]["spec"]
+    proxies = kinds["ConfigMap"]["data"]["FORWARDED_ALLOW_IPS"].split(",")
+    assert all(ip_network(proxy).num_addresses == 1 for proxy in proxies)
+    for policy in (base, production):
+        assert all(rule["from"] for rule in policy["ingress"])
+        named = [
+            rule for rule in policy["egress"] if {each["port"] for each in rule["ports"]} != {53}
+        ]
+        assert all(rule["to"] for rule in named)
+        assert bool(named) is (answers["database"] == "postgresql")
+    assert base["ingress"][0]["from"] == [{"podSelector": {}}]
+    ((ingress,),) = [rule["from"] for rule in production["ingress"]]
+    assert ingress["namespaceSelector"]["matchLabels"]
+    if answers["database"] == "postgresql":
+        (peer,) = production["egress"][1]["to"]
+        assert ip_network(peer["ipBlock"]["cidr"]).num_addresses == 1
 
 
 @pytest.mark.parametrize("auth", CHOICES["auth"])

@@ -25,6 +25,9 @@ NAME = "my-service"
 OUTSIDE = "outside"
 """The namespace of the database and of the clients."""
 
+PODS = "10.244.0.0/16"
+"""The addresses that kind gives to pods."""
+
 DATABASE = """
 apiVersion: v1
 kind: Pod
@@ -145,6 +148,9 @@ def release(project: Project, version: str, cluster: dict[str, str]) -> None:
     file = project.path / "deploy" / "kubernetes" / "production" / "kustomization.yaml"
     text, count = re.subn(r"newTag: \S+", f"newTag: {version}", file.read_text(encoding="utf-8"))
     assert count == 1
+    for example, peer in (("ingress-nginx", OUTSIDE), ("192.0.2.1/32", PODS)):
+        assert example in text or peer in text
+        text = text.replace(example, peer)
     file.write_text(text, encoding="utf-8")
     blocks = re.findall(r"```sh\n(.*?)```", project.text("README.md"), re.DOTALL)
     (commands,) = [block for block in blocks if "rollout status" in block]

@@ -44,7 +44,7 @@ PATIENCE = 120.0
 
 
 def _told() -> dict[str, Any]:
-    return caller.SETTINGS | database.SETTINGS | database.PATIENT
+    return {"docs": "true"} | caller.SETTINGS | database.SETTINGS | database.PATIENT
 
 
 def settings_for(url: str | URL, **more: Any) -> Settings:

@@ -11,7 +11,7 @@ from typing import Final, cast
 
 from fastapi import FastAPI
 
-from app.kit import errors, health, project
+from app.kit import errors, headers, health, project
 from app.kit.config import KitSettings
 from app.kit.db.engine import Database
 from app.kit.idempotency import session as idempotency
@@ -50,11 +50,15 @@ def build_app(settings: KitSettings, mount: Callable[[FastAPI], None]) -> FastAP
         version=project.VERSION,
         description=project.DESCRIPTION,
         lifespan=lifespan,
+        openapi_url="/openapi.json" if settings.docs else None,
+        redoc_url=None,
+        redirect_slashes=False,  # a redirect would repeat the client's Host
     )
     app.state.settings = settings
     app.state.ending = False
     app.state.schema_history = health.schema_history()
     errors.install(app, max_body_size=settings.max_body_size)
+    headers.install(app, settings)
     idempotency.install(app)
     mount(app)
     app.include_router(health.router)  # last: routes are tried in order

@@ -19,6 +19,7 @@ from fastapi.responses import Response
 from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 from starlette.middleware.body_limit import RequestBodyLimitMiddleware
+from starlette.requests import ClientDisconnect
 from starlette.routing import Match
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -170,13 +171,14 @@ def install(app: FastAPI, *, max_body_size: int) -> None:
     app.openapi = with_problem  # type: ignore[method-assign]  # FastAPI's documented way
 
 
-def _response(
+def problem_response(
     path: str,
     status: HTTPStatus,
     detail: str,
     errors: Sequence[FieldError] = (),
     headers: Mapping[str, str] | None = None,
 ) -> Response:
+    """Return a problem document for a path."""
     problem = Problem(
         title=status.phrase,
         status=status,
@@ -196,7 +198,7 @@ async def _app_error(request: Request, error: AppError) -> Response:
     if isinstance(error, Unavailable):
         _CAUSES.add(error.detail, error.cause)
     errors = _located(request, error.errors)
-    return _response(request.url.path, error.status, error.detail, errors, error.headers)
+    return problem_response(request.url.path, error.status, error.detail, errors, error.headers)
 
 
 def _located(request: Request, errors: list[FieldError]) -> list[FieldError]:
@@ -244,7 +246,7 @@ async def _http_exception(request: Request, error: HTTPException) -> Response:
         status = HTTPStatus.UNPROCESSABLE_ENTITY
     if status == HTTPStatus.METHOD_NOT_ALLOWED:
         headers = {"Allow": ", ".join(sorted(_methods(request)))}
-    return _response(
+    return problem_response(
         request.url.path, status, _short(str(error.detail), MAX_MESSAGE), headers=headers
     )
 
@@ -269,7 +271,7 @@ async def _validation_error(request: Request, error: RequestValidationError) -> 
         for item in found[:MAX_ERRORS]
     ]
     detail = "The request can't be read." if len(found) == 1 else f"{len(found)} errors."
-    return _response(request.url.path, HTTPStatus.UNPROCESSABLE_ENTITY, detail, errors)
+    return problem_response(request.url.path, HTTPStatus.UNPROCESSABLE_ENTITY, detail, errors)
 
 
 def _shown(path: str) -> str:
@@ -330,7 +332,7 @@ class OversizeMiddleware:
         elif size > MAX_HEADERS:
             status = HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE
         if status is not None:
-            response = _response(scope["path"], status, "The request is too large.")
+            response = problem_response(scope["path"], status, "The request is too large.")
             await response(scope, receive, send)
         elif length is None and in_parts:
             await self.cut_off(scope, receive, send)
@@ -373,18 +375,20 @@ class UnhandledErrorMiddleware:
             logger.warning(
                 "Cancelled by the shutdown: %s %s", scope["method"], _shown(scope["path"])
             )
-            response = _response(
+            response = problem_response(
                 scope["path"],
                 HTTPStatus.SERVICE_UNAVAILABLE,
                 "The service is shutting down.",
                 headers=Unavailable.headers,
             )
             await response(scope, receive, send)
+        except ClientDisconnect:
+            pass  # nobody is there to get a response
         except Exception:
             if started:  # only a closed connection tells the client that the response is incomplete
                 raise
             logger.exception("Unhandled error in %s %s", scope["method"], _shown(scope["path"]))
-            response = _response(
+            response = problem_response(
                 scope["path"],
                 HTTPStatus.INTERNAL_SERVER_ERROR,
                 "An unexpected error. It has been logged.",

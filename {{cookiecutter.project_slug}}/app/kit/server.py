@@ -1,12 +1,15 @@
 """How uvicorn serves: limits of a connection, and shutdown without a lost request."""
 
 import argparse
+import asyncio
 import os
 import socket
 import time
 from collections.abc import Callable
 from contextlib import suppress
 from copy import deepcopy
+from dataclasses import dataclass, field
+from functools import partial
 from http import HTTPStatus
 from typing import Any, Final
 
@@ -28,12 +31,58 @@ CLEANUP: Final = 3
 """Seconds of ``SHUTDOWN_TIMEOUT`` that are reserved for closing connections."""
 
 
+@dataclass
+class ConnectionLimits:
+    """The limits of a server's connections, and those that wait for their client."""
+
+    head_timeout: float = 20
+    """Seconds for the URL and the headers, from the connection or the first byte."""
+    body_timeout: float = 60
+    """Seconds for the body."""
+    connections: int = 900
+    """Open connections; a new one takes the place of the one that waits longest."""
+    bodies: int = 64 * 2**20
+    """Bytes of all incomplete bodies; beyond, the connection that waits longest is closed."""
+    waiting: dict["Protocol", None] = field(default_factory=dict)
+    """Connections without a complete request, the longest waiting first."""
+    buffered: int = 0
+    """Bytes of incomplete bodies."""
+
+
 class Protocol(HttpToolsProtocol):
-    """Limits the size of headers, and closes connections without losing a request."""
+    """Limits time, memory and headers of a request, and loses none when it closes connections."""
 
     ending = False
     refused = False
     unread = 0
+    in_message = False
+    in_body = False
+    buffered = 0
+    timer: asyncio.TimerHandle | None = None
+
+    def __init__(
+        self, *arguments: Any, limits: ConnectionLimits | None = None, **options: Any
+    ) -> None:
+        """Accept what uvicorn passes, and the limits that all connections share."""
+        super().__init__(*arguments, **options)
+        self.limits = ConnectionLimits() if limits is None else limits
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Wait for a request. Beyond the limit, close the connection that waits longest."""
+        super().connection_made(transport)
+        if len(self.connections) > self.limits.connections:
+            if self.limits.waiting:
+                next(iter(self.limits.waiting)).evict()
+            else:
+                self._refuse(HTTPStatus.SERVICE_UNAVAILABLE, "There are too many connections.")
+                return
+        self._wait()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Forget the connection."""
+        super().connection_lost(exc)
+        self._stop_waiting()
+        self._end_body()
 
     def data_received(self, data: bytes) -> None:
         """Parse received bytes; reject headers or trailers without an end."""
@@ -41,26 +90,94 @@ class Protocol(HttpToolsProtocol):
             return  # drain and discard: closing a socket with unread data sends RST
         self.unread += len(data)
         super().data_received(data)  # resets `unread` on progress
-        if self.unread > MAX_HEAD and not self.transport.is_closing():
+        if self.transport.is_closing():
+            return
+        if self.unread > MAX_HEAD:
             status = HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE
             self._refuse(status, "The URL and the headers are too large.")
+        elif self.in_message or self._is_idle():
+            self._wait()
+        else:
+            self._stop_waiting()
+
+    def on_message_begin(self) -> None:
+        """Begin a request."""
+        self.in_message = True
+        super().on_message_begin()
 
     def on_headers_complete(self) -> None:
         """Start the request. At a shutdown it is the connection's last."""
         self.unread = 0
+        self._cancel_timer()
         super().on_headers_complete()
+        self.in_body = True
         if self.ending:
             self.cycle.keep_alive = False
 
     def on_body(self, body: bytes) -> None:
-        """Pass on a part of the body."""
+        """Pass on a part of the body. Beyond the limit, close the one that waits longest."""
         self.unread = 0
         super().on_body(body)
+        if self.cycle.response_complete:
+            return  # discarded
+        self.buffered += len(body)
+        self.limits.buffered += len(body)
+        while self.limits.buffered > self.limits.bodies:
+            next((each for each in self.limits.waiting if each.buffered), self).evict()
 
     def on_message_complete(self) -> None:
         """Wait for the next request."""
         self.unread = 0
+        self.in_message = self.in_body = False
+        self._end_body()
         super().on_message_complete()
+
+    def on_response_complete(self) -> None:
+        """Wait for the next request: uvicorn limits the time."""
+        super().on_response_complete()
+        if self._is_idle() and not self.transport.is_closing():
+            self.limits.waiting[self] = None
+
+    def evict(self) -> None:
+        """Close the connection in favour of another one."""
+        self.refused = True
+        self._stop_waiting()
+        self._end_body()
+        self.transport.abort()
+
+    def _is_idle(self) -> bool:
+        return getattr(self.cycle, "response_complete", True)  # None before the first request
+
+    def _wait(self) -> None:
+        if self.refused:
+            return
+        self.limits.waiting.setdefault(self)  # progress does not change the order
+        if self.timer is None:
+            seconds = self.limits.body_timeout if self.in_body else self.limits.head_timeout
+            self.timer = self.loop.call_later(seconds, self._time_out)
+
+    def _stop_waiting(self) -> None:
+        self.limits.waiting.pop(self, None)
+        if self.timer is not None:
+            self._cancel_timer()
+
+    def _cancel_timer(self) -> None:
+        if self.timer is not None:
+            self.timer.cancel()
+            self.timer = None
+
+    def _end_body(self) -> None:
+        self.limits.buffered -= self.buffered
+        self.buffered = 0
+
+    def _time_out(self) -> None:
+        self.timer = None
+        if self.flow.read_paused or not (self.in_body or self._is_idle()):
+            self._wait()  # the app is slow, not the client
+        elif self.in_message and (self._is_idle() is not self.in_body):
+            self._refuse(HTTPStatus.REQUEST_TIMEOUT, "The request took too long to arrive.")
+        else:
+            self.transport.close()
 
     def shutdown(self) -> None:
         """Close the connection after its response, or after ``LINGER`` if it is idle.
@@ -68,7 +185,7 @@ class Protocol(HttpToolsProtocol):
         uvicorn closes an idle connection at once, which can lose a request.
         """
         self.ending = True
-        if getattr(self.cycle, "response_complete", True):  # unset before the first request
+        if self._is_idle():
             self.loop.call_later(LINGER, super().shutdown)
         else:
             super().shutdown()
@@ -82,8 +199,12 @@ class Protocol(HttpToolsProtocol):
         content = problem.model_dump_json(exclude_none=True).encode()
         head = b"content-type: %b\r\ncontent-length: %d\r\nconnection: close\r\n\r\n"
         head %= MEDIA_TYPE.encode(), len(content)
-        self.transport.write(STATUS_LINE[status] + head + content)
+        started = self.in_body and self.cycle.response_started
+        if not started:
+            self.transport.write(STATUS_LINE[status] + head + content)
         self.refused = True
+        self._stop_waiting()
+        self._end_body()
         if cycle := vars(self).get("cycle"):  # its request has no client any more
             cycle.disconnected = True
             cycle.message_event.set()
@@ -123,7 +244,8 @@ def main(app: str, load_settings: Callable[[], KitSettings]) -> None:
         "factory": True,
         "host": settings.host,
         "port": settings.port,
-        "http": Protocol,
+        "http": partial(Protocol, limits=limits_of(settings)),
+        "timeout_keep_alive": settings.keep_alive_timeout,
         "timeout_graceful_shutdown": settings.shutdown_timeout - CLEANUP,
         "log_config": _log_config(settings.log_level.upper()),
         "access_log": reload,  # the proxy in front writes it in production; it costs 4 to 7 %
@@ -131,6 +253,8 @@ def main(app: str, load_settings: Callable[[], KitSettings]) -> None:
     }
     if reload:
         os.environ["SHUTDOWN_DELAY"] = "0"  # there is no load balancer to wait for
+        if "docs" not in settings.model_fields_set:
+            os.environ["DOCS"] = "true"
         uvicorn.run(app, reload=True, reload_dirs=["app"], **options)
     elif settings.workers == 1:
         uvicorn.run(app, **options)
@@ -139,6 +263,16 @@ def main(app: str, load_settings: Callable[[], KitSettings]) -> None:
         supervisor = Supervisor(config, sockets=[config.bind_socket()])
         supervisor.delay = settings.shutdown_delay
         supervisor.run()
+
+
+def limits_of(settings: KitSettings) -> ConnectionLimits:
+    """Return the limits of the connections of a worker."""
+    return ConnectionLimits(
+        head_timeout=settings.request_head_timeout,
+        body_timeout=settings.request_body_timeout,
+        connections=settings.max_connections,
+        bodies=max(settings.max_bodies_size, settings.max_body_size),
+    )
 
 
 def _log_config(level: str) -> dict[str, Any]:

@@ -47,6 +47,12 @@ def test_a_file_is_read(tmp_path: Path) -> None:
         ("DATABASE_URL", "mysql://user:secret@host/name"),
         ("DATABASE_URL", "secret"),
         ("DATABASE_ECHO", "perhaps"),
+        ("ALLOWED_HOSTS", "https://example.com"),
+        ("ALLOWED_HOSTS", "a.example:80"),
+        ("ALLOWED_HOSTS", "*"),
+        ("CORS_ORIGINS", "*"),
+        ("CORS_ORIGINS", "example.com"),
+        ("CORS_ORIGINS", "https://example.com/"),
     ],
 )
 def test_a_bad_value_is_refused_in_one_line(

@@ -1,18 +1,16 @@
-"""All the SQL of users, their sessions, refresh tokens and API keys, and of throttling."""
+"""All the SQL of users, their sessions, refresh tokens and API keys."""
 
-from collections.abc import Sequence
-from datetime import datetime, timedelta
+from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Row, bindparam, case, delete, exists, func, insert, select, update
+from sqlalchemy import Row, bindparam, delete, exists, func, insert, select, update
 
-from app.kit.db import driver
 from app.kit.db.models import now
 from app.kit.db.repository import Repository
 from app.kit.errors import NotFound
 from app.kit.pagination import KeysetList
-from app.users.models import APIKey, Attempt, RefreshToken, User, UserSession
+from app.users.models import APIKey, RefreshToken, User, UserSession
 from app.users.security import AccessClaims
 
 USERS = KeysetList(select(User), sorts=[User.created_at])
@@ -264,34 +262,6 @@ class UserRepository(Repository[User]):
         await self.session.execute(
             update(APIKey).where(APIKey.id == key_id).values(last_used_at=now())
         )
-
-    async def count_attempts(
-        self, subjects: Sequence[str], window: int
-    ) -> dict[str, tuple[int, datetime]]:
-        """Count an attempt for each subject, atomically; return its count and when it resets."""
-        moment = now()
-        resets_at = moment + timedelta(seconds=window)
-        # Sorted, so that requests with the same subjects wait for each other without a deadlock.
-        rows = [
-            {"subject": subject, "count": 1, "resets_at": resets_at} for subject in sorted(subjects)
-        ]
-        over = Attempt.resets_at < moment
-        counted = driver.insert(Attempt).values(rows)
-        counted = counted.on_conflict_do_update(
-            index_elements=[Attempt.subject],
-            set_={
-                "count": case((over, 1), else_=Attempt.count + 1),
-                "resets_at": case((over, resets_at), else_=Attempt.resets_at),
-            },
-        )
-        found = await self.session.execute(
-            counted.returning(Attempt.subject, Attempt.count, Attempt.resets_at)
-        )
-        return {subject: (count, resets) for subject, count, resets in found}
-
-    async def delete_old_attempts(self) -> None:
-        """Delete expired counts. Use a transaction of its own, which waits without locks."""
-        await self.session.execute(delete(Attempt).where(Attempt.resets_at < now()))
 
 
 def _session_of(token_hash: str) -> Any:

@@ -15,6 +15,7 @@ from app.kit.routing import Router
 from app.users import service
 from app.users.caller import RecentLoginDep, UserCaller, get_settings, require
 from app.users.errors import Forbidden
+from app.users.hashing import hashes_passwords
 from app.users.models import APIKey, User
 from app.users.permissions import Permission
 from app.users.repository import KEYS, SESSIONS, USERS, UserRepository
@@ -36,14 +37,16 @@ from app.users.schemas import (
 )
 from app.users.security import hash_token
 from app.users.settings import UserSettings
+from app.users.throttle import email_limits, throttled
 
 OWN = require(Permission.MANAGE_ACCOUNT)
 READ_USERS = require(Permission.READ_USERS)
 MANAGE_USERS = require(Permission.MANAGE_USERS)
 
-auth = Router(prefix="/auth", tags=["auth"])
-registration = Router(prefix="/users", tags=["users"])
-me = Router(prefix="/users/me", tags=["users"])
+hashes = [Depends(hashes_passwords)]
+auth = Router(prefix="/auth", tags=["auth"], dependencies=hashes)
+registration = Router(prefix="/users", tags=["users"], dependencies=hashes)
+me = Router(prefix="/users/me", tags=["users"], dependencies=hashes)
 sessions = Router(prefix="/auth/sessions", tags=["auth"], dependencies=[OWN])
 keys = Router(prefix="/api-keys", tags=["API keys"], dependencies=[OWN])
 admin = Router(prefix="/users", tags=["users"])
@@ -99,8 +102,8 @@ async def register(
     """Register, if registration is open."""
     if not settings.registration_open:
         raise Forbidden("Registration is closed.")
-    await service.throttle(database, settings, body.email, address)
-    user, key, raw = await service.register(database, settings, body, with_api_key=with_api_key)
+    async with throttled(database, email_limits(settings, body.email, address), resets=False):
+        user, key, raw = await service.register(database, settings, body, with_api_key=with_api_key)
     registered = Registered.model_validate(user)
     if key is not None and raw is not None:
         registered.api_key = _secret(key, raw)
@@ -115,8 +118,8 @@ async def sign_in(
     client: ClientDep,
 ) -> Tokens:
     """Sign in with the OAuth2 password form: the e-mail address is the `username`."""
-    await service.throttle(database, settings, form.username, client.address)
-    return await service.sign_in(database, settings, form.username, form.password, client)
+    async with throttled(database, email_limits(settings, form.username, client.address)):
+        return await service.sign_in(database, settings, form.username, form.password, client)
 
 
 @auth.post("/refresh", responses=error_responses(401))
@@ -173,10 +176,9 @@ async def update_me(
     user_id: UserIdDep,
     database: DatabaseDep,
     settings: SettingsDep,
-    address: AddressDep,
 ) -> User:
     """Change the caller's account. A new password revokes every session and API key."""
-    return await service.update(database, settings, user_id, body, address)
+    return await service.update(database, settings, user_id, body)
 
 
 @me.delete("", status_code=204, dependencies=[OWN])

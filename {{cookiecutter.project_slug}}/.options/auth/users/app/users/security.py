@@ -1,16 +1,13 @@
 """How passwords are hashed, and how tokens and keys are created and verified."""
 
-import asyncio
 import base64
 import hashlib
 import hmac
-import os
 import secrets
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Final, TypeVar
+from functools import cache
+from typing import Any, Final
 from uuid import UUID, uuid4
 
 import jwt
@@ -20,37 +17,39 @@ from pydantic import SecretStr
 
 from app.kit import project
 from app.kit.db.models import now
+from app.users import hashing
 from app.users.models import UserSession
 from app.users.settings import UserSettings
-
-T = TypeVar("T")
 
 ALGORITHM: Final = "HS256"
 CLAIMS: Final = ("exp", "iat", "sub", "sid", "jti", "iss", "aud", "ver")
 CLOCK_LEEWAY: Final = 10
 """Seconds by which the clocks of two hosts may differ."""
 
-# Argon2id with the parameters of RFC 9106 for little memory (64 MiB, some 100 ms), but in one lane:
-# four would take four threads to a hash, and with them the core that the event loop runs on.
+# Argon2id with the parameters of RFC 9106 for little memory (64 MiB, about 100 ms), but in one
+# lane: each further lane is one more thread, beyond `password_hash_threads`.
 hasher = PasswordHasher(parallelism=1)
-
-# Threads of its own, one core less than there are: hashing a crowd's passwords must neither hold
-# the event loop nor starve it. argon2 lets go of the interpreter's lock meanwhile.
-_threads = ThreadPoolExecutor(max(1, (os.cpu_count() or 1) - 1), thread_name_prefix="argon2")
 
 
 async def hash_password(password: SecretStr) -> str:
-    """Hash a password in a thread. Call it outside of transactions."""
-    return await _run(hasher.hash, password.get_secret_value())
+    """Hash a password in a thread. Call it outside of transactions.
+
+    Raises:
+        Unavailable: too many passwords are being hashed.
+    """
+    return await hashing.run(hasher.hash, password.get_secret_value())
 
 
 async def verify_password(password: SecretStr, stored: str | None) -> bool:
     """Return whether a password matches a hash, computed in a thread.
 
     Without a hash it takes as long and returns False.
+
+    Raises:
+        Unavailable: too many passwords are being hashed.
     """
     decoy = stored is None
-    return await _run(_verify, stored or _decoy(), password.get_secret_value()) and not decoy
+    return await hashing.run(_verify, stored or _decoy(), password.get_secret_value()) and not decoy
 
 
 def needs_rehash(stored: str) -> bool:
@@ -72,10 +71,6 @@ def _decoy() -> str:
         f"$argon2id$v=19$m={hasher.memory_cost},t={hasher.time_cost},p={hasher.parallelism}"
         f"${salt}${digest}"
     )
-
-
-async def _run(function: Callable[..., T], *arguments: str) -> T:
-    return await asyncio.get_running_loop().run_in_executor(_threads, function, *arguments)
 
 
 def opaque_token(prefix: str) -> str:
@@ -119,8 +114,7 @@ def access_token(session: UserSession, settings: UserSettings) -> str:
         "iss": project.NAME,
         "aud": project.NAME,
     }
-    key = settings.secret_key.get_secret_value()
-    return jwt.encode(claims, key, ALGORITHM)  # pyright: ignore[reportUnknownMemberType]
+    return _encode(claims, settings.secret_key)
 
 
 def read_access_token(token: str, settings: UserSettings) -> AccessClaims | None:
@@ -128,7 +122,7 @@ def read_access_token(token: str, settings: UserSettings) -> AccessClaims | None
     try:
         claims = jwt.decode(  # pyright: ignore[reportUnknownMemberType]
             token,
-            settings.secret_key.get_secret_value(),
+            _key_of(token, settings).get_secret_value(),
             algorithms=[ALGORITHM],  # pinned: the token must not choose how it is verified
             issuer=project.NAME,
             audience=project.NAME,
@@ -138,3 +132,25 @@ def read_access_token(token: str, settings: UserSettings) -> AccessClaims | None
         return AccessClaims(UUID(claims["sub"]), int(claims["ver"]), UUID(claims["sid"]))
     except (jwt.InvalidTokenError, ValueError, TypeError, AttributeError):
         return None
+
+
+def key_id(key: SecretStr) -> str:
+    """Return the public name of a key, which the ``kid`` of its tokens has."""
+    return hashlib.sha256(b"kid:" + key.get_secret_value().encode()).hexdigest()[:16]
+
+
+def _encode(claims: dict[str, Any], key: SecretStr) -> str:
+    return jwt.encode(  # pyright: ignore[reportUnknownMemberType]
+        claims, key.get_secret_value(), ALGORITHM, headers={"kid": key_id(key)}
+    )
+
+
+def _key_of(token: str, settings: UserSettings) -> SecretStr:
+    keys = _keys_by_header(settings.secret_key, settings.secret_key_fallbacks)
+    return keys.get(token.partition(".")[0], settings.secret_key)
+
+
+@cache
+def _keys_by_header(key: SecretStr, fallbacks: tuple[SecretStr, ...]) -> dict[str, SecretStr]:
+    # The encoded header of a key's tokens, so that no header is decoded before it is verified.
+    return {_encode({}, each).partition(".")[0]: each for each in (*fallbacks, key)}

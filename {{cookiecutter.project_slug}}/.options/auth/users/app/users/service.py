@@ -4,7 +4,6 @@ These functions open their own short transactions, so that no connection is held
 is hashed.
 """
 
-import hashlib
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, Final
@@ -16,11 +15,12 @@ from app.kit.db.engine import Database
 from app.kit.db.models import now
 from app.kit.errors import Conflict, FieldError, Unprocessable
 from app.users import passwords, security
-from app.users.errors import Forbidden, TooManyRequests, Unauthorized
+from app.users.errors import Forbidden, Unauthorized
 from app.users.models import APIKey, User, UserSession
 from app.users.repository import UserRepository
 from app.users.schemas import APIKeyCreate, Tokens, UserCreate, UserUpdate
 from app.users.settings import UserSettings
+from app.users.throttle import password_limits, throttled
 
 KEY_PREFIX_LENGTH = 12
 FIRST_KEY = APIKeyCreate(name="first", scopes={"read", "write"})
@@ -36,32 +36,6 @@ class Client:
 
     address: str
     user_agent: str
-
-
-async def throttle(database: Database, settings: UserSettings, email: str, address: str) -> None:
-    """Count an attempt to sign in or up; raise ``TooManyRequests`` after too many."""
-    limits = {
-        _subject("email", email): settings.throttle_per_email,
-        _subject("address", address): settings.throttle_per_address,
-    }
-    async with database.transaction() as session:
-        counted = await UserRepository(session).count_attempts(
-            list(limits), settings.throttle_window
-        )
-    if any(count == 1 for count, _ in counted.values()):  # once in a window is enough
-        async with database.transaction() as session:
-            await UserRepository(session).delete_old_attempts()
-    waits = [
-        (resets_at - now()).total_seconds()
-        for subject, (count, resets_at) in counted.items()
-        if count > limits[subject]
-    ]
-    if waits:
-        raise TooManyRequests(max(waits))
-
-
-def _subject(kind: str, value: str) -> str:
-    return hashlib.sha256(f"{kind}:{value}".encode()).hexdigest()
 
 
 async def register(
@@ -210,7 +184,7 @@ def _tokens(settings: UserSettings, login: UserSession, token: str) -> Tokens:
 
 
 async def update(
-    database: Database, settings: UserSettings, user_id: UUID, body: UserUpdate, address: str
+    database: Database, settings: UserSettings, user_id: UUID, body: UserUpdate
 ) -> User:
     """Change a user's own account.
 
@@ -233,11 +207,11 @@ async def update(
         )
     async with database.reading(primary=True) as reading:
         user = await UserRepository(reading).get(user_id)
-    # A stolen access token must not serve to guess the password.
-    await throttle(database, settings, user.email, address)
     wrong = Forbidden("The current password is wrong.")
-    if not await security.verify_password(body.current_password, user.password_hash):
-        raise wrong
+    # A stolen access token must not serve to guess the password.
+    async with throttled(database, password_limits(settings, user.id)):
+        if not await security.verify_password(body.current_password, user.password_hash):
+            raise wrong
     if body.password is MISSING:
         async with database.transaction() as session:
             return await UserRepository(session).update(user.id, changes)

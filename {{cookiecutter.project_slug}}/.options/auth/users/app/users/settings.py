@@ -1,15 +1,26 @@
 """The settings of users and their tokens."""
 
-from typing import Final, Literal
+import zlib
+from collections import Counter
+from collections.abc import Sequence
+from itertools import pairwise
+from math import log2
+from typing import Annotated, Final, Literal
 
-from pydantic import Field, SecretStr, ValidationInfo, field_validator
-from pydantic_settings import BaseSettings
+from pydantic import BeforeValidator, Field, SecretStr, ValidationInfo, field_validator
+from pydantic_settings import BaseSettings, NoDecode
+
+from app.kit.config import split_words
 
 LOCAL_SECRET_KEY: Final = SecretStr("local-only-" * 4)
 MIN_SECRET_KEY: Final = 32
+MIN_ENTROPY: Final = 96
+"""Bits, by an estimate that finds about 115 in the 128 of `openssl rand -hex 16`."""
 PLACEHOLDERS: Final = ("local-only", "change", "secret", "example", "placeholder", "password")
 
 MAX_LIFETIME: Final = 10 * 365 * 24 * 3600
+
+SecretKeys = Annotated[tuple[SecretStr, ...], NoDecode, BeforeValidator(split_words)]
 
 
 class UserSettings(BaseSettings):
@@ -17,14 +28,18 @@ class UserSettings(BaseSettings):
 
     environment: Literal["local", "staging", "production"] = "production"
     secret_key: SecretStr = Field(default=SecretStr(""), validate_default=True)
+    secret_key_fallbacks: SecretKeys = ()
     registration_open: bool = Field(default="", validate_default=True)
     access_token_lifetime: int = Field(default=15 * 60, ge=1)
     refresh_token_lifetime: int = Field(default=30 * 24 * 3600, ge=1, le=MAX_LIFETIME)
     session_lifetime: int = Field(default=90 * 24 * 3600, ge=1, le=MAX_LIFETIME)
     api_key_lifetime: int = Field(default=365 * 24 * 3600, ge=1, le=MAX_LIFETIME)
+    password_hash_threads: int = Field(default=2, ge=1, le=64)
+    password_hash_queue: int = Field(default=32, ge=0)
     throttle_window: int = Field(default=300, ge=1)
-    throttle_per_email: int = Field(default=10, ge=1)
     throttle_per_address: int = Field(default=100, ge=1)
+    throttle_per_email_and_address: int = Field(default=10, ge=1)
+    throttle_per_email: int = Field(default=100, ge=1)
 
     @field_validator("registration_open", mode="before")
     @classmethod
@@ -39,8 +54,31 @@ class UserSettings(BaseSettings):
             return LOCAL_SECRET_KEY
         if not value:
             raise ValueError("Required unless ENVIRONMENT=local: try `openssl rand -base64 32`")
-        if len(value) < MIN_SECRET_KEY or len(set(value)) < MIN_SECRET_KEY // 4:
-            raise ValueError(f"Too weak: take {MIN_SECRET_KEY} random characters at least")
-        if any(word in value.lower() for word in PLACEHOLDERS):
-            raise ValueError("This is a placeholder: take random characters")
+        _check_key(value)
         return key
+
+    @field_validator("secret_key_fallbacks")
+    @classmethod
+    def _refuse_weak_fallbacks(cls, keys: tuple[SecretStr, ...]) -> tuple[SecretStr, ...]:
+        for key in keys:
+            _check_key(key.get_secret_value())
+        return keys
+
+
+def _check_key(key: str) -> None:
+    if len(key) < MIN_SECRET_KEY or entropy(key) < MIN_ENTROPY:
+        raise ValueError(f"Too weak: take {MIN_SECRET_KEY} random characters at least")
+    if any(word in key.lower() for word in PLACEHOLDERS):
+        raise ValueError("This is a placeholder: take random characters")
+
+
+def entropy(text: str) -> float:
+    """Estimate the bits of entropy in a text: less for few characters, sequences, repetitions."""
+    steps = [ord(after) - ord(before) for before, after in pairwise(text)]
+    length = min(len(text), len(zlib.compress(text.encode(), 9)))
+    return length * min(_entropy(text), _entropy(steps))
+
+
+def _entropy(symbols: Sequence[str | int]) -> float:
+    shares = [count / len(symbols) for count in Counter(symbols).values()]
+    return -sum(share * log2(share) for share in shares)

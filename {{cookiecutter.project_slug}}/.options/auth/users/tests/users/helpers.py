@@ -41,6 +41,13 @@ BOB = "bob@example.com"
 WORDS = "correct horse battery"
 OTHER_WORDS = "staple of another kind"
 
+ROOMY = {
+    "throttle_per_email_and_address": 1000,
+    "throttle_per_email": 1000,
+    "throttle_per_address": 1000,
+}
+"""The settings of an app that throttles nobody."""
+
 CHEAP = PasswordHasher(time_cost=1, memory_cost=8, parallelism=1)
 """Argon2id for those who have no time."""
 

@@ -2,20 +2,34 @@
 
 import asyncio
 import threading
+from collections import Counter
+from collections.abc import Iterator
+from itertools import islice
 
 import pytest
+import uvicorn
 from httpx2 import AsyncClient
 
 from app.kit.db.engine import Database
+from app.kit.server import Protocol
 from app.main import create_app
-from app.users import security
-from tests.conftest import PATIENCE, checked_out, running, settings_for
-from tests.users.helpers import ADA, ME, RecordingHasher, add_user, bearer, login, try_login
+from app.users import hashing, security
+from tests.conftest import PATIENCE, calling, checked_out, problem, running, settings_for
+from tests.users.helpers import (
+    ADA,
+    CHEAP,
+    ME,
+    ROOMY,
+    WORDS,
+    RecordingHasher,
+    add_user,
+    bearer,
+    login,
+    try_login,
+)
 
 DEAR = security.hasher
 """The hasher of production: read before a fixture puts a cheap one in its place."""
-
-ROOMY = {"throttle_per_email": 1000, "throttle_per_address": 1000}
 
 
 async def answer_meanwhile(client: AsyncClient, headers: dict[str, str]) -> None:
@@ -29,7 +43,7 @@ async def test_two_hundred_who_wait_for_their_hash_hold_nothing(
 ) -> None:
     """All are held in hashing: everything else is answered, for no loop or connection is."""
     gate = threading.Event()
-    app = create_app(settings_for(live_url, **ROOMY))
+    app = create_app(settings_for(live_url, **ROOMY, password_hash_queue=200))
     async with running(app) as client:
         db: Database = app.state.database
         await add_user(db, ADA)
@@ -86,3 +100,138 @@ async def test_a_crowd_is_hashed_beside_what_else_there_is(
     # each where it does not: so few are enough that a busy machine is no reason to fail.
     assert len(within) == len(logins)
     assert sum(within) > len(logins)
+
+
+class Gate(RecordingHasher):
+    """A hasher that waits at each hash, until the test opens it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.opened = threading.Event()
+        self.running = 0
+        self.most = 0
+        self._lock = threading.Lock()
+
+    def verify(self, stored: str, password: str) -> bool:
+        with self._lock:
+            self.running += 1
+            self.most = max(self.most, self.running)
+        assert self.opened.wait(PATIENCE), "nobody opened the gate"
+        good = super().verify(stored, password)
+        with self._lock:
+            self.running -= 1
+        return good
+
+    async def entered(self, number: int) -> None:
+        """Wait until so many hashes run."""
+        async with asyncio.timeout(PATIENCE):
+            while self.running < number:  # noqa: ASYNC110 - it is told in another thread
+                await asyncio.sleep(0.001)
+
+
+@pytest.fixture
+def gate(monkeypatch: pytest.MonkeyPatch) -> Iterator[Gate]:
+    """Return a hasher that waits."""
+    gate = Gate()
+    monkeypatch.setattr(security, "hasher", gate)
+    yield gate
+    gate.opened.set()
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+async def test_so_many_hashes_run_at_once_and_so_many_wait(
+    live_url: str, gate: Gate, monkeypatch: pytest.MonkeyPatch, threads: int
+) -> None:
+    monkeypatch.setattr("os.cpu_count", lambda: 64)  # of the machine: a container has less
+    limits = {"password_hash_threads": threads, "password_hash_queue": 5}
+    app = create_app(settings_for(live_url, **ROOMY, **limits))
+    async with running(app) as client:
+        await add_user(app.state.database, ADA)
+        logins = [asyncio.create_task(try_login(client)) for _ in range(threads + 5 + 10)]
+        async with asyncio.timeout(PATIENCE):
+            for refused in islice(asyncio.as_completed(logins), 10):
+                answer = await refused
+                problem(answer, 503)
+                assert answer.headers["retry-after"] == "1"
+        await gate.entered(threads)
+        gate.opened.set()
+        answers = await asyncio.gather(*logins)
+    assert Counter(answer.status_code for answer in answers) == {200: threads + 5, 503: 10}
+    assert gate.most == threads
+    assert len(gate.done) == threads + 5
+
+
+async def test_who_is_gone_is_hashed_no_more(live_url: str, gate: Gate) -> None:
+    """Clients of a real server that close their connection leave the queue."""
+    limits = {"password_hash_threads": 1, "password_hash_queue": 41}
+    app = create_app(settings_for(live_url, **ROOMY, **limits))
+    config = uvicorn.Config(app, port=0, http=Protocol, log_config=None, access_log=False)
+    server = uvicorn.Server(config)
+    serving = asyncio.create_task(server.serve())
+    form = f"username={ADA}&password=none".encode()
+    head = b"POST /v1/auth/token HTTP/1.1\r\nhost: test\r\ncontent-length: %d\r\n"
+    head += b"content-type: application/x-www-form-urlencoded\r\n\r\n"
+    async with asyncio.timeout(PATIENCE):
+        while not server.started:  # noqa: ASYNC110 - uvicorn has no event for it
+            await asyncio.sleep(0.01)
+        port = server.servers[0].sockets[0].getsockname()[1]
+        clients = [await asyncio.open_connection("127.0.0.1", port) for _ in range(41)]
+        for _, writer in clients:
+            writer.write(head % len(form) + form)
+        queue = hashing._queue(1, 41)  # noqa: SLF001
+        while len(queue._waiting) < 40:  # noqa: ASYNC110, SLF001 - nor for this
+            await asyncio.sleep(0.01)
+        await gate.entered(1)
+        for _, writer in clients:
+            writer.close()
+        while queue._waiting:  # noqa: ASYNC110, SLF001 - nor for this
+            await asyncio.sleep(0.01)
+        async with calling(app) as client:
+            following = asyncio.create_task(try_login(client))
+            gate.opened.set()
+            problem(await following, 401)
+        server.should_exit = True
+        await serving
+    assert len(gate.done) == 2
+
+
+async def test_a_cancelled_request_leaves_the_queue_whole(gate: Gate) -> None:
+    queue = hashing.HashQueue(1, 2)
+
+    def hash_in_queue() -> asyncio.Task[bool]:
+        return asyncio.create_task(queue.run(gate.verify, CHEAP.hash(WORDS), WORDS))
+
+    first, second, third = hash_in_queue(), hash_in_queue(), hash_in_queue()
+    await gate.entered(1)
+    for task in (second, first):  # one waits, one runs
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+    gate.opened.set()
+    async with asyncio.timeout(PATIENCE):
+        assert await third
+        assert await hash_in_queue()
+    assert len(gate.done) == 3
+
+
+async def test_who_is_cancelled_when_the_turn_comes_passes_it_on(
+    gate: Gate, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    queue = hashing.HashQueue(1, 2)
+    release = queue._release  # noqa: SLF001
+
+    def release_and_cancel(done: object) -> None:
+        release(done)
+        second.cancel()
+
+    monkeypatch.setattr(queue, "_release", release_and_cancel)
+    first, second, third = (
+        asyncio.create_task(queue.run(gate.verify, CHEAP.hash(WORDS), WORDS)) for _ in range(3)
+    )
+    await gate.entered(1)
+    monkeypatch.setattr(queue, "_release", release)
+    gate.opened.set()
+    async with asyncio.timeout(PATIENCE):
+        assert await first
+        assert await third
+    assert second.cancelled()

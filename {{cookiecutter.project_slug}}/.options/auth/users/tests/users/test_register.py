@@ -19,6 +19,7 @@ from tests.users.helpers import (
     BOB,
     JSON,
     ME,
+    ROOMY,
     TOKEN,
     USERS,
     WORDS,
@@ -142,7 +143,7 @@ async def test_whoever_registers_can_sign_in_by_the_same_words(
 
 
 async def test_of_fifty_who_want_one_address_one_gets_it(live_url: str) -> None:
-    app = create_app(settings_for(live_url, throttle_per_email=1000, throttle_per_address=1000))
+    app = create_app(settings_for(live_url, **ROOMY))
     async with running(app) as client:
         answers = await asyncio.gather(
             *(

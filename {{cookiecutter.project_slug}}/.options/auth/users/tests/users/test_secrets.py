@@ -188,7 +188,7 @@ async def test_no_canary_gets_out(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     settings = settings_for(
-        live_url, secret_key=SIGNING, database_echo=True, throttle_per_email=1000
+        live_url, secret_key=SIGNING, database_echo=True, throttle_per_email_and_address=1000
     )
     app = create_app(settings)
     async with running(app) as client:

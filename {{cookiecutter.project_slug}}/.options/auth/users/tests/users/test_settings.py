@@ -1,11 +1,14 @@
 """The settings of users: no service starts with a key that others can know."""
 
+from base64 import b64encode, urlsafe_b64encode
+from collections.abc import Callable
 from pathlib import Path
+from random import Random
 
 import pytest
 
 from app.settings import load_settings
-from app.users.settings import LOCAL_SECRET_KEY
+from app.users.settings import LOCAL_SECRET_KEY, MIN_ENTROPY, entropy
 
 GOOD = "hD2q7Vb0sLx9KfTzRwYn4Jm6Pc8Gu1Ea"
 
@@ -53,6 +56,11 @@ def test_locally_a_known_key_serves(monkeypatch: pytest.MonkeyPatch) -> None:
         "x" * 32,
         "x" * 64,
         "abcabcab" * 8,
+        "abcdefghijklmnopqrstuvwxyz0123456789",
+        "01234567890123456789012345678901",
+        "Tr0ub4dorTr0ub4dorTr0ub4dorTr0ub4dor",
+        "zyxwvutsrqponmlkjihgfedcba9876543210",
+        "0000000000000000deadbeef0000000000000000",
         "change-me-0123456789-abcdefghijklmnop",
         "CHANGEME0123456789abcdefghijklmnopqr",
         "your-secret-key-0123456789-abcdefghij",
@@ -72,6 +80,28 @@ def test_a_weak_key_is_refused(monkeypatch: pytest.MonkeyPatch, environment: str
     assert key.strip() not in message or not key.strip()
 
 
+@pytest.mark.parametrize("fallbacks", ["x" * 32, f"{GOOD},abc", "change-me-0123456789-abcdefghi"])
+def test_a_weak_fallback_is_refused(monkeypatch: pytest.MonkeyPatch, fallbacks: str) -> None:
+    monkeypatch.setenv("SECRET_KEY", GOOD)
+    monkeypatch.setenv("SECRET_KEY_FALLBACKS", fallbacks)
+    assert refused().startswith("SECRET_KEY_FALLBACKS: ")
+
+
+@pytest.mark.parametrize(
+    "generate",
+    [
+        lambda numbers: b64encode(numbers.randbytes(32)).decode(),
+        lambda numbers: numbers.randbytes(32).hex(),
+        lambda numbers: numbers.randbytes(16).hex(),
+        lambda numbers: urlsafe_b64encode(numbers.randbytes(24)).decode(),
+    ],
+    ids=["base64", "hex", "short hex", "short base64"],
+)
+def test_random_keys_are_strong(generate: Callable[[Random], str]) -> None:
+    numbers = Random(1)  # noqa: S311 - the same keys in every run
+    assert min(entropy(generate(numbers)) for _ in range(2000)) >= MIN_ENTROPY
+
+
 @pytest.mark.parametrize(
     ("variable", "value"),
     [
@@ -84,6 +114,7 @@ def test_a_weak_key_is_refused(monkeypatch: pytest.MonkeyPatch, environment: str
         ("API_KEY_LIFETIME", "999999999999"),
         ("THROTTLE_WINDOW", "0"),
         ("THROTTLE_PER_EMAIL", "0"),
+        ("THROTTLE_PER_EMAIL_AND_ADDRESS", "0"),
         ("THROTTLE_PER_ADDRESS", "many"),
     ],
 )

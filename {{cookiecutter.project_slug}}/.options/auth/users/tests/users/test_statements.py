@@ -47,8 +47,8 @@ async def root(db: Database) -> Headers:
         ("GET", ME, None, 1),
         ("PATCH", ME, {}, 1),
         ("PATCH", ME, {"name": "x"}, 1),
-        ("PATCH", ME, {"email": BOB, "current_password": WORDS}, 4),
-        ("PATCH", ME, {"password": OTHER_WORDS, "current_password": WORDS}, 6),
+        ("PATCH", ME, {"email": BOB, "current_password": WORDS}, 6),
+        ("PATCH", ME, {"password": OTHER_WORDS, "current_password": WORDS}, 8),
         ("DELETE", ME, None, 1),
         ("POST", KEYS, {"name": "x"}, 3),
         ("GET", KEYS, None, 1),
@@ -87,13 +87,13 @@ async def test_statements(
 
 
 async def test_statements_of_registration(anonymous: AsyncClient, statements: Statements) -> None:
-    # Two count the attempt: sweep, count.
+    # Three are about the attempt: read, count, delete expired ones.
     assert (await anonymous.post(USERS, json=body())).status_code == 201
-    assert len(statements) == 2 + 1, statements.sent
+    assert len(statements) == 3 + 1, statements.sent
     statements.clear()
     answer = await anonymous.post(USERS, json=body(BOB), params={"with_api_key": "true"})
     assert answer.status_code == 201
-    assert len(statements) == 2 + 2, statements.sent
+    assert len(statements) == 3 + 2, statements.sent
 
 
 async def test_statements_of_a_session(
@@ -102,7 +102,7 @@ async def test_statements_of_a_session(
     await add_user(db, ADA)
     statements.clear()
     tokens = await login(anonymous)
-    assert len(statements) == 2 + 4, statements.sent  # user, sweep, session, token
+    assert len(statements) == 4 + 4, statements.sent  # ends with a reset; user, sweep, session, token
     statements.clear()
     fresh = await refresh(anonymous, tokens)
     assert len(statements) == 4, statements.sent  # session, use up, sweep, token
@@ -119,7 +119,7 @@ async def test_statements_of_a_login_with_an_old_hash(
     await add_user(db, ADA, password_hash=old)
     statements.clear()
     await login(anonymous)
-    assert len(statements) == 2 + 5, statements.sent
+    assert len(statements) == 4 + 5, statements.sent
 
 
 async def test_statements_of_who_is_not_let_in(
@@ -129,7 +129,7 @@ async def test_statements_of_who_is_not_let_in(
     statements.clear()
     for email in (ADA, BOB):
         await anonymous.post(TOKEN, data={"username": email, "password": OTHER_WORDS})
-        assert len(statements) == 2 + 1, statements.sent
+        assert len(statements) == 3 + 1, statements.sent
         statements.clear()
 
 

@@ -1,0 +1,186 @@
+"""Throttling: how many attempts to sign in, to register or to guess a password are allowed.
+
+Attempts are counted in the database, for all workers together. A refused attempt writes nothing.
+"""
+
+import hashlib
+from collections.abc import AsyncGenerator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from ipaddress import IPv6Address, ip_address
+from typing import Final
+from uuid import UUID
+
+from sqlalchemy import case, delete, or_, select, update
+
+from app.kit.db import driver
+from app.kit.db.engine import Database
+from app.kit.db.models import now
+from app.kit.db.repository import Repository
+from app.users.errors import TooManyRequests
+from app.users.models import Attempt
+from app.users.settings import UserSettings
+
+HOST_BITS: Final = 64
+"""The bits of an IPv6 address that a client chooses itself."""
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What an attempt counts against."""
+
+    window: int
+    """Seconds over which attempts are counted."""
+    own: Mapping[str, int]
+    """Attempts that are allowed for each subject. Success sets them back to zero."""
+    shared: Mapping[str, int]
+    """The same, for the client's address, which others may have: success takes one back."""
+
+    @property
+    def all(self) -> dict[str, int]:
+        """Return all limits by subject, sorted: concurrent requests lock rows in one order."""
+        return dict(sorted({**self.own, **self.shared}.items()))
+
+
+def email_limits(settings: UserSettings, email: str, address: str) -> Limits:
+    """Return the limits of signing in or up with an e-mail address from a client address."""
+    client = client_network(address)
+    return Limits(
+        settings.throttle_window,
+        own={
+            _subject("e-mail and address", email, client): settings.throttle_per_email_and_address,
+            _subject("e-mail", email): settings.throttle_per_email,
+        },
+        shared={_subject("address", client): settings.throttle_per_address},
+    )
+
+
+def password_limits(settings: UserSettings, user_id: UUID) -> Limits:
+    """Return the limits of confirming the password of a user who is signed in."""
+    own = {_subject("password", str(user_id)): settings.throttle_per_email_and_address}
+    return Limits(settings.throttle_window, own, shared={})
+
+
+def client_network(address: str) -> str:
+    """Return what stands for a client: an IPv4 address, or the /64 of an IPv6 address."""
+    try:
+        parsed = ip_address(address)
+    except ValueError:
+        return address
+    if not isinstance(parsed, IPv6Address):
+        return str(parsed)
+    if parsed.ipv4_mapped is not None:
+        return str(parsed.ipv4_mapped)
+    return f"{IPv6Address(int(parsed) >> HOST_BITS << HOST_BITS)}/{HOST_BITS}"
+
+
+@asynccontextmanager
+async def throttled(
+    database: Database, limits: Limits, *, resets: bool = True
+) -> AsyncGenerator[None]:
+    """Count an attempt before the block, and take it back if the block succeeds.
+
+    Args:
+        database: the database that has the counts.
+        limits: what the attempt counts against.
+        resets: whether success sets the counts back.
+
+    Raises:
+        TooManyRequests: one of the limits is reached.
+    """
+    async with database.reading(primary=True) as session:
+        AttemptRepository.check(await AttemptRepository(session).counts(limits), limits)
+    async with database.transaction() as session:
+        is_first = await AttemptRepository(session).add(limits)
+    if is_first:  # once in a window is enough
+        async with database.transaction() as session:
+            await AttemptRepository(session).delete_expired()
+    yield
+    if resets:
+        async with database.transaction() as session:
+            await AttemptRepository(session).reset(limits)
+
+
+def _subject(*parts: str) -> str:
+    return hashlib.sha256("\0".join(parts).encode()).hexdigest()
+
+
+class AttemptRepository(Repository[Attempt]):
+    """All the SQL of throttling."""
+
+    model = Attempt
+
+    async def counts(self, limits: Limits) -> dict[str, tuple[int, datetime]]:
+        """Return the current count of each subject, and when it starts again at zero."""
+        current = select(Attempt.subject, Attempt.count, Attempt.resets_at).where(
+            Attempt.subject.in_(limits.all), Attempt.resets_at >= now()
+        )
+        rows = map(tuple, await self.rows(current))
+        return {subject: (count, resets_at) for subject, count, resets_at in rows}
+
+    @staticmethod
+    def check(counts: Mapping[str, tuple[int, datetime]], limits: Limits) -> None:
+        """Check that no limit is reached.
+
+        Raises:
+            TooManyRequests: one is.
+        """
+        allowed = limits.all
+        waits = [
+            (resets_at - now()).total_seconds()
+            for subject, (count, resets_at) in counts.items()
+            if count >= allowed[subject]
+        ]
+        if waits:
+            raise TooManyRequests(max(waits))
+
+    async def add(self, limits: Limits) -> bool:
+        """Count an attempt, atomically; return whether it starts the window of a subject.
+
+        Raises:
+            TooManyRequests: concurrent attempts have reached a limit. Roll back: nothing is
+                counted then.
+        """
+        moment = now()
+        resets_at = moment + timedelta(seconds=limits.window)
+        allowed = limits.all
+        rows = [{"subject": each, "count": 1, "resets_at": resets_at} for each in allowed]
+        over = Attempt.resets_at < moment
+        upsert = driver.insert(Attempt).values(rows)
+        upsert = upsert.on_conflict_do_update(
+            index_elements=[Attempt.subject],
+            set_={
+                "count": case((over, 1), else_=Attempt.count + 1),
+                "resets_at": case((over, resets_at), else_=Attempt.resets_at),
+            },
+            where=or_(over, Attempt.count < case(allowed, value=Attempt.subject)),
+        )
+        counted = (await self.session.scalars(upsert.returning(Attempt.resets_at))).all()
+        if len(counted) < len(allowed):
+            self.check(await self.counts(limits), limits)
+            raise TooManyRequests(1)  # it was reached, and has been reset meanwhile
+        return resets_at in counted
+
+    async def reset(self, limits: Limits) -> None:
+        """Set the counts back after a success."""
+        subjects = select(Attempt.subject).where(Attempt.subject.in_(limits.all))
+        # Locked in the order of `add`, so that the two can't deadlock.
+        ordered = subjects.order_by(Attempt.subject).with_for_update()
+        back = case((Attempt.subject.in_(limits.own), 0), else_=Attempt.count - 1)
+        await self.session.execute(
+            update(Attempt)
+            .where(Attempt.subject.in_(ordered), Attempt.count > 0)
+            .values(count=back)
+            .execution_options(synchronize_session=False)
+        )
+
+    async def delete_expired(self) -> None:
+        """Delete expired counts, except those that another transaction is at."""
+        expired = select(Attempt.subject).where(Attempt.resets_at < now())
+        free = expired.with_for_update(skip_locked=True)
+        await self.session.execute(
+            delete(Attempt)
+            .where(Attempt.subject.in_(free))
+            .execution_options(synchronize_session=False)
+        )

@@ -1,0 +1,200 @@
+"""Headers that protect clients, and the hosts and origins that are served."""
+
+import asyncio
+import base64
+import hashlib
+import re
+
+import pytest
+from fastapi import FastAPI
+from fastapi.responses import JSONResponse
+from httpx2 import ASGITransport, AsyncClient, Response
+
+from app.main import create_app
+from tests import caller
+from tests.conftest import PATIENCE, problem, running, settings_for
+from tests.kit.serving import serving
+
+ORIGIN = {"Origin": "https://app.example.com"}
+PREFLIGHT = ORIGIN | {
+    "Access-Control-Request-Method": "PATCH",
+    "Access-Control-Request-Headers": "authorization, content-type, if-match, x-api-key",
+}
+
+
+def protected(response: Response, cache: str = "no-store") -> None:
+    """See the headers of every response."""
+    assert response.headers.get_list("cache-control") == [cache]
+    assert response.headers["x-content-type-options"] == "nosniff"
+    assert response.headers["referrer-policy"] == "no-referrer"
+
+
+async def test_every_response_is_protected(client: AsyncClient) -> None:
+    created = await client.post("/v1/tasks", json={"title": "x"})
+    location = created.headers["location"]
+    protected(created, "private, no-cache")
+    got = await client.get(location)
+    protected(got, "private, no-cache")
+    unchanged = await client.get(location, headers={"If-None-Match": got.headers["etag"]})
+    assert unchanged.status_code == 304
+    protected(unchanged, "private, no-cache")
+    protected(await client.get("/v1/tasks"))
+    for method, url, status in (
+        ("GET", "/health/live", 200),
+        ("GET", "/nowhere", 404),
+        ("PUT", "/v1/tasks", 405),
+        ("POST", "/v1/tasks", 422),
+        ("GET", "/v1/tasks?limit=0", 422),
+        ("DELETE", location, 204),
+    ):
+        response = await client.request(method, url)
+        assert response.status_code == status
+        protected(response)
+    protected(await client.get("/v1/tasks", headers={"x": "y" * 40_000}))
+
+
+async def test_a_defect_is_protected_and_a_choice_is_kept(live_url: str) -> None:
+    app = create_app(settings_for(live_url))
+
+    @app.get("/defect")
+    async def defect() -> None:
+        raise ZeroDivisionError
+
+    @app.get("/chosen")
+    async def chosen() -> JSONResponse:
+        return JSONResponse({}, headers={"Cache-Control": "public, max-age=60"})
+
+    async with running(app) as client:
+        broken = await client.get("/defect")
+        problem(broken, 500)
+        protected(broken)
+        protected(await client.get("/chosen"), "public, max-age=60")
+
+
+@pytest.mark.parametrize("path", ["/v1/tasks", "/nowhere"])
+async def test_strict_transport_security_is_for_tls(live_app: FastAPI, path: str) -> None:
+    async with running(live_app) as client:
+        client.headers.update(await caller.credentials(live_app.state.database))
+        secure = await client.get(f"https://test{path}")
+        assert secure.headers["strict-transport-security"] == "max-age=31536000; includeSubDomains"
+        plain = await client.get(f"http://test{path}")
+        assert "strict-transport-security" not in plain.headers
+
+
+async def test_it_can_be_turned_off(live_url: str) -> None:
+    async with running(create_app(settings_for(live_url, hsts_max_age=0))) as client:
+        response = await client.get("https://test/health/live")
+        assert "strict-transport-security" not in response.headers
+
+
+async def test_the_docs_page_runs_its_own_scripts_only(client: AsyncClient) -> None:
+    page = await client.get("/docs")
+    protected(page)
+    policy = dict(
+        each.strip().split(" ", 1) for each in page.headers["content-security-policy"].split(";")
+    )
+    assert policy["default-src"] == policy["frame-ancestors"] == policy["base-uri"] == "'none'"
+    scripts = re.findall(r"<script([^>]*)>(.*?)</script>", page.text, re.DOTALL)
+    assert len(scripts) == 2
+    for attributes, content in scripts:
+        if content.strip():
+            digest = base64.b64encode(hashlib.sha256(content.encode()).digest()).decode()
+            assert f"'sha256-{digest}'" in policy["script-src"]
+        else:
+            assert "https://cdn.jsdelivr.net/" in attributes
+    assert "unsafe" not in policy["script-src"]
+    head = await client.head("/docs")
+    assert head.status_code in {200, 405}
+    assert (await client.get("/redoc")).status_code == 404
+
+
+async def test_docs_are_off_unless_asked_for(live_url: str) -> None:
+    assert not type(settings_for(live_url)).model_fields["docs"].default
+    app = create_app(settings_for(live_url, docs=False))
+    async with running(app) as client:
+        for path in ("/docs", "/docs/oauth2-redirect", "/openapi.json", "/redoc"):
+            problem(await client.get(path), 404)
+    assert app.openapi()["paths"]
+
+
+async def test_no_redirect_repeats_a_host(client: AsyncClient) -> None:
+    response = await client.get("/v1/tasks/", headers={"Host": "evil.example"})
+    assert not response.is_redirect
+    assert "location" not in response.headers
+
+
+@pytest.mark.parametrize(
+    ("host", "is_accepted"),
+    [
+        ("api.example.com", True),
+        ("API.example.com:8443", True),
+        ("a.b.example.org", True),
+        ("[::1]:80", True),
+        ("example.org", False),
+        ("evil.example", False),
+        ("api.example.com.evil.example", False),
+        ("evil-example.org", False),
+        ("", False),
+    ],
+)
+async def test_only_allowed_hosts_are_served(
+    live_url: str, host: str, *, is_accepted: bool
+) -> None:
+    hosts = "api.example.com, *.example.org [::1]"
+    app = create_app(settings_for(live_url, allowed_hosts=hosts))
+    async with app.router.lifespan_context(app):
+        transport = ASGITransport(app)
+        async with AsyncClient(transport=transport, base_url="http://test") as client:
+            response = await client.get("/nowhere", headers={"Host": host})
+            problem(response, 404 if is_accepted else 400)
+            protected(response)
+            # Probes call by address.
+            assert (await client.get("/health/live", headers={"Host": host})).status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("head", "status"),
+    [
+        (b"host: a", 404),
+        (b"x: y", 400),
+        (b"host:", 400),
+        (b"host: a\r\nhost: a", 400),
+        (b"host: a\r\nhost: b", 400),
+    ],
+)
+async def test_a_request_has_one_host(live_url: str, head: bytes, status: int) -> None:
+    async with serving(live_url) as service, asyncio.timeout(PATIENCE):
+        host, port = service.url.removeprefix("http://").split(":")
+        reader, writer = await asyncio.open_connection(host, int(port))
+        writer.write(b"GET /nowhere HTTP/1.1\r\nconnection: close\r\n" + head + b"\r\n\r\n")
+        answer = await reader.read()
+        writer.close()
+    assert answer.startswith(b"HTTP/1.1 %d " % status)
+    assert b"application/problem+json" in answer
+
+
+async def test_without_origins_no_page_may_call(client: AsyncClient) -> None:
+    for method, headers in (("GET", ORIGIN), ("OPTIONS", PREFLIGHT)):
+        response = await client.request(method, "/v1/tasks", headers=headers)
+        assert not [name for name in response.headers if name.startswith("access-control-")]
+
+
+async def test_pages_of_these_origins_may_call(live_url: str) -> None:
+    app = create_app(
+        settings_for(live_url, cors_origins=f"{ORIGIN['Origin']},http://localhost:3000")
+    )
+    async with running(app) as client:
+        allowed = await client.options("/v1/tasks", headers=PREFLIGHT)
+        assert allowed.status_code == 200
+        assert allowed.headers["access-control-allow-origin"] == ORIGIN["Origin"]
+        assert "access-control-allow-credentials" not in allowed.headers
+        refused = await client.options(
+            "/v1/tasks", headers=PREFLIGHT | {"Origin": "https://evil.example"}
+        )
+        assert "access-control-allow-origin" not in refused.headers
+        for path in ("/health/live", "/nowhere"):  # and errors can be read
+            response = await client.get(path, headers=ORIGIN)
+            assert response.headers["access-control-allow-origin"] == ORIGIN["Origin"]
+            exposed = set(response.headers["access-control-expose-headers"].split(", "))
+            assert {"ETag", "Location", "Retry-After", "Idempotent-Replayed"} < exposed
+            assert "X-Request-ID" in exposed

@@ -1,0 +1,275 @@
+"""Clients that send slowly or nothing at all: they are closed, and keep nobody else out."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass, field
+from functools import partial
+
+import pytest
+import uvicorn
+from fastapi import FastAPI, Request
+
+from app.kit import errors, server
+from app.kit.server import ConnectionLimits, Protocol, limits_of
+from tests.conftest import PATIENCE, settings_for
+from tests.kit.test_server import Connection
+
+GET = b"GET /quick HTTP/1.1\r\nhost: test\r\n\r\n"
+POST = b"POST /echo HTTP/1.1\r\nhost: test\r\n"
+BODY = POST + b"content-length: %d\r\n\r\n"
+CHUNKED = POST + b"transfer-encoding: chunked\r\n\r\n"
+
+LONG = 3600.0
+
+
+@dataclass
+class Served:
+    """A running server with its limits."""
+
+    port: int
+    limits: ConnectionLimits
+    entered: asyncio.Event = field(default_factory=asyncio.Event)
+    go_on: asyncio.Event = field(default_factory=asyncio.Event)
+    connections: list[Connection] = field(default_factory=list)
+
+    async def connect(self, data: bytes = b"") -> Connection:
+        """Return a new connection on which ``data`` has been sent."""
+        connection = Connection(*await asyncio.open_connection("127.0.0.1", self.port))
+        self.connections.append(connection)
+        await connection.send(data)
+        return connection
+
+    async def stall(self, data: bytes, number: int = 1) -> list[Connection]:
+        """Return connections that wait for their client, once the server has read all of it."""
+        before = len(self.limits.waiting)
+        bodies = self.limits.buffered
+        body = len(data.partition(b"\r\n\r\n")[2])
+        stalled = [await self.connect(data) for _ in range(number)]
+        wanted = (before + number, bodies + body * number)
+        while (len(self.limits.waiting), self.limits.buffered) != wanted:  # noqa: ASYNC110
+            await asyncio.sleep(0)
+        return stalled
+
+
+async def gone(connection: Connection) -> None:
+    """Wait until the server has closed a connection, in whatever way."""
+    with suppress(ConnectionResetError):
+        assert await connection.closed()
+
+
+@asynccontextmanager
+async def serving(
+    limits: ConnectionLimits, keep_alive: int = int(PATIENCE)
+) -> AsyncIterator[Served]:
+    """Run a server with these limits."""
+    app = FastAPI()
+    errors.install(app, max_body_size=2**20)
+    config = uvicorn.Config(
+        app,
+        port=0,
+        http=partial(Protocol, limits=limits),  # type: ignore[arg-type]  # as a class
+        timeout_keep_alive=keep_alive,
+        log_config=None,
+        access_log=False,
+        backlog=2048,
+    )
+    running = uvicorn.Server(config)
+    task = asyncio.create_task(running.serve())
+    async with asyncio.timeout(PATIENCE):
+        while not running.started:  # noqa: ASYNC110 - uvicorn has no event for it
+            await asyncio.sleep(0.01)
+        served = Served(running.servers[0].sockets[0].getsockname()[1], limits)
+
+        @app.get("/quick")
+        async def quick() -> str:
+            return "quick"
+
+        @app.post("/echo")
+        async def echo(request: Request) -> int:
+            return len(await request.body())
+
+        @app.post("/slow")
+        async def slow(request: Request) -> int:
+            served.entered.set()
+            await served.go_on.wait()
+            return len(await request.body())
+
+        yield served
+        running.should_exit = True
+        served.go_on.set()
+        for connection in served.connections:
+            connection.writer.close()
+        await task
+    assert not limits.waiting
+    assert limits.buffered == 0
+
+
+@pytest.mark.parametrize(
+    ("sent", "status"),
+    [
+        (b"", None),
+        (b"\r\n", None),
+        (b"GET /quick HT", 408),
+        (b"GET /quick HTTP/1.1\r\nhost: te", 408),
+        (GET[:-2], 408),
+        (BODY % 10, 408),
+        (BODY % 10 + b"12345", 408),
+        (CHUNKED, 408),
+        (CHUNKED + b"5\r\n123", 408),
+        (CHUNKED + b"5\r\n12345\r\n", 408),
+        (CHUNKED + b"5\r\n12345\r\n0\r\nx: ", 408),
+    ],
+)
+@pytest.mark.parametrize("used", [False, True], ids=["new", "used"])
+async def test_a_stalled_request_is_closed(sent: bytes, status: int | None, *, used: bool) -> None:
+    async with serving(ConnectionLimits(head_timeout=0.1, body_timeout=0.1)) as served:
+        connection = await served.connect()
+        if used and sent:
+            await connection.send(GET)
+            assert (await connection.answer()).status == 200
+        await connection.send(sent)
+        if status is not None:
+            answer = await connection.answer()
+            assert (answer.status, answer.json()["title"]) == (status, "Request Timeout")
+            assert answer.headers["content-type"] == "application/problem+json"
+            assert answer.headers["connection"] == "close"
+        assert await connection.closed()
+
+
+async def test_a_client_that_is_gone_is_no_error(caplog: pytest.LogCaptureFixture) -> None:
+    async with serving(ConnectionLimits()) as served:
+        (stalled,) = await served.stall(BODY % 10 + b"12345")
+        stalled.writer.close()
+        while served.limits.waiting:  # noqa: ASYNC110 - the server has no event for it
+            await asyncio.sleep(0)
+        connection = await served.connect(GET)
+        assert (await connection.answer()).status == 200
+    assert "Unhandled error" not in caplog.text
+
+
+@pytest.mark.parametrize("head", [b"GET /quick HTTP/1.1\r\nx: ", BODY % 100_000, CHUNKED])
+async def test_a_client_that_drips_has_no_more_time(head: bytes) -> None:
+    async with serving(ConnectionLimits(head_timeout=0.2, body_timeout=0.2)) as served:
+        connection = await served.connect(head)
+        answering = asyncio.create_task(connection.answer())
+        while not answering.done():
+            await connection.send(b"1\r\nx\r\n" if head == CHUNKED else b"x")
+            await asyncio.sleep(0.01)
+        assert answering.result().status == 408
+
+
+async def test_the_time_for_a_body_is_its_own() -> None:
+    async with serving(ConnectionLimits(head_timeout=0.1, body_timeout=LONG)) as served:
+        connection = await served.connect(BODY % 2 + b"1")
+        silent = await served.connect()  # closed after the time that a head has
+        assert await silent.closed()
+        await connection.send(b"2")
+        assert (await connection.answer()).json() == 2
+
+
+async def test_a_slow_app_is_not_the_clients_fault() -> None:
+    async with serving(ConnectionLimits(head_timeout=0.05, body_timeout=0.05)) as served:
+        request = b"POST /slow HTTP/1.1\r\nhost: test\r\ncontent-length: 0\r\n\r\n"
+        connection = await served.connect(request)
+        pipelined = await served.connect(request + GET[:10])
+        await served.entered.wait()
+        for _ in range(3):
+            assert await (await served.connect()).closed()  # so much time has passed
+        served.go_on.set()
+        for each in (connection, pipelined):
+            assert (await each.answer()).status == 200
+
+
+async def test_an_idle_connection_stays_open_for_so_long() -> None:
+    async with serving(ConnectionLimits(head_timeout=0.05), keep_alive=1) as served:
+        connection = await served.connect(GET)
+        await connection.answer()
+        for _ in range(3):
+            assert await (await served.connect()).closed()
+        await connection.send(GET)  # uvicorn's own timer is that of idle connections
+        await connection.answer()
+        assert await connection.closed()
+
+
+@pytest.mark.parametrize("sent", [b"", GET[:9], BODY % 10, CHUNKED + b"5\r\n123"])
+async def test_a_new_connection_takes_the_place_of_the_longest_waiting(sent: bytes) -> None:
+    limits = ConnectionLimits(head_timeout=LONG, body_timeout=LONG, connections=3)
+    async with serving(limits) as served:
+        first, second, third = [await served.connect(sent) for _ in range(3)]
+        while len(limits.waiting) < 3:  # noqa: ASYNC110 - the server has no event for it
+            await asyncio.sleep(0)
+        fourth = await served.connect(GET)
+        assert (await fourth.answer()).status == 200
+        await gone(first)
+        assert not second.reader.at_eof()
+        assert not third.reader.at_eof()
+        await served.connect(GET)
+        await gone(second)
+
+
+async def test_connections_at_work_are_not_closed_for_new_ones() -> None:
+    async with serving(ConnectionLimits(connections=1)) as served:
+        busy = await served.connect(b"POST /slow HTTP/1.1\r\nhost: x\r\ncontent-length: 0\r\n\r\n")
+        await served.entered.wait()
+        refused = await served.connect()
+        answer = await refused.answer()
+        assert (answer.status, answer.json()["title"]) == (503, "Service Unavailable")
+        served.go_on.set()
+        assert (await busy.answer()).status == 200
+
+
+async def test_bodies_that_stall_hold_so_much_at_most() -> None:
+    limits = ConnectionLimits(head_timeout=LONG, body_timeout=LONG, bodies=400_000)
+    async with serving(limits) as served:
+        stalled = await served.stall(BODY % 200_000 + b"x" * 100_000, 4)
+        assert limits.buffered == 400_000
+        good = await served.connect(BODY % 150_000 + b"x" * 150_000)
+        assert (await good.answer()).json() == 150_000
+        for each in stalled[:2]:
+            await gone(each)
+        await stalled[3].send(b"x" * 100_000)
+        assert (await stalled[3].answer()).json() == 200_000
+
+
+async def test_a_thousand_stalled_clients_keep_nobody_out(live_url: str) -> None:
+    """The latency of a good client among them, against that without them: by CPU and by order."""
+    settings = settings_for(live_url)
+    limits = limits_of(settings)
+    limits.head_timeout = limits.body_timeout = LONG
+    limits.connections = 400  # of a thousand, so that files do not run out
+    kinds = [b"", GET[:20], BODY % 10 + b"1", CHUNKED + b"5\r\n123"]
+    async with serving(limits) as served:
+
+        async def ask() -> float:
+            loop = asyncio.get_running_loop()
+            times = []
+            for _ in range(50):
+                started = loop.time()
+                connection = await served.connect(GET)
+                assert (await connection.answer()).status == 200
+                times.append(loop.time() - started)
+                connection.writer.close()
+            return sorted(times)[len(times) // 2]
+
+        before = await ask()
+        for number in range(1000):
+            await served.connect(kinds[number % 4])
+        assert len(limits.waiting) <= limits.connections
+        ratio = await ask() / before
+        assert ratio < 20
+
+
+def test_the_settings_are_the_limits() -> None:
+    settings = settings_for(
+        "sqlite:///x",
+        max_connections=7,
+        max_bodies_size=8,
+        max_body_size=9,
+        request_head_timeout=10,
+        request_body_timeout=11,
+    )
+    limits = limits_of(settings)
+    assert (limits.connections, limits.bodies) == (7, 9)
+    assert (limits.head_timeout, limits.body_timeout) == (10, 11)
+    assert settings.keep_alive_timeout > server.ConnectionLimits.body_timeout
