@@ -1,10 +1,10 @@
 """All the SQL of users, their sessions, refresh tokens and API keys."""
 
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Row, bindparam, delete, exists, func, insert, select, update
+from sqlalchemy import Row, bindparam, case, delete, exists, func, insert, select, update
 
 from app.kit.db.models import now
 from app.kit.db.repository import Repository

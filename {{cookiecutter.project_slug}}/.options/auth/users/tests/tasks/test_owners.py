@@ -90,6 +90,8 @@ async def test_a_taken_value_names_the_fields_of_the_api(db: Database, client: A
             await tags.create({"name": "home"})
         await session.rollback()
     assert [error.field for error in caught.value.errors] == ["name"]
+
+
 @pytest.mark.parametrize(("scopes", "status"), [(["read"], 404), (["read", "admin"], 200)])
 async def test_a_key_of_a_superuser_sees_all_with_the_scope_admin(
     client: AsyncClient, db: Database, *, scopes: list[str], status: int

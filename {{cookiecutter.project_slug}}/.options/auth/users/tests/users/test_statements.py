@@ -102,7 +102,8 @@ async def test_statements_of_a_session(
     await add_user(db, ADA)
     statements.clear()
     tokens = await login(anonymous)
-    assert len(statements) == 4 + 4, statements.sent  # ends with a reset; user, sweep, session, token
+    # counted, then user, sweep, session, token; a reset at the end
+    assert len(statements) == 4 + 4, statements.sent
     statements.clear()
     fresh = await refresh(anonymous, tokens)
     assert len(statements) == 4, statements.sent  # session, use up, sweep, token
