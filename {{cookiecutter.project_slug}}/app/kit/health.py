@@ -8,12 +8,14 @@ from typing import Literal, NamedTuple
 
 from fastapi import Request
 from pydantic import BaseModel
-from sqlalchemy import text
+from sqlalchemy import exists, false, select, text
 from sqlalchemy.exc import DBAPIError
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.kit import project
 from app.kit.db import driver
 from app.kit.db.engine import Database, translate_errors
+from app.kit.db.models import Base
 from app.kit.db.session import get_database
 from app.kit.errors import NOT_MIGRATED, AppError, Unavailable, error_responses
 from app.kit.routing import Router
@@ -22,6 +24,11 @@ logger = logging.getLogger(__name__)
 
 READY_TIMEOUT = 1.0
 """Seconds that the database has to answer."""
+
+STRANGE = (
+    "The database is at a revision that this version does not know, and lacks tables or columns: "
+    "it belongs to another service, or is too old or too new."
+)
 
 REVISIONS = text("SELECT version_num FROM alembic_version")
 
@@ -45,7 +52,8 @@ class History(NamedTuple):
     def is_behind(self, found: set[str]) -> bool:
         """Return whether a schema at the revisions ``found`` is older than this code.
 
-        Unknown revisions belong to a newer version, whose schema still serves this one.
+        An unknown revision is not behind, if the database has all tables and columns: it belongs to
+        a newer version, whose schema still serves this one.
         """
         known = self.heads | self.passed
         return bool(found & self.passed) or (found <= known and found != self.heads)
@@ -82,22 +90,42 @@ async def _unready(database: Database, history: History) -> str | None:
         async with asyncio.timeout(READY_TIMEOUT):
             with translate_errors():
                 async with database.probe_engine.connect() as connection:
-                    if not await driver.is_writable(connection):
-                        return "The database is read-only."
-                    revisions = await connection.scalars(REVISIONS)
-                    found = set(revisions.all())
+                    return await _unfit(connection, history)
     except TimeoutError:
         return "The database does not answer."
     except AppError as error:
         return error.detail
     except DBAPIError as error:
-        if not driver.missing_table(error):
-            logger.warning("The schema's revision can't be read: %s", driver.describe(error))
-            return "The revision of the schema can't be read."
-        found = set[str]()
+        if driver.missing_table(error):
+            return NOT_MIGRATED if history.is_behind(set()) else None
+        logger.warning("The schema's revision can't be read: %s", driver.describe(error))
+        return "The revision of the schema can't be read."
+
+
+async def _unfit(connection: AsyncConnection, history: History) -> str | None:
+    """Return why this code can't work with a database that answers, or None."""
+    if not await driver.is_writable(connection):
+        return "The database is read-only."
+    found = set((await connection.scalars(REVISIONS)).all())
     if history.is_behind(found):
         return NOT_MIGRATED
+    if found - history.heads and not await _fits(connection):
+        return STRANGE
     return None
+
+
+async def _fits(connection: AsyncConnection) -> bool:
+    """Return whether the database has every table and column of the models."""
+    everything = select(
+        *(exists(select(*table.columns).where(false())) for table in Base.metadata.sorted_tables)
+    )
+    try:
+        await connection.execute(everything)
+    except DBAPIError as error:
+        if driver.translate(error) is not None:  # it says nothing of the schema
+            raise
+        return False
+    return True
 
 
 def schema_history(versions: Path = VERSIONS) -> History:

@@ -81,6 +81,38 @@ async def test_ready_ahead(live_app: FastAPI, live: AsyncClient) -> None:
 
 
 @pytest.mark.parametrize(
+    "change",
+    [
+        "ALTER TABLE idempotency_keys RENAME TO others",
+        "ALTER TABLE idempotency_keys RENAME COLUMN key TO other",
+    ],
+    ids=["a table", "a column"],
+)
+async def test_not_ready_on_the_database_of_a_stranger(
+    live_app: FastAPI, live: AsyncClient, change: str
+) -> None:
+    # An unknown revision is that of a newer version only if all that this one needs is there.
+    await be_at(live_app, "stranger")
+    database: Database = live_app.state.database
+    async with database.transaction() as session:
+        await session.execute(text(change))
+    assert problem(await live.get("/health/ready"), 503)["detail"] == health.STRANGE
+
+
+async def test_not_ready_if_the_revision_can_not_be_read(
+    live_app: FastAPI, live: AsyncClient, caplog: pytest.LogCaptureFixture
+) -> None:
+    database: Database = live_app.state.database
+    async with database.transaction() as session:
+        await session.execute(
+            text("ALTER TABLE alembic_version RENAME COLUMN version_num TO other")
+        )
+    detail = problem(await live.get("/health/ready"), 503)["detail"]
+    assert detail == "The revision of the schema can't be read."
+    assert "version_num" in caplog.text
+
+
+@pytest.mark.parametrize(
     ("found", "behind"),
     [
         ("e f", False),

@@ -17,7 +17,7 @@ from app.kit.db.engine import Database, WriteSession
 from app.kit.errors import AppError, Conflict, Unavailable
 from app.main import create_app
 from tests import database as seam
-from tests.conftest import PATIENCE, running, settings_for
+from tests.conftest import PATIENCE, problem, running, settings_for
 from tests.kit.sample_feature import add_things, things
 
 direct = pytest.mark.skipif(
@@ -210,6 +210,20 @@ async def test_a_server_that_is_not_there(tmp_path: Path) -> None:
         assert response.status_code == 503
         assert response.headers["retry-after"]
         assert "hush" not in response.text
+
+
+@direct
+@pytest.mark.parametrize("wrong", ["database", "username"])
+async def test_a_wrong_database_or_role_is_not_behind(
+    live_url: str, caplog: pytest.LogCaptureFixture, wrong: str
+) -> None:
+    parts: dict[str, Any] = {wrong: "nobody_has_this"}
+    url = make_url(live_url).set(**parts)
+    async with running(create_app(settings_for(url))) as client:
+        assert "nobody_has_this" in caplog.text  # at start, once
+        assert len(caplog.messages) == 1
+        response = await client.get("/health/ready")
+        assert problem(response, 503)["detail"] == "The database can't be reached."
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 import asyncio
 import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -9,13 +10,14 @@ from alembic.migration import MigrationContext
 from alembic.operations import Operations
 from fastapi import FastAPI
 from httpx2 import AsyncClient
-from sqlalchemy import Connection, Integer, insert, select, text
+from sqlalchemy import Connection, Integer, NullPool, insert, select, text
+from sqlalchemy.ext.asyncio import create_async_engine
 
 from app.kit.db import driver
 from app.kit.db.engine import Database
 from app.kit.errors import Unavailable
 from app.main import create_app
-from tests.conftest import PATIENCE, running, settings_for
+from tests.conftest import PATIENCE, problem, running, settings_for
 from tests.database import PATIENT
 from tests.kit.sample_feature import add_things, things
 
@@ -176,3 +178,29 @@ async def test_a_read_does_not_wait_for_a_writer(live_app: FastAPI, live: AsyncC
         await writer.execute(insert(things).values(id=1))
         async with asyncio.timeout(PATIENCE), database.reading() as reader:
             assert (await reader.scalars(select(things.c.id))).all() == []
+
+
+@pytest.mark.parametrize("mode", ["mode=ro", "immutable=1"])
+async def test_a_file_that_can_not_be_written_is_not_ready(
+    live_app: FastAPI, live: AsyncClient, live_url: str, mode: str
+) -> None:
+    # As on a volume that is mounted read-only: BEGIN IMMEDIATE succeeds there.
+    path = live_url.removeprefix("sqlite:///")
+    database: Database = live_app.state.database
+    database.probe_engine = create_async_engine(
+        f"sqlite+aiosqlite:///file:{path}?{mode}&uri=true",
+        connect_args={"timeout": 0, "isolation_level": None},
+        isolation_level="AUTOCOMMIT",
+        poolclass=NullPool,
+    )
+    response = await live.get("/health/ready")
+    assert problem(response, 503)["detail"] == "The database is read-only."
+
+
+async def test_a_ready_file_is_left_as_it_is(live_url: str, live: AsyncClient) -> None:
+    path = live_url.removeprefix("sqlite:///")
+    with closing(sqlite3.connect(path)) as other:
+        other.execute("PRAGMA user_version = 7")
+        for _ in range(2):
+            assert (await live.get("/health/ready")).status_code == 200
+        assert other.execute("PRAGMA user_version").fetchone() == (7,)

@@ -424,7 +424,7 @@ def _translate_driver_errors(engine: AsyncEngine) -> None:
     def connect(_dialect: Any, _record: Any, args: Any, kwargs: Any) -> Any:
         try:
             return dialect.connect(*args, **kwargs)
-        except _UNREACHABLE as error:
+        except (*_UNREACHABLE, dialect.loaded_dbapi.Error) as error:
             address = f"{kwargs.get('host', 'localhost')}:{kwargs.get('port', 5432)}"
             raise Unavailable(
                 "The database can't be reached.", cause=f"{address}: {describe(error)}"
