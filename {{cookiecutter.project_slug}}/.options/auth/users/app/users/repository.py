@@ -113,13 +113,13 @@ class UserRepository(Repository[User]):
             .returning(RefreshToken)
         )
 
-    async def revoke_family(self, token_hash: str) -> None:
-        """Delete every refresh token that comes from the same login as this one."""
+    async def revoke_family(self, token_hash: str) -> bool:
+        """Delete every refresh token of this one's login; return whether there was one."""
         family_id = await self.session.scalar(
             select(RefreshToken.family_id).where(RefreshToken.token_hash == token_hash)
         )
         if family_id is None:
-            return
+            return False
         # Locked in one order, so that two requests that revoke the same family can't deadlock.
         found = select(RefreshToken.id).where(RefreshToken.family_id == family_id)
         ordered = found.order_by(RefreshToken.id).with_for_update()
@@ -127,6 +127,7 @@ class UserRepository(Repository[User]):
         # A concurrent refresh may add a token that the statement did not see: repeat until none.
         while (await self.session.scalars(family.returning(RefreshToken.id))).all():
             pass
+        return True
 
     async def create_key(self, user_id: UUID, **values: Any) -> APIKey:
         """Write a new API key."""

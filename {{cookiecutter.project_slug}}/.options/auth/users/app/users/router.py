@@ -11,10 +11,10 @@ from app.kit.db.session import get_database, repository
 from app.kit.errors import error_responses
 from app.kit.pagination import Page, PageQuery
 from app.kit.routing import Router
+from app.kit.security_log import bind_request, security_event
 from app.users import service
 from app.users.caller import UserCaller, get_settings, superuser
 from app.users.errors import Forbidden
-from app.users.hashing import hashes_passwords
 from app.users.models import APIKey, User
 from app.users.repository import KEYS, USERS, UserRepository
 from app.users.schemas import (
@@ -35,12 +35,14 @@ from app.users.security import hash_token
 from app.users.settings import UserSettings
 from app.users.throttle import email_limits, throttled
 
-hashes = [Depends(hashes_passwords)]
-auth = Router(prefix="/auth", tags=["auth"], dependencies=hashes)
-registration = Router(prefix="/users", tags=["users"], dependencies=hashes)
-me = Router(prefix="/users/me", tags=["users"], dependencies=hashes)
-keys = Router(prefix="/api-keys", tags=["API keys"], dependencies=hashes)
-admin = Router(prefix="/users", tags=["users"], dependencies=[Depends(superuser, scope="function")])
+bound = [Depends(bind_request)]
+auth = Router(prefix="/auth", tags=["auth"], dependencies=bound)
+registration = Router(prefix="/users", tags=["users"], dependencies=bound)
+me = Router(prefix="/users/me", tags=["users"], dependencies=bound)
+keys = Router(prefix="/api-keys", tags=["API keys"], dependencies=bound)
+admin = Router(
+    prefix="/users", tags=["users"], dependencies=[*bound, Depends(superuser, scope="function")]
+)
 
 
 async def database(request: Request) -> Database:
@@ -88,6 +90,7 @@ async def register(
         raise Forbidden("Registration is closed.")
     async with throttled(database, email_limits(settings, body.email, address), resets=False):
         user, key, raw = await service.register(database, body, with_api_key=with_api_key)
+    security_event("registered", user=user.id, api_key=key and key.id)
     registered = Registered.model_validate(user)
     if key is not None and raw is not None:
         registered.api_key = _secret(key, raw)
@@ -115,7 +118,8 @@ async def refresh(body: Refresh, database: DatabaseDep, settings: SettingsDep) -
 @auth.post("/logout", status_code=204)
 async def sign_out(body: Refresh, users: Users) -> None:
     """Revoke a refresh token and all others of the same login."""
-    await users.revoke_family(hash_token(body.refresh_token.get_secret_value()))
+    if await users.revoke_family(hash_token(body.refresh_token.get_secret_value())):
+        security_event("signed_out")
 
 
 @me.get("", response_model=UserPublic)
@@ -139,6 +143,7 @@ async def update_me(
 async def delete_me(user_id: UserIdDep, users: Users) -> None:
     """Delete the caller's account, with everything that belongs to it."""
     await users.delete(user_id)
+    security_event("user_deleted")
 
 
 @keys.post("", status_code=201)
@@ -148,6 +153,7 @@ async def create_key(body: APIKeyCreate, caller: CallerDep, users: Users) -> API
     if not body.scopes <= user.scopes:
         raise Forbidden("A key can't create one with more scopes.")
     key, raw = await service.create_key(users, cast("UUID", user.id), body)
+    security_event("api_key_created", api_key=key.id, scopes=key.scopes)
     return _secret(key, raw)
 
 
@@ -163,6 +169,7 @@ async def list_keys(
 async def delete_key(key_id: UUID, user_id: UserIdDep, users: Users) -> None:
     """Revoke one of the caller's API keys."""
     await users.delete_key(user_id, key_id)
+    security_event("api_key_revoked", api_key=key_id)
 
 
 @admin.get("", response_model=Page[UserAdmin])
@@ -174,4 +181,6 @@ async def list_users(query: Annotated[PageQuery, Query()], users: Users) -> obje
 @admin.patch("/{user_id}", response_model=UserAdmin, responses=error_responses(404))
 async def update_user(user_id: UUID, body: UserAdminUpdate, users: Users) -> User:
     """Change a user. An inactive one can't sign in or call the service."""
-    return await users.update(user_id, body)
+    user = await users.update(user_id, body)
+    security_event("user_changed", user=user_id, **body.model_dump(mode="json"))
+    return user

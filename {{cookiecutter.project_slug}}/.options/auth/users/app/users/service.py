@@ -4,6 +4,7 @@ These functions open their own short transactions, so that no connection is held
 is hashed.
 """
 
+from logging import WARNING
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -11,6 +12,7 @@ from pydantic import MISSING, SecretStr
 
 from app.kit.db.engine import Database
 from app.kit.errors import FieldError, Unprocessable
+from app.kit.security_log import security_event
 from app.users import security
 from app.users.errors import Forbidden, Unauthorized
 from app.users.models import APIKey, User
@@ -73,6 +75,7 @@ async def sign_in(
     known = user.password_hash if user is not None and user.is_active else None
     good = await security.verify_password(password, known)
     if user is None or not good:
+        security_event("sign_in_failed", user=user and user.id, level=WARNING)
         raise Unauthorized("The e-mail address or the password is wrong.")
     rehashed = None
     if security.needs_rehash(user.password_hash):
@@ -81,7 +84,9 @@ async def sign_in(
         users = UserRepository(session)
         if rehashed is not None:
             await users.rehash(user, rehashed)
-        return await _issue(users, settings, user, uuid4())
+        tokens = await _issue(users, settings, user, uuid4())
+    security_event("signed_in", user=user.id)
+    return tokens
 
 
 async def refresh(database: Database, settings: UserSettings, token: SecretStr) -> Tokens:
@@ -102,7 +107,9 @@ async def refresh(database: Database, settings: UserSettings, token: SecretStr) 
     # In a transaction of its own: PostgreSQL keeps the lock on a row that was found to be used, and
     # two requests that hold one each of a family would deadlock. The error follows the commit.
     async with database.transaction() as session:
-        await UserRepository(session).revoke_family(token_hash)
+        is_known = await UserRepository(session).revoke_family(token_hash)
+    if is_known:
+        security_event("refresh_token_reused", level=WARNING)
     raise Unauthorized("The refresh token is invalid: sign in.")
 
 
@@ -149,13 +156,17 @@ async def update(
     # A stolen access token must not serve to guess the password.
     async with throttled(database, password_limits(settings, user.id)):
         if not await security.verify_password(body.current_password, user.password_hash):
+            security_event("password_check_failed", user=user.id, level=WARNING)
             raise wrong
     if body.password is MISSING:
         async with database.transaction() as session:
-            return await UserRepository(session).update(user.id, changes)
+            changed = await UserRepository(session).update(user.id, changes)
+        security_event("email_changed", user=user.id)
+        return changed
     password_hash = await security.hash_password(body.password)
     async with database.transaction() as session:
-        changed = await UserRepository(session).change_password(user, password_hash, changes)
-        if changed is None:
+        rehashed = await UserRepository(session).change_password(user, password_hash, changes)
+        if rehashed is None:
             raise wrong
-        return changed
+    security_event("password_changed", user=user.id)
+    return rehashed
