@@ -35,6 +35,8 @@ from tests.users.helpers import (
     try_refresh,
 )
 
+KEY = "hD2q7Vb0sLx9KfTzRwYn4Jm6Pc8Gu1Ea"
+
 
 def claims(token: str, key: str = LOCAL_SECRET_KEY.get_secret_value()) -> dict[str, Any]:
     found: dict[str, Any] = jwt.decode(
@@ -68,7 +70,7 @@ async def test_what_an_access_token_says(anonymous: AsyncClient) -> None:
 
 
 async def test_lifetimes_and_key_are_settings(live_url: str) -> None:
-    key = "hD2q7Vb0sLx9KfTzRwYn4Jm6Pc8Gu1Ea"
+    key = KEY
     app = create_app(
         settings_for(
             live_url, secret_key=key, access_token_lifetime=60, refresh_token_lifetime=3600
@@ -228,7 +230,7 @@ async def test_logins_do_not_touch_one_another(anonymous: AsyncClient) -> None:
 
 
 async def test_a_token_opens_no_other_service(live_url: str) -> None:
-    other = create_app(settings_for(live_url, secret_key="hD2q7Vb0sLx9KfTzRwYn4Jm6Pc8Gu1Ea"))
+    other = create_app(settings_for(live_url, secret_key=KEY))
     async with running(other) as client:
         await register(client)
         tokens = await login(client)

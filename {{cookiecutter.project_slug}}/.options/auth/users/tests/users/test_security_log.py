@@ -133,7 +133,8 @@ async def test_a_throttled_attempt_has_a_line(
     anonymous: AsyncClient, app: FastAPI, log: Log, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     limits = {"throttle_per_email_and_address": 1}
-    monkeypatch.setattr(app.state, "settings", app.state.settings.model_copy(update=limits))
+    settings = app.state.settings.model_copy(update=limits)
+    monkeypatch.setitem(app.state._state, "settings", settings)  # noqa: SLF001
     await add_user(app.state.database, ADA)
     await try_login(anonymous, password=OTHER_WORDS)
     log.lines()
