@@ -4,13 +4,13 @@ import asyncio
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextvars import ContextVar
 from functools import cache
 from typing import TYPE_CHECKING, Final, TypeVar, cast
 
 from fastapi import Request
 
 from app.kit.errors import Unavailable
+from app.kit.security_log import current_request
 
 if TYPE_CHECKING:
     from app.users.settings import UserSettings
@@ -20,21 +20,14 @@ T = TypeVar("T")
 SCRIPT: Final = (2, 10_000)
 """Threads and queue of a script, which has no request."""
 
-_request: ContextVar[Request | None] = ContextVar("request", default=None)
-
-
-async def hashes_passwords(request: Request) -> None:
-    """Dependency of routes that hash: use the app's queue, and leave it if the client is gone."""
-    _request.set(request)
-
 
 async def run(function: Callable[..., T], *arguments: str) -> T:
-    """Run a function in a thread, once there is one for this request.
+    """Run a function in a thread, once there is one for the request that the router has bound.
 
     Raises:
         Unavailable: too many others wait, or the client is gone.
     """
-    request = _request.get()
+    request = current_request.get()
     if request is None:
         return await _queue(*SCRIPT).run(function, *arguments)
     settings = cast("UserSettings", request.app.state.settings)

@@ -12,10 +12,10 @@ from app.kit.db.session import get_database, repository
 from app.kit.errors import error_responses
 from app.kit.pagination import Page, PageQuery, PageResult
 from app.kit.routing import Router
+from app.kit.security_log import bind_request, security_event
 from app.users import service
 from app.users.caller import RecentLoginDep, UserCaller, get_settings, require
 from app.users.errors import Forbidden
-from app.users.hashing import hashes_passwords
 from app.users.models import APIKey, User
 from app.users.permissions import Permission
 from app.users.repository import KEYS, SESSIONS, USERS, UserRepository
@@ -43,13 +43,13 @@ OWN = require(Permission.MANAGE_ACCOUNT)
 READ_USERS = require(Permission.READ_USERS)
 MANAGE_USERS = require(Permission.MANAGE_USERS)
 
-hashes = [Depends(hashes_passwords)]
-auth = Router(prefix="/auth", tags=["auth"], dependencies=hashes)
-registration = Router(prefix="/users", tags=["users"], dependencies=hashes)
-me = Router(prefix="/users/me", tags=["users"], dependencies=hashes)
-sessions = Router(prefix="/auth/sessions", tags=["auth"], dependencies=[OWN])
-keys = Router(prefix="/api-keys", tags=["API keys"], dependencies=[OWN])
-admin = Router(prefix="/users", tags=["users"])
+bound = [Depends(bind_request)]
+auth = Router(prefix="/auth", tags=["auth"], dependencies=bound)
+registration = Router(prefix="/users", tags=["users"], dependencies=bound)
+me = Router(prefix="/users/me", tags=["users"], dependencies=bound)
+sessions = Router(prefix="/auth/sessions", tags=["auth"], dependencies=[*bound, OWN])
+keys = Router(prefix="/api-keys", tags=["API keys"], dependencies=[*bound, OWN])
+admin = Router(prefix="/users", tags=["users"], dependencies=bound)
 
 
 async def database(request: Request) -> Database:
@@ -104,6 +104,7 @@ async def register(
         raise Forbidden("Registration is closed.")
     async with throttled(database, email_limits(settings, body.email, address), resets=False):
         user, key, raw = await service.register(database, settings, body, with_api_key=with_api_key)
+    security_event("registered", user=user.id, api_key=key and key.id)
     registered = Registered.model_validate(user)
     if key is not None and raw is not None:
         registered.api_key = _secret(key, raw)
@@ -135,7 +136,8 @@ async def refresh(body: Refresh, database: DatabaseDep, settings: SettingsDep) -
 @auth.post("/logout", status_code=204)
 async def sign_out(body: Refresh, users: Users) -> None:
     """End the session of a refresh token: its access and refresh tokens."""
-    await users.end_session_of(hash_token(body.refresh_token.get_secret_value()))
+    if await users.end_session_of(hash_token(body.refresh_token.get_secret_value())):
+        security_event("signed_out")
 
 
 @sessions.get("", response_model=Page[OwnSession])
@@ -156,12 +158,14 @@ async def end_other_sessions(user_id: UserIdDep, caller: CallerDep, users: Users
     """End every session of the caller but the one of this request."""
     login = cast("UserCaller", caller).session
     await users.end_sessions(user_id, keep=login.id if login is not None else None)
+    security_event("sessions_ended")
 
 
 @sessions.delete("/{session_id}", status_code=204, responses=error_responses(404))
 async def end_session(session_id: UUID, user_id: UserIdDep, users: Users) -> None:
     """End one of the caller's sessions: its access and refresh tokens are invalid at once."""
     await users.end_session(user_id, session_id)
+    security_event("session_ended", session=session_id)
 
 
 @me.get("", response_model=UserPublic)
@@ -188,6 +192,7 @@ async def delete_me(user_id: UserIdDep, login: RecentLoginDep, users: Users) -> 
     It takes an access token of a login in the last 5 minutes.
     """
     await users.delete(user_id)
+    security_event("user_deleted")
 
 
 @keys.post("", status_code=201, responses=error_responses(409))
@@ -206,6 +211,7 @@ async def create_key(
         raise Forbidden("Only superusers may create a key with the scope 'admin'.")
     user_id = cast("UUID", caller.id)
     key, raw = await service.create_key(users, settings, user_id, login.token_version, body)
+    security_event("api_key_created", api_key=key.id, scopes=key.scopes)
     return _secret(key, raw)
 
 
@@ -221,6 +227,7 @@ async def list_keys(
 async def delete_key(key_id: UUID, user_id: UserIdDep, users: Users) -> None:
     """Revoke one of the caller's API keys."""
     await users.delete_key(user_id, key_id)
+    security_event("api_key_revoked", api_key=key_id)
 
 
 @admin.get("", response_model=Page[UserAdmin], dependencies=[READ_USERS])
@@ -237,7 +244,10 @@ async def list_users(query: Annotated[PageQuery, Query()], users: Users) -> obje
 )
 async def update_user(user_id: UUID, body: UserAdminUpdate, users: Users) -> User:
     """Change a user. Deactivation revokes every session and API key; activation restores none."""
-    return await users.change_by_superuser(user_id, body.model_dump(exclude_unset=True))
+    changes = body.model_dump(exclude_unset=True)
+    user = await users.change_by_superuser(user_id, changes)
+    security_event("user_changed", user=user_id, **changes)
+    return user
 
 
 @admin.get(
@@ -264,6 +274,7 @@ async def end_sessions_of_user(user_id: UUID, users: Users) -> None:
     """End every session of a user."""
     await users.get(user_id)
     await users.end_sessions(user_id)
+    security_event("sessions_ended", user=user_id)
 
 
 @admin.delete(
@@ -275,3 +286,4 @@ async def end_sessions_of_user(user_id: UUID, users: Users) -> None:
 async def end_session_of_user(user_id: UUID, session_id: UUID, users: Users) -> None:
     """End a session of a user."""
     await users.end_session(user_id, session_id)
+    security_event("session_ended", user=user_id, session=session_id)

@@ -6,6 +6,7 @@ is hashed.
 
 from dataclasses import dataclass
 from datetime import timedelta
+from logging import WARNING
 from typing import Any, Final
 from uuid import UUID
 
@@ -14,6 +15,7 @@ from pydantic import MISSING, SecretStr
 from app.kit.db.engine import Database
 from app.kit.db.models import now
 from app.kit.errors import Conflict, FieldError, Unprocessable
+from app.kit.security_log import security_event
 from app.users import passwords, security
 from app.users.errors import Forbidden, Unauthorized
 from app.users.models import APIKey, User, UserSession
@@ -107,6 +109,7 @@ async def sign_in(
     known = user.password_hash if user is not None and user.is_active else None
     good = await security.verify_password(password, known)
     if user is None or not good:
+        security_event("sign_in_failed", user=user and user.id, level=WARNING)
         raise Unauthorized("The e-mail address or the password is wrong.")
     rehashed = None
     if security.needs_rehash(user.password_hash):
@@ -118,7 +121,8 @@ async def sign_in(
         login = await _create_session(users, settings, user, client)
         token = security.opaque_token("refresh")
         await users.add_refresh_token(login.id, security.hash_token(token))
-        return _tokens(settings, login, token)
+    security_event("signed_in", user=user.id, session=login.id)
+    return _tokens(settings, login, token)
 
 
 async def _create_session(
@@ -152,6 +156,10 @@ async def refresh(database: Database, settings: UserSettings, token: SecretStr) 
             successor = await _successor(users, login, raw, lifetime)
             if successor is None:
                 await users.end_session(login.user_id, login.id)
+    if login is not None and successor is None:
+        security_event(
+            "refresh_token_reused", user=login.user_id, session=login.id, level=WARNING
+        )
     if login is None or successor is None:  # raised after the commit
         raise Unauthorized("The refresh token is invalid: sign in.")
     return _tokens(settings, login, successor)
@@ -211,10 +219,13 @@ async def update(
     # A stolen access token must not serve to guess the password.
     async with throttled(database, password_limits(settings, user.id)):
         if not await security.verify_password(body.current_password, user.password_hash):
+            security_event("password_check_failed", user=user.id, level=WARNING)
             raise wrong
     if body.password is MISSING:
         async with database.transaction() as session:
-            return await UserRepository(session).update(user.id, changes)
+            changed = await UserRepository(session).update(user.id, changes)
+        security_event("email_changed", user=user.id)
+        return changed
     known = {"email": user.email, "name": user.name} | changes
     if reason := passwords.complaint(body.password.get_secret_value(), **known):
         raise Unprocessable(
@@ -223,7 +234,8 @@ async def update(
         )
     password_hash = await security.hash_password(body.password)
     async with database.transaction() as session:
-        changed = await UserRepository(session).change_password(user, password_hash, changes)
-        if changed is None:
+        rehashed = await UserRepository(session).change_password(user, password_hash, changes)
+        if rehashed is None:
             raise wrong
-        return changed
+    security_event("password_changed", user=user.id)
+    return rehashed

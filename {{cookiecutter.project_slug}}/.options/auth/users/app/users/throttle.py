@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from ipaddress import IPv6Address, ip_address
+from logging import WARNING
 from typing import Final
 from uuid import UUID
 
@@ -18,6 +19,7 @@ from app.kit.db import driver
 from app.kit.db.engine import Database
 from app.kit.db.models import now
 from app.kit.db.repository import Repository
+from app.kit.security_log import security_event
 from app.users.errors import TooManyRequests
 from app.users.models import Attempt
 from app.users.settings import UserSettings
@@ -133,6 +135,7 @@ class AttemptRepository(Repository[Attempt]):
             if count >= allowed[subject]
         ]
         if waits:
+            security_event("throttled", level=WARNING)
             raise TooManyRequests(max(waits))
 
     async def add(self, limits: Limits) -> bool:

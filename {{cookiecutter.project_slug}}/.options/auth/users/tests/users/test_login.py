@@ -14,6 +14,7 @@ from app.kit.db.engine import Database
 from app.kit.db.models import now
 from app.main import create_app
 from app.users.models import RefreshToken, UserSession
+from app.users.security import key_id
 from app.users.settings import LOCAL_SECRET_KEY
 from tests.conftest import problem, running, settings_for
 from tests.users.helpers import (
@@ -33,6 +34,8 @@ from tests.users.helpers import (
     try_login,
     try_refresh,
 )
+
+KEY = "hD2q7Vb0sLx9KfTzRwYn4Jm6Pc8Gu1Ea"
 
 
 def claims(token: str, key: str = LOCAL_SECRET_KEY.get_secret_value()) -> dict[str, Any]:
@@ -61,12 +64,13 @@ async def test_what_an_access_token_says(anonymous: AsyncClient) -> None:
     assert said["exp"] - said["iat"] == 15 * 60
     assert before - 1 <= said["iat"] <= datetime.now(UTC).timestamp()
     assert said["iss"] == said["aud"] == project.NAME
-    assert jwt.get_unverified_header(token) == {"alg": "HS256", "typ": "JWT"}
+    kid = key_id(LOCAL_SECRET_KEY)
+    assert jwt.get_unverified_header(token) == {"alg": "HS256", "typ": "JWT", "kid": kid}
     assert UUID(said["jti"]) != UUID(claims((await login(anonymous))["access_token"])["jti"])
 
 
 async def test_lifetimes_and_key_are_settings(live_url: str) -> None:
-    key = "0123456789abcdef" * 3
+    key = KEY
     app = create_app(
         settings_for(
             live_url,
@@ -231,7 +235,7 @@ async def test_logins_do_not_touch_one_another(anonymous: AsyncClient) -> None:
 
 
 async def test_a_token_opens_no_other_service(live_url: str) -> None:
-    other = create_app(settings_for(live_url, secret_key="0123456789abcdef" * 3))
+    other = create_app(settings_for(live_url, secret_key=KEY))
     async with running(other) as client:
         await register(client)
         tokens = await login(client)

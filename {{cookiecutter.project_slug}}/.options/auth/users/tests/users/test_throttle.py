@@ -280,7 +280,7 @@ async def test_a_refused_attempt_only_reads(
     anonymous: AsyncClient, app: FastAPI, statements: Statements, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     settings = app.state.settings.model_copy(update=LIMITS)
-    monkeypatch.setattr(app.state, "settings", settings)
+    monkeypatch.setitem(app.state._state, "settings", settings)  # noqa: SLF001
     for _ in range(3):
         problem(await try_login(anonymous, password=OTHER_WORDS), 401)
     before = await counts(app)
