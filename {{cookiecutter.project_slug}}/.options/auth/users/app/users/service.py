@@ -157,9 +157,7 @@ async def refresh(database: Database, settings: UserSettings, token: SecretStr) 
             if successor is None:
                 await users.end_session(login.user_id, login.id)
     if login is not None and successor is None:
-        security_event(
-            "refresh_token_reused", user=login.user_id, session=login.id, level=WARNING
-        )
+        security_event("refresh_token_reused", user=login.user_id, session=login.id, level=WARNING)
     if login is None or successor is None:  # raised after the commit
         raise Unauthorized("The refresh token is invalid: sign in.")
     return _tokens(settings, login, successor)

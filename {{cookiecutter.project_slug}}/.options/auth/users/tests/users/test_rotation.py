@@ -9,6 +9,7 @@ import jwt
 
 from app.main import create_app
 from app.users.security import ALGORITHM, access_token, key_id, read_access_token
+from tests.caller import session_of
 from tests.conftest import calling, settings_for
 from tests.users.helpers import ADA, ME, ROOMY, add_user, bearer, login, refresh, stored_user
 
@@ -72,7 +73,7 @@ async def test_a_key_that_is_no_longer_named_signs_nothing(live_url: str) -> Non
     async with app.router.lifespan_context(app):
         user = await add_user(app.state.database, ADA)
         user = await stored_user(app.state.database)
-    issued = {step: access_token(user, each) for step, each in settings.items()}
+    issued = {step: access_token(session_of(user), each) for step, each in settings.items()}
     assert read_access_token(issued[OLD, ""], settings[NEW, OLD]) is not None
     assert read_access_token(issued[NEW, ""], settings[OLD, NEW]) is not None
     assert read_access_token(issued[OLD, ""], settings[NEW, ""]) is None

@@ -162,13 +162,13 @@ async def whole_session(session: Session, monkeypatch: pytest.MonkeyPatch) -> No
         patched.setattr(security, "access_token", lambda *_: 1 / 0)
         await call(500, "POST", TOKEN, data=form(NEW))
     fresh = (await call(200, "POST", TOKEN, data=form(NEW))).json()
-    await rename(session.db, "refresh_tokens", "elsewhere")
+    await rename(session.db, "refresh_tokens.token_hash", "elsewhere")
     await session.client.post(TOKEN, data=form(NEW))
     await session.client.post(REFRESH, json=_refresh(fresh))
-    await rename(session.db, "elsewhere", "refresh_tokens")
-    await rename(session.db, "api_keys", "elsewhere")
+    await rename(session.db, "refresh_tokens.elsewhere", "token_hash")
+    await rename(session.db, "api_keys.key_hash", "elsewhere")
     await session.client.get(ME, headers=key)
-    await rename(session.db, "elsewhere", "api_keys")
+    await rename(session.db, "api_keys.elsewhere", "key_hash")
     await call(204, "DELETE", ME, headers=bearer(tokens))
 
 
@@ -177,8 +177,9 @@ def _refresh(tokens: Json) -> Json:
 
 
 async def rename(db: Database, column: str, name: str) -> None:
+    table, old = column.split(".")
     async with db.transaction() as session:
-        await session.execute(text(f"ALTER TABLE refresh_tokens RENAME COLUMN {column} TO {name}"))
+        await session.execute(text(f"ALTER TABLE {table} RENAME COLUMN {old} TO {name}"))
 
 
 async def test_no_canary_gets_out(
