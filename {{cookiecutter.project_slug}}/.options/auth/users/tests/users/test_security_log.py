@@ -115,12 +115,12 @@ async def test_each_event_has_its_line(
 async def test_a_reused_refresh_token_has_a_line(anonymous: AsyncClient, log: Log) -> None:
     await register(anonymous)
     tokens = await login(anonymous)
-    await refresh(anonymous, tokens)
+    await refresh(anonymous, await refresh(anonymous, tokens))
     log.lines()
     sent = {"refresh_token": tokens["refresh_token"]}
     assert (await anonymous.post(REFRESH, json=sent)).status_code == 401
     log.one("refresh_token_reused")
-    for _ in range(2):  # of a family that is gone, and of nobody's
+    for _ in range(2):  # of a session that has ended
         assert (await anonymous.post(REFRESH, json=sent)).status_code == 401
         assert log.lines() == []
     tokens = await login(anonymous)
