@@ -42,6 +42,7 @@ def suites(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Path]:
     return suites
 
 
+@pytest.mark.slow
 def test_what_fails_now_and_then_is_counted(
     suites: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -61,6 +62,7 @@ def test_what_fails_now_and_then_is_counted(
     assert "test_sometimes[1]" in (tmp_path / "kept" / "one-2.txt").read_text()
 
 
+@pytest.mark.slow
 def test_a_run_without_a_test_is_a_failure(suites: dict[str, Path]) -> None:
     tallies = Runner(suites, [*PYTEST, "-k", "nothing_of_that_name"], rounds=1).run()
     for tally in tallies.values():

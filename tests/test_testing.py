@@ -134,6 +134,7 @@ def test_docker(noted): pass
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("arguments", "left_out"),
     [([], {"test_nightly", "test_docker"}), (["--full"], {"test_docker"})],
