@@ -7,14 +7,15 @@ function here that returns what is missing: it may call the app to create what t
         answer = await client.post("/v1/customers", json={"name": "Ada"})
         return Example(body={"customer_id": answer.json()["id"]})
 
-    EXAMPLES = {"POST /v1/orders": order}
+    EXAMPLES = {**caller.EXAMPLES, "POST /v1/orders": order}
 
 A function for an operation that returns a list may create what is in the list.
 """
 
+from tests import caller
 from tests.kit.openapi import Examples
 
-EXAMPLES: Examples = {}
+EXAMPLES: Examples = {**caller.EXAMPLES}
 
 SHARED: frozenset[str] = frozenset()
 """Operations, such as ``GET /v1/news/{id}``, on rows that every user may see.
