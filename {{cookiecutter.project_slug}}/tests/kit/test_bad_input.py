@@ -435,7 +435,7 @@ def damaged(cursor: str) -> Iterator[str]:
 def is_stranger(other: Listing, page: Listing) -> bool:
     """Return whether the cursor of another list must be refused.
 
-    Lists of the same resource, such as ``/sessions`` and ``/users/{id}/sessions``, may share theirs.
+    Lists of one resource, such as ``/sessions`` and ``/users/{id}/sessions``, may share theirs.
     """
     if other.operation is page.operation:
         return other is not page

@@ -46,10 +46,6 @@ Fill = Callable[[Any, int], bytes]
 ROOM = 100
 
 
-def _text(_example: Any, size: int) -> bytes:
-    return b'"%s"' % (b"x" * size)
-
-
 def _longer(example: Any, size: int) -> bytes:
     text = str(example)
     return json.dumps(text + "0" * max(size - len(text), 0)).encode()
@@ -82,7 +78,6 @@ def _keys(_example: Any, size: int) -> bytes:
 
 
 FILLS: dict[str, Fill] = {
-    "a long text": _text,
     "a valid value, continued": _longer,
     "combining marks": _marks,
     "many labels": _dots,
