@@ -7,7 +7,7 @@ function here that returns what is missing: it may call the app to create what t
         answer = await client.post("/v1/customers", json={"name": "Ada"})
         return Example(body={"customer_id": answer.json()["id"]})
 
-    EXAMPLES = {"POST /v1/orders": order}
+    EXAMPLES = {**caller.EXAMPLES, "POST /v1/orders": order}
 
 A function for an operation that returns a list may create what is in the list.
 
@@ -17,9 +17,10 @@ a value, put one here: ``VALUES = {"places.position": "POINT(0 0)"}``.
 
 from typing import Any
 
+from tests import caller
 from tests.kit.openapi import Examples
 
-EXAMPLES: Examples = {}
+EXAMPLES: Examples = {**caller.EXAMPLES}
 
 VALUES: dict[str, Any] = {}
 SHARED: frozenset[str] = frozenset()

@@ -4,6 +4,7 @@ import pytest
 from fastapi import FastAPI
 
 from app.kit.db.engine import Database
+from tests.kit.openapi import Examples
 
 STATEMENTS = 0
 """The statements that authentication takes."""
@@ -25,6 +26,10 @@ async def credentials(database: Database) -> dict[str, str]:
 
 CALLERS = (credentials,)
 """The callers of the generic tests: each is used where the one before gets 403."""
+
+
+EXAMPLES: Examples = {}
+"""Valid requests that can't be made up: there are none."""
 
 
 def own(*rows: object) -> None:

@@ -6,6 +6,7 @@ from uuid import UUID, uuid4
 import pytest
 from argon2 import PasswordHasher
 from fastapi import FastAPI, Request
+from httpx2 import AsyncClient
 
 from app.kit.db.engine import Database
 from app.kit.db.models import now
@@ -17,6 +18,7 @@ from app.users.permissions import permissions_of_user
 from app.users.repository import UserRepository
 from app.users.security import access_token, read_access_token
 from app.users.settings import UserSettings
+from tests.kit.openapi import Example, Examples
 
 STATEMENTS = 1
 """The statements that authentication takes."""
@@ -48,7 +50,7 @@ async def credentials(database: Database, *, is_superuser: bool = False) -> dict
                 "is_superuser": is_superuser,
             }
         )
-        session.add(session_of(user))
+        session.add_all([session_of(user), session_of(user, uuid4())])
     CALLERS_CREATED.append(user.id)
     if is_superuser:
         SUPERUSERS.add(user.id)
@@ -64,11 +66,11 @@ CALLERS = (credentials, superuser)
 """The callers of the generic tests: each is used where the one before gets 403."""
 
 
-def session_of(user: User) -> UserSession:
-    """Return a session that has the id of its user, so that tests know it."""
+def session_of(user: User, session_id: UUID | None = None) -> UserSession:
+    """Return a session; without an id it has that of its user, so that tests know it."""
     ends_at = now() + timedelta(days=1)
     return UserSession(
-        id=user.id,
+        id=session_id or user.id,
         user_id=user.id,
         token_version=user.token_version,
         user_agent="tests",
@@ -84,6 +86,22 @@ def headers(user: User) -> dict[str, str]:
     """Return the headers of a user who was created with ``session_of``."""
     settings = UserSettings(environment="local")
     return {"Authorization": f"Bearer {access_token(session_of(user), settings)}"}
+
+
+async def _own_session(client: AsyncClient) -> Example:
+    """Return the path of a session of the caller that is not the one of the request."""
+    user = (await client.get("/v1/users/me")).json()
+    sessions = (await client.get("/v1/auth/sessions")).json()["items"]
+    other = next(each["id"] for each in sessions if not each["is_current"])
+    return Example(path={"user_id": user["id"], "session_id": other})
+
+
+EXAMPLES: Examples = {
+    "DELETE /v1/auth/sessions/{session_id}": _own_session,
+    "GET /v1/users/{user_id}/sessions": _own_session,
+    "DELETE /v1/users/{user_id}/sessions/{session_id}": _own_session,
+}
+"""Valid requests that can't be made up: nothing but a login creates a session."""
 
 
 def own(*rows: OwnerMixin) -> None:
