@@ -113,6 +113,9 @@ def refreshed(root: Path, day: date, package: str | None = None) -> dict[Path, s
     new[own] = _replaced(new[own], r'(exclude-newer = )"[^"]*"', f'"{moment}"')
     uv = _newest("uv", moment)
     new[questions] = _replaced(new[questions], r'("_uv_version": )"[^"]*"', f'"{uv}"')
+    for workflow in sorted((root / ".github" / "workflows").glob("*.yml")):
+        text = workflow.read_text(encoding="utf-8")
+        new[workflow] = re.sub(r"(pipx install uv==)[\d.]+", rf"\g<1>{uv}", text)
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         (folder / "own").mkdir()

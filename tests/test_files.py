@@ -12,6 +12,7 @@ COMMON = """
     .gitignore
     AGENTS.md
     README.md
+    SECURITY.md
     app/__init__.py
     app/__main__.py
     app/api.py
@@ -28,6 +29,7 @@ COMMON = """
     app/kit/config.py
     app/kit/errors.py
     app/kit/etag.py
+    app/kit/headers.py
     app/kit/health.py
     app/kit/idempotency/__init__.py
     app/kit/idempotency/models.py
@@ -39,6 +41,7 @@ COMMON = """
     app/kit/project.py
     app/kit/routing.py
     app/kit/schemas.py
+    app/kit/security_log.py
     app/kit/server.py
     app/tasks/__init__.py
     app/tasks/models.py
@@ -62,6 +65,7 @@ COMMON = """
     schemathesis.toml
     scripts/__init__.py
     scripts/copy_database.py
+    scripts/update.py
     tests/__init__.py
     tests/conftest.py
     tests/examples.py
@@ -77,6 +81,7 @@ COMMON = """
     tests/kit/test_etag.py
     tests/kit/test_failure_modes.py
     tests/kit/test_fuzz.py
+    tests/kit/test_headers.py
     tests/kit/test_health.py
     tests/kit/test_idempotency.py
     tests/kit/test_layout.py
@@ -90,6 +95,8 @@ COMMON = """
     tests/kit/test_server.py
     tests/kit/test_sessions.py
     tests/kit/test_settings.py
+    tests/kit/test_slow_clients.py
+    tests/kit/test_update.py
     tests/kit/sample_feature.py
     tests/tasks/__init__.py
     tests/tasks/helpers.py
@@ -133,6 +140,7 @@ BROUGHT_BY: dict[str, dict[str, list[str]]] = {
         app/users/caller.py
         app/users/common_passwords.txt
         app/users/errors.py
+        app/users/hashing.py
         app/users/models.py
         app/users/option.py
         app/users/owner.py
@@ -145,6 +153,7 @@ BROUGHT_BY: dict[str, dict[str, list[str]]] = {
         app/users/service.py
         app/users/settings.py
         app/users/superuser.py
+        app/users/throttle.py
         migrations/versions/2026_11_20_0002_b7c9e02d4f16_users.py
         migrations/versions/2026_11_20_0003_e3d8a5b17c20_task_owners.py
         tests/caller.py
@@ -163,8 +172,10 @@ BROUGHT_BY: dict[str, dict[str, list[str]]] = {
         tests/users/test_passwords.py
         tests/users/test_permissions.py
         tests/users/test_refresh.py
+        tests/users/test_rotation.py
         tests/users/test_register.py
         tests/users/test_secrets.py
+        tests/users/test_security_log.py
         tests/users/test_sessions.py
         tests/users/test_settings.py
         tests/users/test_statements.py
@@ -180,8 +191,8 @@ BROUGHT_BY: dict[str, dict[str, list[str]]] = {
     },
     "ci": {
         "github": """
-        .github/SECURITY.md
         .github/dependabot.yml
+        .github/workflows/audit.yml
         .github/workflows/ci.yml
     """.split(),
         "gitlab": [".gitlab-ci.yml"],

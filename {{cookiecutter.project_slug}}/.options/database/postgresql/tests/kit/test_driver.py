@@ -1,6 +1,7 @@
 """PostgreSQL, as this service runs it."""
 
 import asyncio
+import ssl
 from collections import Counter
 from collections.abc import AsyncIterator
 from functools import partial
@@ -54,8 +55,21 @@ def test_a_url_as_providers_give_it() -> None:
 
 
 @pytest.mark.parametrize(
+    ("mode", "checks_name"),
+    [("", True), ("&sslmode=verify-full", True), ("&sslmode=verify-ca", False)],
+)
+def test_a_root_certificate_verifies_the_server(mode: str, *, checks_name: bool) -> None:
+    url = driver.parse_url(f"postgresql://u:p@host/name?sslrootcert=system{mode}")
+    context = driver._verify_server(url)["ssl"]  # noqa: SLF001
+    assert context.verify_mode is ssl.CERT_REQUIRED
+    assert context.check_hostname is checks_name
+
+
+@pytest.mark.parametrize(
     ("given", "complaint"),
     [
+        ("postgresql://host/name?sslrootcert=/none/ca.pem", "a file that does not exist"),
+        ("postgresql://host/name?sslrootcert=system&sslmode=prefer", "takes an sslmode of"),
         ("name", "Not a database URL"),
         ("postgresql://host:port/name", "Not a database URL"),
         ("sqlite:///app.db", "runs on PostgreSQL .* not on sqlite"),

@@ -6,7 +6,9 @@ import asyncio
 import hashlib
 import math
 import re
+import ssl
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import asyncpg
@@ -79,8 +81,16 @@ then no lock is waited for longer than 5 s, because other requests for it queue 
 
 _EXAMPLE = "postgresql://user:password@host:5432/name"
 
-# The parameters of a URL, by their names in asyncpg.
-_PARAMETERS = {"host": "host", "port": "port", "ssl": "ssl", "sslmode": "ssl"}
+# What asyncpg takes from a URL. It calls libpq's sslmode ssl.
+_PARAMETERS = {
+    "host": "host",
+    "port": "port",
+    "ssl": "ssl",
+    "sslmode": "ssl",
+    "sslrootcert": "sslrootcert",
+}
+_VERIFYING = ("require", "verify-ca", "verify-full")
+"""Modes that may have a root certificate: as in libpq, ``require`` then means ``verify-ca``."""
 
 _UNREACHABLE = (
     OSError,
@@ -118,6 +128,11 @@ def parse_url(value: object) -> URL:
     if unknown := sorted(set(url.query) - set(_PARAMETERS)):
         raise ValueError(f"The driver knows no {unknown[0]!r} in a URL: remove it")
     query = {_PARAMETERS[name]: value for name, value in url.query.items()}
+    if root := query.get("sslrootcert"):
+        if query.setdefault("ssl", "verify-full") not in _VERIFYING:
+            raise ValueError(f"sslrootcert takes an sslmode of {', '.join(_VERIFYING)}")
+        if root != "system" and not Path(str(root)).is_file():
+            raise ValueError("sslrootcert names a file that does not exist")
     return url.set(drivername="postgresql+asyncpg", query=query)
 
 
@@ -336,7 +351,7 @@ def _pooled(
     settings: DriverSettings, url: URL, size: int, server_settings: dict[str, str], **options: Any
 ) -> AsyncEngine:
     engine = create_async_engine(
-        url,
+        url.difference_update_query(["sslrootcert"]),
         echo=settings.database_echo,
         hide_parameters=True,
         pool_size=size,
@@ -345,6 +360,7 @@ def _pooled(
         pool_recycle=settings.database_pool_recycle,
         connect_args=_connect_args(
             settings,
+            url,
             settings.database_application_name,
             # For a frozen server, which does not end a statement by its own time limit.
             command_timeout=settings.database_statement_timeout + _COMMAND_GRACE
@@ -366,19 +382,31 @@ def _pooled(
 def _unpooled(
     settings: DriverSettings, application_name: str, **server_settings: str
 ) -> AsyncEngine:
+    url = settings.database_url
     engine = create_async_engine(
-        settings.database_url,
+        url.difference_update_query(["sslrootcert"]),
         echo=settings.database_echo,
         hide_parameters=True,
         poolclass=NullPool,
-        connect_args=_connect_args(settings, application_name, None, **server_settings),
+        connect_args=_connect_args(settings, url, application_name, None, **server_settings),
     )
     _translate_driver_errors(engine)
     return engine
 
 
+def _verify_server(url: URL) -> dict[str, ssl.SSLContext]:
+    """Return what makes asyncpg trust ``sslrootcert`` only: it takes none from a URL's parts."""
+    root = url.query.get("sslrootcert")
+    if root is None:
+        return {}
+    context = ssl.create_default_context(cafile=None if root == "system" else str(root))
+    context.check_hostname = url.query["ssl"] == "verify-full"
+    return {"ssl": context}
+
+
 def _connect_args(
     settings: DriverSettings,
+    url: URL,
     application_name: str,
     command_timeout: float | None = None,
     **server_settings: str,
@@ -386,6 +414,7 @@ def _connect_args(
     arguments: dict[str, Any] = {
         "timeout": settings.database_connect_timeout,
         "command_timeout": command_timeout,
+        **_verify_server(url),
     }
     if not settings.database_pooler:
         return arguments | {
