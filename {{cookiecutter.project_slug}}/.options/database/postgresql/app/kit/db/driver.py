@@ -30,7 +30,7 @@ from app.kit.errors import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from sqlalchemy.ext.asyncio import AsyncSession
 
@@ -194,10 +194,10 @@ def read_engine(settings: DriverSettings) -> AsyncEngine:
 def replica_engine(settings: DriverSettings) -> AsyncEngine | None:
     """Return the engine of reads from the replica, if there is one."""
     url = settings.database_read_url
-    return _read_engine(settings, url) if url else None
+    return _read_engine(settings, url, is_replica=True) if url else None
 
 
-def _read_engine(settings: DriverSettings, url: URL) -> AsyncEngine:
+def _read_engine(settings: DriverSettings, url: URL, *, is_replica: bool = False) -> AsyncEngine:
     if settings.database_pooler:
         # Read-only is said in each BEGIN: a connection that was told once may be another one next.
         engine = _pooled(
@@ -205,6 +205,8 @@ def _read_engine(settings: DriverSettings, url: URL) -> AsyncEngine:
             url,
             settings.database_read_pool_size,
             {},
+            # The pooler may be before the primary only.
+            try_limits=is_replica,
             execution_options={"postgresql_readonly": True},
         )
     else:
@@ -371,8 +373,20 @@ def _fields(cause: BaseException | None, message: str) -> list[FieldError]:
 
 
 def _pooled(
-    settings: DriverSettings, url: URL, size: int, server_settings: dict[str, str], **options: Any
+    settings: DriverSettings,
+    url: URL,
+    size: int,
+    server_settings: dict[str, str],
+    *,
+    try_limits: bool = False,
+    **options: Any,
 ) -> AsyncEngine:
+    limits = {
+        "statement_timeout": _milliseconds(settings.database_statement_timeout),
+        "idle_in_transaction_session_timeout": _milliseconds(
+            settings.database_idle_in_transaction_timeout
+        ),
+    }
     engine = create_async_engine(
         url,
         echo=settings.database_echo,
@@ -388,14 +402,13 @@ def _pooled(
             command_timeout=settings.database_statement_timeout + _COMMAND_GRACE
             if settings.database_statement_timeout
             else None,
-            statement_timeout=_milliseconds(settings.database_statement_timeout),
-            idle_in_transaction_session_timeout=_milliseconds(
-                settings.database_idle_in_transaction_timeout
-            ),
+            **limits,
             **server_settings,
         ),
         **options,
     )
+    if try_limits:
+        _try_server_settings(engine, limits)
     _translate_driver_errors(engine)
     _ping_after(engine, settings.database_ping_after)
     return engine
@@ -443,6 +456,32 @@ def _milliseconds(seconds: float) -> str:
     return str(math.ceil(seconds * 1000))
 
 
+def _try_server_settings(engine: AsyncEngine, more: dict[str, str]) -> None:
+    """Send more settings when connecting, until a pooler refuses them."""
+    dialect = engine.sync_engine.dialect
+    is_refused = False
+
+    @event.listens_for(engine.sync_engine, "do_connect")
+    def connect(_dialect: Any, _record: Any, args: Any, kwargs: Any) -> Any:
+        nonlocal is_refused
+        if is_refused:
+            return None  # the next listener connects
+        try:
+            settings = {**kwargs["server_settings"], **more}
+            return dialect.connect(*args, **{**kwargs, "server_settings": settings})
+        except (*_UNREACHABLE, dialect.loaded_dbapi.Error) as error:
+            state = getattr(error, "sqlstate", None)
+            is_refused = state == asyncpg.ProtocolViolationError.sqlstate
+            if is_refused:
+                return None
+            raise _unreachable(kwargs, error) from error
+
+
+def _unreachable(kwargs: Mapping[str, Any], error: BaseException) -> Unavailable:
+    address = f"{kwargs.get('host', 'localhost')}:{kwargs.get('port', 5432)}"
+    return Unavailable("The database can't be reached.", cause=f"{address}: {describe(error)}")
+
+
 def _translate_driver_errors(engine: AsyncEngine) -> None:
     """Turn into the error family what asyncpg raises outside of SQLAlchemy's."""
     dialect = engine.sync_engine.dialect
@@ -464,10 +503,7 @@ def _translate_driver_errors(engine: AsyncEngine) -> None:
         try:
             return dialect.connect(*args, **kwargs)
         except (*_UNREACHABLE, dialect.loaded_dbapi.Error) as error:
-            address = f"{kwargs.get('host', 'localhost')}:{kwargs.get('port', 5432)}"
-            raise Unavailable(
-                "The database can't be reached.", cause=f"{address}: {describe(error)}"
-            ) from error
+            raise _unreachable(kwargs, error) from error
 
 
 def _terminate(connection: Any) -> None:
