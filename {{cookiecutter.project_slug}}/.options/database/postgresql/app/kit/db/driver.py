@@ -61,7 +61,7 @@ __all__ = [
 RENDER_AS_BATCH = False
 """Whether migrations rebuild tables in place of ALTER TABLE."""
 
-NOT_VALID: dict[str, bool] = {"postgresql_not_valid": True}
+NOT_VALID: dict[str, Any] = {"postgresql_not_valid": True}
 """Options of a new constraint that is not checked against the rows of the table."""
 
 # "app migr" in ASCII: the advisory lock that lets one migration run at a time.
