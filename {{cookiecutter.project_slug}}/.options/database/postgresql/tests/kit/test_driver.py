@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from alembic import command
 from sqlalchemy import func, insert, make_url, select, text, update
 from sqlalchemy.exc import DBAPIError
 
@@ -18,7 +19,7 @@ from app.kit.db.engine import Database, WriteSession
 from app.kit.errors import AppError, Conflict, Unavailable
 from app.main import create_app
 from tests import database as seam
-from tests.conftest import PATIENCE, problem, running, settings_for
+from tests.conftest import PATIENCE, alembic_config, problem, running, settings_for
 from tests.kit.sample_feature import add_things, things
 
 direct = pytest.mark.skipif(
@@ -424,3 +425,87 @@ async def test_a_named_server_is_used(
         url = await made.create()
         assert make_url(url).database == f"{make_url(live_url).database}_worker_0"
     assert not list(tmp_path.iterdir())
+
+
+@direct
+async def test_a_runner_waits_for_another_whatever_limits_the_role_has(
+    databases: seam.Databases,
+) -> None:
+    url = await databases.create()
+    name = make_url(url).database
+    # Behind a pooler, the runner has the limits of the role or of the database.
+    for limit in ("statement_timeout", "lock_timeout", "idle_in_transaction_session_timeout"):
+        await databases.run(f'ALTER DATABASE "{name}" SET {limit} = 50')
+    config = alembic_config(settings_for(url, database_pooler="pgbouncer"))
+    first = driver.migration_engine(settings_for(url))
+    waiting = text("SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted")
+    async with first.connect() as connection:
+        await connection.run_sync(driver.before_migrations)
+        second = asyncio.create_task(asyncio.to_thread(command.upgrade, config, "head"))
+        async with asyncio.timeout(PATIENCE):
+            while not await connection.scalar(waiting):
+                assert not second.done()
+        _ = await connection.scalar(text("SELECT pg_sleep(0.2)"))  # four times the limits
+        assert not second.done()
+        await connection.rollback()
+    await second
+    await first.dispose()
+    await databases.drop(url)
+
+
+LIMITS = ("statement_timeout", "idle_in_transaction_session_timeout")
+
+
+@direct
+@pytest.mark.parametrize("is_pooler", [False, True], ids=["a server", "a pooler"])
+async def test_a_replica_has_time_limits_unless_a_pooler_refuses_them(
+    live_url: str, *, is_pooler: bool
+) -> None:
+    connections: list[bool] = []
+    url = make_url(live_url)
+    folder = str(url.query.get("host") or url.host or "localhost")
+    port = url.port or 5432
+
+    async def relay(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Pass a connection on, but refuse what PgBouncer refuses."""
+        length = int.from_bytes(start := await reader.readexactly(4))
+        start += await reader.readexactly(length - 4)
+        connections.append(b"statement_timeout" in start)
+        if is_pooler and connections[-1]:
+            error = b"SFATAL\0VFATAL\0C08P01\0Munsupported startup parameter\0\0"
+            writer.write(b"E" + (len(error) + 4).to_bytes(4) + error)
+            writer.close()
+            return
+        if folder.startswith("/"):
+            path = f"{folder}/.s.PGSQL.{port}"
+            server_reader, server_writer = await asyncio.open_unix_connection(path)
+        else:
+            server_reader, server_writer = await asyncio.open_connection(folder, port)
+        server_writer.write(start)
+
+        async def copy(source: asyncio.StreamReader, target: asyncio.StreamWriter) -> None:
+            while part := await source.read(65536):
+                target.write(part)
+            target.close()
+
+        await asyncio.gather(
+            copy(reader, server_writer), copy(server_reader, writer), return_exceptions=True
+        )
+
+    proxy = await asyncio.start_server(relay, "127.0.0.1", 0)
+    through = url.set(
+        host="127.0.0.1", port=proxy.sockets[0].getsockname()[1], query={"ssl": "disable"}
+    )
+    settings = settings_for(live_url, database_read_url=through, database_pooler="pgbouncer")
+    database = Database(settings)
+    found = {}
+    for _ in range(2):
+        async with database.reading() as session:
+            found = {limit: await session.scalar(text(f"SHOW {limit}")) for limit in LIMITS}
+        assert database.replica_engine is not None
+        await database.replica_engine.dispose()
+    assert (set(found.values()) == {"0"}) == is_pooler
+    # Refused once, it is not asked again.
+    assert connections == ([True, False, False] if is_pooler else [True, True])
+    await database.close()
+    proxy.close()

@@ -32,7 +32,7 @@ from app.kit.errors import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from sqlalchemy.ext.asyncio import AsyncSession
 
@@ -63,7 +63,7 @@ __all__ = [
 RENDER_AS_BATCH = False
 """Whether migrations rebuild tables in place of ALTER TABLE."""
 
-NOT_VALID: dict[str, bool] = {"postgresql_not_valid": True}
+NOT_VALID: dict[str, Any] = {"postgresql_not_valid": True}
 """Options of a new constraint that is not checked against the rows of the table."""
 
 # "app migr" in ASCII: the advisory lock that lets one migration run at a time.
@@ -174,10 +174,10 @@ def read_engine(settings: DriverSettings) -> AsyncEngine:
 def replica_engine(settings: DriverSettings) -> AsyncEngine | None:
     """Return the engine of reads from the replica, if there is one."""
     url = settings.database_read_url
-    return _read_engine(settings, url) if url else None
+    return _read_engine(settings, url, is_replica=True) if url else None
 
 
-def _read_engine(settings: DriverSettings, url: URL) -> AsyncEngine:
+def _read_engine(settings: DriverSettings, url: URL, *, is_replica: bool = False) -> AsyncEngine:
     if settings.database_pooler:
         # In each BEGIN, because a pooler gives each transaction any connection.
         engine = _pooled(
@@ -185,6 +185,8 @@ def _read_engine(settings: DriverSettings, url: URL) -> AsyncEngine:
             url,
             settings.database_read_pool_size,
             {},
+            # The pooler may be before the primary only.
+            try_limits=is_replica,
             execution_options={"postgresql_readonly": True},
         )
     else:
@@ -348,8 +350,20 @@ def _fields(cause: BaseException | None, message: str) -> list[FieldError]:
 
 
 def _pooled(
-    settings: DriverSettings, url: URL, size: int, server_settings: dict[str, str], **options: Any
+    settings: DriverSettings,
+    url: URL,
+    size: int,
+    server_settings: dict[str, str],
+    *,
+    try_limits: bool = False,
+    **options: Any,
 ) -> AsyncEngine:
+    limits = {
+        "statement_timeout": _milliseconds(settings.database_statement_timeout),
+        "idle_in_transaction_session_timeout": _milliseconds(
+            settings.database_idle_in_transaction_timeout
+        ),
+    }
     engine = create_async_engine(
         url.difference_update_query(["sslrootcert"]),
         echo=settings.database_echo,
@@ -366,14 +380,13 @@ def _pooled(
             command_timeout=settings.database_statement_timeout + _COMMAND_GRACE
             if settings.database_statement_timeout
             else None,
-            statement_timeout=_milliseconds(settings.database_statement_timeout),
-            idle_in_transaction_session_timeout=_milliseconds(
-                settings.database_idle_in_transaction_timeout
-            ),
+            **limits,
             **server_settings,
         ),
         **options,
     )
+    if try_limits:
+        _try_server_settings(engine, limits)
     _translate_driver_errors(engine)
     _ping_after(engine, settings.database_ping_after)
     return engine
@@ -434,6 +447,32 @@ def _milliseconds(seconds: float) -> str:
     return str(math.ceil(seconds * 1000))
 
 
+def _try_server_settings(engine: AsyncEngine, more: dict[str, str]) -> None:
+    """Send more settings when connecting, until a pooler refuses them."""
+    dialect = engine.sync_engine.dialect
+    is_refused = False
+
+    @event.listens_for(engine.sync_engine, "do_connect")
+    def connect(_dialect: Any, _record: Any, args: Any, kwargs: Any) -> Any:
+        nonlocal is_refused
+        if is_refused:
+            return None  # the next listener connects
+        try:
+            settings = {**kwargs["server_settings"], **more}
+            return dialect.connect(*args, **{**kwargs, "server_settings": settings})
+        except (*_UNREACHABLE, dialect.loaded_dbapi.Error) as error:
+            state = getattr(error, "sqlstate", None)
+            is_refused = state == asyncpg.ProtocolViolationError.sqlstate
+            if is_refused:
+                return None
+            raise _unreachable(kwargs, error) from error
+
+
+def _unreachable(kwargs: Mapping[str, Any], error: BaseException) -> Unavailable:
+    address = f"{kwargs.get('host', 'localhost')}:{kwargs.get('port', 5432)}"
+    return Unavailable("The database can't be reached.", cause=f"{address}: {describe(error)}")
+
+
 def _translate_driver_errors(engine: AsyncEngine) -> None:
     """Turn errors of asyncpg that SQLAlchemy does not wrap into an ``AppError``."""
     dialect = engine.sync_engine.dialect
@@ -454,10 +493,7 @@ def _translate_driver_errors(engine: AsyncEngine) -> None:
         try:
             return dialect.connect(*args, **kwargs)
         except (*_UNREACHABLE, dialect.loaded_dbapi.Error) as error:
-            address = f"{kwargs.get('host', 'localhost')}:{kwargs.get('port', 5432)}"
-            raise Unavailable(
-                "The database can't be reached.", cause=f"{address}: {describe(error)}"
-            ) from error
+            raise _unreachable(kwargs, error) from error
 
 
 def _terminate(connection: Any) -> None:

@@ -79,7 +79,7 @@ BEFORE_MIGRATIONS: tuple[str, ...] = ()
 RENDER_AS_BATCH = True
 """Whether migrations rebuild tables in place of ALTER TABLE."""
 
-NOT_VALID: dict[str, bool] = {}
+NOT_VALID: dict[str, Any] = {}
 """Options of a new constraint: none, as the table is rebuilt with its rows checked."""
 
 

@@ -1,0 +1,124 @@
+"""What ``just migration`` writes for changed models."""
+
+from collections.abc import Awaitable, Callable
+
+import pytest
+from alembic.autogenerate import produce_migrations, render_python_code
+from alembic.migration import MigrationContext
+from alembic.operations.ops import MigrationScript
+from sqlalchemy import CheckConstraint, Column, Connection, Enum, Integer, MetaData, String, Table
+from sqlalchemy.schema import SchemaItem
+
+from app.kit.db import autogenerate, driver
+from app.kit.db.models import Base
+from tests.conftest import settings_for
+from tests.database import Databases
+
+Written = tuple[str, str]
+Write = Callable[[MetaData, MetaData], Awaitable[Written]]
+
+
+def models(*more: SchemaItem, kinds: tuple[str, ...] = ("a", "b"), least: int = 1) -> MetaData:
+    """Return the metadata of one table with two CHECK constraints."""
+    metadata = MetaData(naming_convention=Base.metadata.naming_convention)
+    kind = Enum(*kinds, name="kind", native_enum=False, create_constraint=True, length=20)
+    Table(
+        "things",
+        metadata,
+        Column("id", Integer, primary_key=True),
+        Column("kind", kind),
+        Column("number", Integer),
+        CheckConstraint(f"number >= {least} AND (number < 9 OR kind = 'a')", name="bounds"),
+        *more,
+    )
+    return metadata
+
+
+@pytest.fixture
+async def written(databases: Databases) -> Write:
+    """Return a call that returns what a revision from one metadata to another has."""
+
+    async def write(before: MetaData, after: MetaData) -> Written:
+        def compare(connection: Connection) -> Written:
+            before.create_all(connection)
+            options = {
+                "autogenerate_plugins": autogenerate.PLUGINS,
+                "render_as_batch": driver.RENDER_AS_BATCH,
+            }
+            context = MigrationContext.configure(connection, opts=options)
+            script: MigrationScript = produce_migrations(context, after)
+            autogenerate.rewrite(context, None, [script])
+            batch = driver.RENDER_AS_BATCH
+            assert script.upgrade_ops
+            assert script.downgrade_ops
+            return (
+                render_python_code(script.upgrade_ops, render_as_batch=batch),
+                render_python_code(script.downgrade_ops, render_as_batch=batch),
+            )
+
+        url = await databases.create()
+        engine = driver.migration_engine(settings_for(url))
+        async with engine.begin() as connection:
+            found = await connection.run_sync(compare)
+        await engine.dispose()
+        await databases.drop(url)
+        return found
+
+    return write
+
+
+def unvalidated() -> CheckConstraint:
+    return CheckConstraint("number <> 5", name="not_five", **driver.NOT_VALID)
+
+
+@pytest.mark.parametrize(
+    "more", [[], [unvalidated]], ids=["valid", "a constraint that is not validated yet"]
+)
+async def test_the_same_models_change_nothing(
+    written: Write, more: list[Callable[[], CheckConstraint]]
+) -> None:
+    before, after = (models(*(each() for each in more)) for _ in range(2))
+    upgrade, downgrade = await written(before, after)
+    assert "pass" in upgrade
+    assert "pass" in downgrade
+
+
+@pytest.mark.parametrize(
+    ("after", "constraint", "new", "old"),
+    [
+        (models(kinds=("a", "b", "c")), "ck_things_kind", "'a', 'b', 'c'", "'b'"),
+        (models(least=2), "ck_things_bounds", "number >= 2", "number >= 1"),
+    ],
+    ids=["an enum", "a condition"],
+)
+async def test_a_changed_check_is_replaced(
+    written: Write, after: MetaData, constraint: str, new: str, old: str
+) -> None:
+    upgrade, downgrade = await written(models(), after)
+    for code, text in ((upgrade, new), (downgrade, old)):
+        dropped, created = code.split("create_check_constraint")
+        assert constraint in dropped
+        assert constraint in created
+        assert text in created
+        assert code.count("ck_things_") == 2
+    assert ("NOT VALID" in upgrade) == bool(driver.NOT_VALID)
+
+
+async def test_a_dropped_column_is_warned_of(
+    written: Write, caplog: pytest.LogCaptureFixture
+) -> None:
+    before = models(Column("name", String(10), nullable=False))
+    upgrade, downgrade = await written(before, models())
+    warning = "things.name is dropped with its values. If it was renamed, keep them: "
+    assert f"# {warning}" in upgrade
+    assert warning in caplog.text
+    # The rows have no value for it any more.
+    assert "nullable=True" in downgrade
+    assert warning not in downgrade
+
+
+async def test_an_added_enum_has_its_check_once(written: Write) -> None:
+    kind = Enum("x", "y", name="other", native_enum=False, create_constraint=True, length=20)
+    upgrade, _ = await written(models(), models(Column("other", kind)))
+    assert "sa.Column('other', sa.String(length=20)" in upgrade
+    assert upgrade.count("ck_things_other") == 1
