@@ -33,10 +33,10 @@ from app.users.schemas import (
 from app.users.security import hash_token
 from app.users.settings import UserSettings
 
-auth = Router(prefix="/auth", tags=["auth"])
-registration = Router(prefix="/users", tags=["users"])
+auth = Router(prefix="/auth", tags=["auth"], description="Signing in and out.")
+registration = Router(prefix="/users", tags=["users"], description="Accounts.")
 me = Router(prefix="/users/me", tags=["users"])
-keys = Router(prefix="/api-keys", tags=["API keys"])
+keys = Router(prefix="/api-keys", tags=["API keys"], description="Credentials for programs.")
 admin = Router(prefix="/users", tags=["users"], dependencies=[Depends(superuser, scope="function")])
 
 

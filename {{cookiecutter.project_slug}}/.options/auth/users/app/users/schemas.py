@@ -22,6 +22,7 @@ from pydantic import (
 from app.kit.schemas import RequestModel, ResponseModel, Text, UTCTime
 
 Scope = Literal["read", "write"]
+Flag = Annotated[StrictBool, Field(examples=[True])]
 
 PASSWORD_LENGTH = (8, 256)
 
@@ -75,11 +76,17 @@ Password = Annotated[
     AfterValidator(_long_enough),  # also as it was sent: some characters become several
     AfterValidator(_normal),
     AfterValidator(_bounded),
-    Field(json_schema_extra=_LENGTHS),
+    Field(json_schema_extra=_LENGTHS, examples=["rainy Tuesday in Lisbon"]),
 ]
-Email = Annotated[EmailStr, Field(max_length=254), AfterValidator(str.lower)]
-Name = Annotated[Text, Field(min_length=1, max_length=100)]
-OpaqueToken = Annotated[SecretStr, Field(min_length=1, max_length=200), AfterValidator(_encodable)]
+Email = Annotated[
+    EmailStr, Field(max_length=254, examples=["ada@example.com"]), AfterValidator(str.lower)
+]
+Name = Annotated[Text, Field(min_length=1, max_length=100, examples=["Ada Lovelace"])]
+OpaqueToken = Annotated[
+    SecretStr,
+    Field(min_length=1, max_length=200, examples=["the refresh_token of the last response"]),
+    AfterValidator(_encodable),
+]
 
 _EMAIL: TypeAdapter[str] = TypeAdapter(Email)
 
@@ -111,8 +118,8 @@ class UserAdminUpdate(RequestModel):
     """Changes to any user, by a superuser."""
 
     name: Name | MISSING = MISSING
-    is_active: StrictBool | MISSING = MISSING
-    is_superuser: StrictBool | MISSING = MISSING
+    is_active: Flag | MISSING = MISSING
+    is_superuser: Flag | MISSING = MISSING
 
 
 class UserPublic(ResponseModel):
@@ -137,10 +144,18 @@ class Login(BaseModel):
     model_config = ConfigDict(extra="ignore")
 
     grant_type: Literal["password"] = "password"
-    username: Annotated[Text, Field(min_length=1, max_length=254), AfterValidator(_as_registered)]
+    username: Annotated[
+        Text,
+        Field(min_length=1, max_length=254, examples=["ada@example.com"]),
+        AfterValidator(_as_registered),
+    ]
     # Normalizing can make a text four times shorter.
     password: Annotated[
-        SecretStr, Field(min_length=1, max_length=4 * PASSWORD_LENGTH[1]), AfterValidator(_normal)
+        SecretStr,
+        Field(
+            min_length=1, max_length=4 * PASSWORD_LENGTH[1], examples=["rainy Tuesday in Lisbon"]
+        ),
+        AfterValidator(_normal),
     ]
 
 
@@ -165,9 +180,9 @@ class APIKeyCreate(RequestModel):
 
     name: Name
     scopes: Annotated[set[Scope], Field(min_length=1), BeforeValidator(_distinct)] = Field(
-        default={"read"}
+        default={"read"}, examples=[["read", "write"]]
     )
-    expires_at: UTCTime | None = None
+    expires_at: UTCTime | None = Field(default=None, examples=["2031-01-01T00:00:00Z"])
 
 
 class APIKeyPublic(ResponseModel):
