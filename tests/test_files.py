@@ -89,6 +89,7 @@ COMMON = """
     tests/kit/test_main.py
     tests/kit/test_migrations.py
     tests/kit/test_models.py
+    tests/kit/test_openapi.py
     tests/kit/test_repository.py
     tests/kit/test_routing.py
     tests/kit/test_pagination.py
@@ -107,6 +108,7 @@ COMMON = """
     tests/tasks/test_delete.py
     tests/tasks/test_get.py
     tests/tasks/test_list.py
+    tests/tasks/test_openapi.py
     tests/tasks/test_public.py
     tests/tasks/test_repository.py
     tests/tasks/test_size.py
@@ -169,6 +171,7 @@ BROUGHT_BY: dict[str, dict[str, list[str]]] = {
         tests/users/test_login.py
         tests/users/test_me.py
         tests/users/test_others.py
+        tests/users/test_openapi.py
         tests/users/test_passwords.py
         tests/users/test_permissions.py
         tests/users/test_refresh.py

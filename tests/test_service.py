@@ -244,10 +244,6 @@ def test_the_example_can_be_deleted(bake: Bake, chosen: dict[str, str]) -> None:
         kept = [line for line in lines if "tasks" not in line]
         assert len(lines) - len(kept) == 2
         api.write_text("".join(kept))
-        fuzzing = service.path / "schemathesis.toml"
-        start = "\n[[operations]]\n"
-        blocks = fuzzing.read_text().split(start)
-        fuzzing.write_text(start.join(each for each in blocks if "/v1/tasks/batch" not in each))
         versions = service.path / "migrations" / "versions"
         for pattern in (name for name in named if name.startswith("*_")):
             (revision,) = versions.glob(pattern)

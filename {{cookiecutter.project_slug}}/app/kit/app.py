@@ -3,6 +3,7 @@
 import asyncio
 import gc
 import logging
+import multiprocessing
 import signal
 from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
@@ -11,15 +12,19 @@ from typing import Final, cast
 
 from fastapi import FastAPI
 
-from app.kit import errors, headers, health, project
+from app.kit import errors, headers, health, openapi, project, routing
 from app.kit.config import KitSettings
 from app.kit.db.engine import Database
 from app.kit.idempotency import session as idempotency
-from app.kit.routing import check_routes
 
 logger = logging.getLogger(__name__)
 
 Handler = Callable[[int, FrameType | None], object]
+
+STOP_SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
+
+HASTEN: Final[int | None] = getattr(signal, "SIGUSR1", None)
+"""The signal by which a supervisor ends the ``SHUTDOWN_DELAY`` of its workers."""
 
 CANCELLED_TIMEOUT: Final = 1.0
 """Seconds that requests cancelled by a shutdown have to send their response."""
@@ -29,7 +34,8 @@ def build_app(settings: KitSettings, mount: Callable[[FastAPI], None]) -> FastAP
     """Create an app whose routers ``mount`` adds. Its lifespan opens and closes the database.
 
     Raises:
-        RuntimeError: a route is shadowed by another one, or can't be idempotent.
+        RuntimeError: a route is shadowed by another one, has its operation id, or can't be
+            idempotent.
     """
 
     @asynccontextmanager
@@ -49,6 +55,10 @@ def build_app(settings: KitSettings, mount: Callable[[FastAPI], None]) -> FastAP
         title=project.TITLE,
         version=project.VERSION,
         description=project.DESCRIPTION,
+        contact=project.CONTACT,
+        license_info=project.LICENSE,
+        servers=[{"url": "/"}],
+        generate_unique_id_function=openapi.operation_id,
         lifespan=lifespan,
         openapi_url="/openapi.json" if settings.docs else None,
         redoc_url=None,
@@ -57,12 +67,13 @@ def build_app(settings: KitSettings, mount: Callable[[FastAPI], None]) -> FastAP
     app.state.settings = settings
     app.state.ending = False
     app.state.schema_history = health.schema_history()
+    openapi.install(app)
     errors.install(app, max_body_size=settings.max_body_size)
     headers.install(app, settings)
     idempotency.install(app)
     mount(app)
-    app.include_router(health.router)  # last: routes are tried in order
-    check_routes(app)
+    routing.mount(app, closed=(), public=[("", health.router)])  # last: routes are tried in order
+    routing.check_routes(app)
     return app
 
 
@@ -80,25 +91,33 @@ def prepare_process(app: FastAPI) -> None:
 def _delay_shutdown(app: FastAPI, seconds: float) -> None:
     """Keep serving for a while after a stop signal, until a load balancer has noticed.
 
-    The same signal once more stops the server at once.
+    A second stop signal stops the server at once. A worker obeys its supervisor only: signals to
+    the whole process group reach both, so that each would count twice.
     """
     loop = asyncio.get_running_loop()
     timers: list[asyncio.TimerHandle] = []
-    for number in (signal.SIGTERM, signal.SIGINT):
-        stop = cast("Handler", signal.getsignal(number))
+    is_worker = multiprocessing.parent_process() is not None and HASTEN is not None
+    stops: dict[int, Handler] = {
+        each: cast("Handler", signal.getsignal(each)) for each in STOP_SIGNALS
+    }
 
-        def later(signum: int, _frame: FrameType | None, stop: Handler = stop) -> None:
-            def at_once(signum: int, frame: FrameType | None) -> None:
-                for timer in timers:
-                    timer.cancel()
-                stop(signum, frame)
+    def later(signum: int, _frame: FrameType | None) -> None:
+        def wait() -> None:
+            logger.info("Not ready any more: shutting down in %g s", seconds)
+            timers.append(loop.call_later(seconds, stops[signum], signum, None))
 
-            def wait() -> None:
-                logger.info("Not ready any more: shutting down in %g s", seconds)
-                timers.append(loop.call_later(seconds, stop, signum, None))
-
+        if not app.state.ending:
             app.state.ending = True
-            signal.signal(signum, at_once)
             loop.call_soon_threadsafe(wait)
+        elif not is_worker:
+            at_once(signum, None)
 
+    def at_once(signum: int, frame: FrameType | None) -> None:
+        for timer in timers:
+            timer.cancel()
+        stops.get(signum, stops[signal.SIGTERM])(signum, frame)
+
+    for number in STOP_SIGNALS:
         signal.signal(number, later)
+    if is_worker and HASTEN is not None:
+        signal.signal(HASTEN, at_once)

@@ -11,12 +11,17 @@ _KEPT: Final = {"cache-control", "content-location", "date", "etag", "expires", 
 
 
 async def _versions(
-    if_match: Annotated[
-        list[str] | None,
-        Header(description="The `ETag` last seen: the write is refused if it is stale."),
+    request: Request,
+    # Declared as one string, which generators of clients support; all lines are read.
+    _: Annotated[
+        str | None,
+        Header(
+            alias="If-Match",
+            description="The `ETag` last seen: the write is refused if it is stale.",
+        ),
     ] = None,
 ) -> Collection[int] | None:
-    tags = ", ".join(if_match or ["*"])
+    tags = ", ".join(request.headers.getlist("if-match") or ["*"])
     if tags.strip() == "*":
         return None
     return frozenset(int(tag) for tag in _STRONG_TAG.findall(tags))

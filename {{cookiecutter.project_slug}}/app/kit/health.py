@@ -34,7 +34,7 @@ REVISIONS = text("SELECT version_num FROM alembic_version")
 
 VERSIONS = project.ROOT / "migrations" / "versions"
 
-router = Router(prefix="/health", tags=["health"])
+router = Router(prefix="/health", tags=["health"], description="Whether the service runs.")
 
 
 class Health(BaseModel):

@@ -78,21 +78,32 @@ class OffsetQuery(BaseModel):
     offset: int = Field(default=0, ge=0, le=MAX_OFFSET, description="Items to skip.")
 
 
-class Page(ResponseModel, Generic[T]):
+class _NamedByItem(BaseModel):
+    # `TaskPage` instead of `Page_TaskPublic_` in OpenAPI.
+    @classmethod
+    def model_parametrized_name(cls, params: tuple[Any, ...]) -> str:
+        """Return the name of a page of these items."""
+        (item,) = params
+        if isinstance(item, type) and issubclass(item, BaseModel):
+            return item.__name__.removesuffix("Public") + cls.__name__
+        return super().model_parametrized_name(params)
+
+
+class Page(_NamedByItem, ResponseModel, Generic[T]):
     """One page of a list."""
 
     items: list[T]
     next_cursor: str | None
 
 
-class OffsetPage(ResponseModel, Generic[T]):
+class OffsetPage(_NamedByItem, ResponseModel, Generic[T]):
     """One page of a list, with the number of items on all pages."""
 
     items: list[T]
     total: int
 
 
-class CamelPage(CamelResponseModel, Generic[T]):
+class CamelPage(_NamedByItem, CamelResponseModel, Generic[T]):
     """One page of a list, for contracts in camelCase."""
 
     items: list[T]

@@ -53,6 +53,8 @@ class Route(APIRoute):
             dependencies = options.get("dependencies") or ()
             options["dependencies"] = [*dependencies, Depends(use_idempotency_key)]
         super().__init__(path, endpoint, **options)
+        if self.methods and "GET" in self.methods:
+            self.methods.add("HEAD")
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         """Wrap FastAPI's handler (its documented extension point)."""
@@ -70,9 +72,10 @@ class Route(APIRoute):
 class Router(APIRouter):
     """An ``APIRouter`` whose routes are of the class ``Route``: the router of every feature."""
 
-    def __init__(self, **options: Any) -> None:
-        """Accept what ``APIRouter`` does."""
+    def __init__(self, *, description: str = "", **options: Any) -> None:
+        """Accept what ``APIRouter`` does, and a ``description`` of its tag for OpenAPI."""
         super().__init__(route_class=Route, **options)
+        self.description = description
 
 
 def mount(
@@ -85,16 +88,23 @@ def mount(
     guards = [] if guard is None else [guard]
     statuses = COMMON_ERRORS if guard is None else (401, 403, *COMMON_ERRORS)
     for prefix, router in closed:
-        app.include_router(
-            router, prefix=prefix, dependencies=guards, responses=error_responses(*statuses)
-        )
+        responses = error_responses(*statuses)
+        _include(app, prefix, router, dependencies=guards, responses=responses)
     for prefix, router in public:
-        app.include_router(router, prefix=prefix, responses=error_responses(*COMMON_ERRORS))
+        _include(app, prefix, router, responses=error_responses(*COMMON_ERRORS))
+
+
+def _include(app: FastAPI, prefix: str, router: APIRouter, **options: Any) -> None:
+    app.include_router(router, prefix=prefix, **options)
+    if description := getattr(router, "description", ""):
+        tags = [{"name": tag, "description": description} for tag in router.tags]
+        app.openapi_tags = [*(app.openapi_tags or ()), *tags]
 
 
 def check_routes(app: FastAPI) -> None:
-    """Raise an error if a route is shadowed by an earlier one, or can't be idempotent."""
+    """Raise an error if a route is shadowed, can't be idempotent, or has the id of another."""
     earlier: list[tuple[RouteContext, str, set[str]]] = []
+    ids: dict[str, str] = {}
     for route in iter_route_contexts(app.routes):
         is_app = isinstance(route.original_route, routing.Mount)
         path, methods = route.path, {"GET"} if is_app else set(route.methods or ())
@@ -111,7 +121,22 @@ def check_routes(app: FastAPI) -> None:
                 )
         if not is_app:
             _check_idempotency(route)
+            _check_operation_id(route, ids)
         earlier.append((route, path, _ALL_METHODS if is_app else methods))
+
+
+def _check_operation_id(route: RouteContext, ids: dict[str, str]) -> None:
+    if not isinstance(route.original_route, APIRoute) or not route.include_in_schema:
+        return
+    methods = route.methods or set()
+    operation_id = route.operation_id or route.unique_id
+    for method in sorted(methods - {"HEAD"} if "GET" in methods else methods):
+        name = f"{method} {route.path_format}"
+        if (other := ids.setdefault(operation_id, name)) != name:
+            raise RuntimeError(
+                f"{other} and {name} have the same operation id, {operation_id!r}, by which "
+                "clients call them: rename one of the functions."
+            )
 
 
 def _check_idempotency(route: RouteContext) -> None:

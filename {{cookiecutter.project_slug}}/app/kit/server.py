@@ -3,6 +3,7 @@
 import argparse
 import asyncio
 import os
+import signal
 import socket
 import time
 from collections.abc import Callable
@@ -18,6 +19,7 @@ from uvicorn.config import LOGGING_CONFIG
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 from uvicorn.supervisors import Multiprocess
 
+from app.kit.app import HASTEN, STOP_SIGNALS
 from app.kit.config import KitSettings
 from app.kit.errors import MEDIA_TYPE, Problem
 
@@ -221,14 +223,25 @@ class Supervisor(Multiprocess):
         """Stop the workers and close the socket, so that no client waits in its queue."""
         super().terminate_all()
         until = time.monotonic() + self.delay
-        while time.monotonic() < until and not self.signal_queue:
+        while time.monotonic() < until and not self._stopped_again():
             time.sleep(0.1)
-        if self.signal_queue:  # a second signal
-            super().terminate_all()
+        if self._stopped_again():
+            self._hasten()
         for each in self.sockets:
             with suppress(OSError):  # not supported by every system
                 each.shutdown(socket.SHUT_RDWR)  # in every process that shares it
             each.close()
+
+    def _stopped_again(self) -> bool:
+        return not {*STOP_SIGNALS, getattr(signal, "SIGBREAK", None)}.isdisjoint(self.signal_queue)
+
+    def _hasten(self) -> None:
+        if not self.delay or HASTEN is None:
+            super().terminate_all()
+            return
+        for process in self.processes:
+            if process.pid is not None and process.exitcode is None:
+                os.kill(process.pid, HASTEN)
 
 
 def main(app: str, load_settings: Callable[[], KitSettings]) -> None:

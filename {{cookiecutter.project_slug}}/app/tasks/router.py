@@ -9,6 +9,7 @@ from app.kit.db.session import repository
 from app.kit.errors import error_responses
 from app.kit.etag import IfMatch
 from app.kit.idempotency.session import idempotent
+from app.kit.openapi import response_headers
 from app.kit.pagination import Page, PageQuery
 from app.kit.routing import Router
 from app.tasks.models import Comment, Task
@@ -25,13 +26,13 @@ from app.tasks.schemas import (
     TaskUpdate,
 )
 
-router = Router(tags=["tasks"])
+router = Router(tags=["tasks"], description="Tasks with their tags and comments.")
 
 Tasks = Annotated[TaskRepository, repository(TaskRepository)]
 
 
 # The most frequent route comes first: routes are tried in order.
-@router.get("/tasks/{task_id}", response_model=TaskPublic, responses=error_responses(304, 404))
+@router.get("/tasks/{task_id:uuid}", response_model=TaskPublic, responses=error_responses(304, 404))
 async def get_task(task_id: UUID, tasks: Tasks, response: Response) -> Task:
     """Get a task with its tags."""
     task = await tasks.get(task_id)
@@ -39,7 +40,12 @@ async def get_task(task_id: UUID, tasks: Tasks, response: Response) -> Task:
     return task
 
 
-@router.post("/tasks", status_code=201, response_model=TaskPublic, responses=error_responses(409))
+@router.post(
+    "/tasks",
+    status_code=201,
+    response_model=TaskPublic,
+    responses=error_responses(409) | response_headers(201, "ETag", "Location"),
+)
 @idempotent
 async def create_task(body: TaskCreate, tasks: Tasks, request: Request, response: Response) -> Task:
     """Create a task, and those of its tags that are new."""
@@ -64,7 +70,9 @@ async def list_tasks(query: Annotated[TaskQuery, Query()], tasks: Tasks) -> obje
     return await tasks.page(TASKS, query)
 
 
-@router.patch("/tasks/{task_id}", response_model=TaskPublic, responses=error_responses(404, 412))
+@router.patch(
+    "/tasks/{task_id:uuid}", response_model=TaskPublic, responses=error_responses(404, 412)
+)
 async def update_task(
     task_id: UUID, body: TaskUpdate, if_match: IfMatch, tasks: Tasks, response: Response
 ) -> Task:
@@ -74,14 +82,14 @@ async def update_task(
     return task
 
 
-@router.delete("/tasks/{task_id}", status_code=204, responses=error_responses(404, 412))
+@router.delete("/tasks/{task_id:uuid}", status_code=204, responses=error_responses(404, 412))
 async def delete_task(task_id: UUID, if_match: IfMatch, tasks: Tasks) -> None:
     """Delete a task: it is gone from every read."""
     await tasks.delete(task_id, if_match)
 
 
 @router.post(
-    "/tasks/{task_id}/comments",
+    "/tasks/{task_id:uuid}/comments",
     status_code=201,
     response_model=CommentPublic,
     responses=error_responses(404, 409),
@@ -93,7 +101,9 @@ async def create_comment(task_id: UUID, body: CommentCreate, tasks: Tasks) -> Co
 
 
 @router.get(
-    "/tasks/{task_id}/comments", response_model=Page[CommentPublic], responses=error_responses(404)
+    "/tasks/{task_id:uuid}/comments",
+    response_model=Page[CommentPublic],
+    responses=error_responses(404),
 )
 async def list_comments(
     task_id: UUID, query: Annotated[PageQuery, Query()], tasks: Tasks

@@ -11,10 +11,15 @@ from app.kit.schemas import RequestModel, ResponseModel, Text, UTCTime
 from app.tasks.models import Tag, TaskStatus
 from app.users.owner import SignedModel
 
-Title = Annotated[Text, Field(min_length=1, max_length=200)]
-Description = Annotated[Text, Field(max_length=10_000)]
+Title = Annotated[Text, Field(min_length=1, max_length=200, examples=["Order new chairs"])]
+Description = Annotated[
+    Annotated[Text, Field(max_length=10_000)] | None,
+    Field(examples=["Six for the meeting room, the same as last year."]),
+]
+Status = Annotated[TaskStatus, Field(examples=[TaskStatus.DOING])]
+DueTime = Annotated[UTCTime | None, Field(examples=["2030-06-28T15:00:00Z"])]
 TagName = Annotated[Text, Field(min_length=1, max_length=50)]
-TagNames = Annotated[list[TagName], Field(max_length=20)]
+TagNames = Annotated[list[TagName], Field(max_length=20, examples=[["office", "purchases"]])]
 
 
 def _sorted_names(tags: list[Tag]) -> list[str]:
@@ -26,9 +31,9 @@ class TaskCreate(RequestModel):
     """A new task."""
 
     title: Title
-    description: Description | None = None
-    status: TaskStatus = TaskStatus.TODO
-    due_at: UTCTime | None = None
+    description: Description = None
+    status: Status = TaskStatus.TODO
+    due_at: DueTime = None
     tags: TagNames = Field(default=[])
 
 
@@ -36,9 +41,9 @@ class TaskUpdate(RequestModel):
     """Changes to a task: a field that is not sent stays as it is."""
 
     title: Title | MISSING = MISSING
-    description: Description | MISSING | None = MISSING
-    status: TaskStatus | MISSING = MISSING
-    due_at: UTCTime | MISSING | None = MISSING
+    description: Description | MISSING = MISSING
+    status: Status | MISSING = MISSING
+    due_at: DueTime | MISSING = MISSING
     tags: TagNames | MISSING = MISSING
 
 
@@ -81,7 +86,7 @@ class TaskList(ResponseModel):
 class CommentCreate(SignedModel):
     """A new comment."""
 
-    body: Annotated[Text, Field(min_length=1, max_length=5000)]
+    body: Annotated[Text, Field(min_length=1, max_length=5000, examples=["They arrive on Friday."])]
 
 
 class CommentPublic(ResponseModel):

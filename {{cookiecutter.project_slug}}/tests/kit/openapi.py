@@ -213,6 +213,8 @@ class Schema:
     def _candidates(self, plain: Json, *, full: bool, depth: int) -> Iterator[Any]:
         """Return values that may be allowed, the best first."""
         yield from [plain["const"]] if "const" in plain else []
+        if "format" in plain:  # before the examples, because they differ: a column may be unique
+            yield from itertools.islice(_texts_for(plain), 1)
         yield from plain.get("examples", ())
         yield from plain.get("enum", ())
         kind = plain.get("type", _implied(plain))
@@ -803,6 +805,29 @@ def operations(app: FastAPI) -> list[Operation]:
                 merged = {**definition, "parameters": parameters}
                 found.append(Operation(method.upper(), path, merged, document))
     return found
+
+
+def missing_examples(operation: Operation) -> list[str]:
+    """Return what is wrong with the examples of the fields that an operation takes."""
+    found = []
+    for media_type in operation.media_types:
+        for place in operation.body(media_type).places():
+            definition = place.schema.definition
+            assert isinstance(definition, dict)
+            fixed = {"$ref", "const", "enum"} & definition.keys()
+            if isinstance(place.where[-1], int) or fixed or "object" in _kinds(place.schema):
+                continue  # an item, or a value that the schema itself tells
+            examples = definition.get("examples", [])
+            wrong = [each for each in examples if not place.schema.allows(each)]
+            if not examples or wrong:
+                found.append(f"{operation} {place.where}: {wrong or 'no example'}")
+    return found
+
+
+def _kinds(schema: Schema) -> set[str]:
+    found = {plain.get("type", "") for plain in schema.alternatives}
+    items = [schema.within(plain["items"]) for plain in schema.alternatives if "items" in plain]
+    return found.union(*(_kinds(each) for each in items))
 
 
 Examples = Mapping[str, Callable[[AsyncClient], Awaitable[Example]]]

@@ -47,6 +47,11 @@ class Service:
         self.told = True
         self.process.terminate()
 
+    def terminate_group(self, number: signal.Signals) -> None:
+        """Send a signal to the process and its workers, as a terminal or systemd does."""
+        self.told = True
+        os.killpg(self.process.pid, number)
+
     async def ended(self) -> str:
         """Wait for its end; return its log."""
         async with asyncio.timeout(PATIENCE):

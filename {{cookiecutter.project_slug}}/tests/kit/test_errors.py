@@ -38,13 +38,13 @@ async def test_an_unknown_path(client: AsyncClient) -> None:
 async def test_a_method_that_is_not_there(client: AsyncClient) -> None:
     response = await client.delete("/health/live")
     assert problem(response, 405)["title"] == "Method Not Allowed"
-    assert response.headers["allow"] == "GET"
+    assert response.headers["allow"] == "GET, HEAD"
 
 
 async def test_every_method_of_a_path_is_named(things: AsyncClient) -> None:
     response = await things.put("/things")
     problem(response, 405)
-    assert response.headers["allow"] == "GET, POST"
+    assert response.headers["allow"] == "GET, HEAD, POST"
 
 
 @pytest.mark.parametrize("method", ["POST", "GET"])

@@ -49,6 +49,25 @@ async def test_an_end_may_be_announced_and_hastened(live_url: str, workers: int)
     assert log.count("Application shutdown complete") == workers
 
 
+@needs_signals
+@pytest.mark.parametrize("workers", [1, 2])
+async def test_a_signal_to_the_group_is_one_signal(live_url: str, workers: int) -> None:
+    async with (
+        serving(live_url, workers=str(workers), shutdown_delay="3600") as service,
+        AsyncClient(base_url=service.url, timeout=PATIENCE) as client,
+    ):
+        service.terminate_group(signal.SIGTERM)
+        await service.logged("shutting down in 3600 s", times=workers)
+        if workers > 1:  # from now on, each worker has got the signal of its supervisor as well
+            await service.logged("Terminated child process", times=workers)
+        assert (await client.get("/openapi.json")).status_code == 200
+        assert "shutting down" in problem(await client.get("/health/ready"), 503)["detail"]
+        service.terminate_group(signal.SIGINT)
+        log = await service.ended()
+    assert log.count("Application shutdown complete") == workers
+    assert log.count("shutting down in 3600 s") == workers
+
+
 def test_a_process_of_its_own_looks_for_garbage_less_often(
     template: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

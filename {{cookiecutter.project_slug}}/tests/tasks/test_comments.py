@@ -140,5 +140,5 @@ async def test_a_task_that_is_not_there(client: AsyncClient) -> None:
     problem(await client.get(f"{NOBODY}/comments"), 404)
     document = problem(await client.post(f"{NOBODY}/comments", json=HELLO), 404)
     assert document["detail"] == "There is no such task."
-    assert blamed(await client.get(f"{TASKS}/1/comments")) == ["path.task_id"]
-    assert blamed(await client.post(f"{TASKS}/1/comments", json=HELLO)) == ["path.task_id"]
+    problem(await client.get(f"{TASKS}/1/comments"), 404)
+    problem(await client.post(f"{TASKS}/1/comments", json=HELLO), 404)

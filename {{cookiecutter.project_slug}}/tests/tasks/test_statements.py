@@ -114,5 +114,5 @@ async def test_statements_for_a_task_that_is_not_there(
 async def test_a_refused_request_sends_none(client: AsyncClient, statements: Statements) -> None:
     assert (await client.post(TASKS, json={"title": ""})).status_code == 422
     assert (await client.get(TASKS, params={"cursor": "x"})).status_code == 422
-    assert (await client.get(f"{TASKS}/1")).status_code == 422
-    assert len(statements) == 3 * caller.STATEMENTS, statements.sent
+    assert (await client.get(f"{TASKS}/1")).status_code == 404
+    assert len(statements) == 2 * caller.STATEMENTS, statements.sent

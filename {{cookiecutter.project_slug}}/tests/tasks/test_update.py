@@ -202,5 +202,5 @@ async def test_a_task_that_is_not_there(client: AsyncClient) -> None:
     problem(await client.patch(NOBODY, json={"title": "x"}), 404)
     problem(await client.patch(NOBODY, json={"tags": ["home"]}), 404)
     problem(await client.patch(NOBODY, json={}, headers={"If-Match": '"1"'}), 404)
-    assert blamed(await client.patch(f"{TASKS}/1", json={})) == ["path.task_id"]
+    problem(await client.patch(f"{TASKS}/1", json={}), 404)
     assert (await read(client, TAGS))["items"] == []

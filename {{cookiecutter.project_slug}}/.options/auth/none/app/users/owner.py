@@ -26,7 +26,7 @@ def owner_unique(*columns: str) -> UniqueConstraint:
 class SignedModel(RequestModel):
     """Base of requests that name their author, because there is no caller to take it from."""
 
-    author: Annotated[Text, Field(min_length=1, max_length=100)]
+    author: Annotated[Text, Field(min_length=1, max_length=100, examples=["Ada Lovelace"])]
 
     def author_name(self, caller: Caller) -> str:
         """Return the name of the author."""

@@ -44,11 +44,20 @@ READ_USERS = require(Permission.READ_USERS)
 MANAGE_USERS = require(Permission.MANAGE_USERS)
 
 bound = [Depends(bind_request)]
-auth = Router(prefix="/auth", tags=["auth"], dependencies=bound)
-registration = Router(prefix="/users", tags=["users"], dependencies=bound)
+auth = Router(
+    prefix="/auth", tags=["auth"], dependencies=bound, description="Signing in and out."
+)
+registration = Router(
+    prefix="/users", tags=["users"], dependencies=bound, description="Accounts."
+)
 me = Router(prefix="/users/me", tags=["users"], dependencies=bound)
 sessions = Router(prefix="/auth/sessions", tags=["auth"], dependencies=[*bound, OWN])
-keys = Router(prefix="/api-keys", tags=["API keys"], dependencies=[*bound, OWN])
+keys = Router(
+    prefix="/api-keys",
+    tags=["API keys"],
+    dependencies=[*bound, OWN],
+    description="Credentials for programs.",
+)
 admin = Router(prefix="/users", tags=["users"], dependencies=bound)
 
 

@@ -25,6 +25,8 @@ from app.kit.schemas import RequestModel, ResponseModel, Text, UTCTime
 from app.users import passwords
 from app.users.permissions import ALL_SCOPES, Scope
 
+Flag = Annotated[StrictBool, Field(examples=[True])]
+
 PASSWORD_LENGTH = (8, 256)
 # Normalizing can make a text four times shorter.
 RAW_PASSWORD_LENGTH = 4 * PASSWORD_LENGTH[1]
@@ -79,11 +81,17 @@ Password = Annotated[
     AfterValidator(_bounded_raw),
     AfterValidator(_normal),
     AfterValidator(_bounded),
-    Field(json_schema_extra=_LENGTHS),
+    Field(json_schema_extra=_LENGTHS, examples=["rainy Tuesday in Lisbon"]),
 ]
-Email = Annotated[EmailStr, Field(max_length=254), AfterValidator(str.lower)]
-Name = Annotated[Text, Field(min_length=1, max_length=100)]
-OpaqueToken = Annotated[SecretStr, Field(min_length=1, max_length=200), AfterValidator(_encodable)]
+Email = Annotated[
+    EmailStr, Field(max_length=254, examples=["ada@example.com"]), AfterValidator(str.lower)
+]
+Name = Annotated[Text, Field(min_length=1, max_length=100, examples=["Ada Lovelace"])]
+OpaqueToken = Annotated[
+    SecretStr,
+    Field(min_length=1, max_length=200, examples=["the refresh_token of the last response"]),
+    AfterValidator(_encodable),
+]
 
 _EMAIL: TypeAdapter[str] = TypeAdapter(Email)
 
@@ -123,8 +131,8 @@ class UserAdminUpdate(RequestModel):
     """Changes to any user, by a superuser."""
 
     name: Name | MISSING = MISSING
-    is_active: StrictBool | MISSING = MISSING
-    is_superuser: StrictBool | MISSING = MISSING
+    is_active: Flag | MISSING = MISSING
+    is_superuser: Flag | MISSING = MISSING
 
 
 class UserPublic(ResponseModel):
@@ -149,9 +157,15 @@ class Login(BaseModel):
     model_config = ConfigDict(extra="ignore")
 
     grant_type: Literal["password"] = "password"
-    username: Annotated[Text, Field(min_length=1, max_length=254), AfterValidator(_as_registered)]
+    username: Annotated[
+        Text,
+        Field(min_length=1, max_length=254, examples=["ada@example.com"]),
+        AfterValidator(_as_registered),
+    ]
     password: Annotated[
-        SecretStr, Field(min_length=1, max_length=RAW_PASSWORD_LENGTH), AfterValidator(_normal)
+        SecretStr,
+        Field(min_length=1, max_length=RAW_PASSWORD_LENGTH, examples=["rainy Tuesday in Lisbon"]),
+        AfterValidator(_normal),
     ]
 
 
@@ -176,10 +190,12 @@ class APIKeyCreate(RequestModel):
 
     name: Name
     scopes: Annotated[set[Scope], Field(min_length=1), BeforeValidator(_distinct)] = Field(
-        default={"read"}
+        default={"read"}, examples=[["read", "write"]]
     )
     expires_at: UTCTime | None = Field(
-        default=None, description="At the latest, and by default, after `API_KEY_LIFETIME`."
+        default=None,
+        description="At the latest, and by default, after `API_KEY_LIFETIME`.",
+        examples=["2031-01-01T00:00:00Z"],
     )
 
 

@@ -1,0 +1,125 @@
+"""The OpenAPI document describes what the service does, in a way that generators understand."""
+
+from collections.abc import Mapping
+
+import pytest
+from fastapi import FastAPI
+from httpx2 import AsyncClient, Response
+
+from app.kit.openapi import HEADERS
+from app.kit.routing import Router, check_routes
+from tests import caller
+from tests.conftest import PATIENCE
+from tests.kit.openapi import NoExample, Operation, operations
+from tests.kit.serving import serving
+from tests.kit.test_bad_input import trying
+
+# Differ between two requests, or tell how the body is sent.
+OWN_HEADERS = {"date"}
+
+
+def same_headers(one: Response, other: Response) -> bool:
+    def compared(response: Response) -> Mapping[str, str]:
+        return {name: value for name, value in response.headers.items() if name not in OWN_HEADERS}
+
+    return compared(one) == compared(other)
+
+
+async def test_head_is_get_without_a_body(shared_app: FastAPI) -> None:
+    async with trying(shared_app, caller.CALLERS[-1]) as api:
+        read = [each for each in api.operations if each.method == "GET"]
+        for operation in read:
+            path = operation.request(await api.example(operation)).path.decode()
+            got, head = await api.client.get(path), await api.client.head(path)
+            assert head.status_code == got.status_code, str(operation)
+            assert same_headers(head, got), str(operation)
+            assert head.content == b"", str(operation)
+            known = {"If-None-Match": got.headers.get("etag", "")}
+            if known["If-None-Match"]:
+                assert (await api.client.head(path, headers=known)).status_code == 304
+        assert read
+
+
+async def test_head_of_a_running_service(live_url: str) -> None:
+    async with (
+        serving(live_url) as service,
+        AsyncClient(base_url=service.url, timeout=PATIENCE) as client,
+    ):
+        # A body would be read as the beginning of the next response.
+        for path in ("/health/live", "/nowhere", "/openapi.json", "/health/live"):
+            got, head = await client.get(path), await client.head(path)
+            assert head.status_code == got.status_code
+            assert head.headers["content-length"] == got.headers["content-length"] != "0"
+
+
+def undeclared(operation: Operation, answer: Response) -> list[str]:
+    """Return the headers of a response that the document does not declare."""
+    responses = operation.definition["responses"]
+    declared = operation.document.resolve(responses.get(str(answer.status_code), {}))
+    known = {name.lower() for name in declared.get("headers", {})}
+    return [name for name in HEADERS if name.lower() in answer.headers.keys() - known]
+
+
+async def test_headers_are_declared(shared_app: FastAPI, monkeypatch: pytest.MonkeyPatch) -> None:
+    caller.hash_cheaply(monkeypatch)
+    found = []
+    for who in caller.CALLERS:
+        async with trying(shared_app, who) as api:
+            for operation in api.operations:
+                example = await api.example(operation)
+                headers = {b"idempotency-key": b"one"} if operation.has("Idempotency-Key") else {}
+                try:
+                    request = operation.request(example, sent=api.names, headers=headers)
+                except NoExample:
+                    continue
+                for _ in range(2):
+                    answer = await request.send(api.app, api.headers)
+                    found += [
+                        f"{operation} sends {name} with {answer.status_code}: declare it with "
+                        f'responses=response_headers({answer.status_code}, "{name}").'
+                        for name in undeclared(operation, answer)
+                    ]
+    assert not found, "\n".join(found)
+
+
+def test_every_operation_says_who_may_call_it(shared_app: FastAPI) -> None:
+    assert [str(each) for each in operations(shared_app) if "security" not in each.definition] == []
+
+
+def test_every_tag_is_described(shared_app: FastAPI) -> None:
+    document = shared_app.openapi()
+    described = {tag["name"] for tag in document["tags"] if tag["description"]}
+    assert described >= {
+        tag for each in operations(shared_app) for tag in each.definition.get("tags", ())
+    }
+
+
+def test_no_parameter_is_null(shared_app: FastAPI) -> None:
+    for operation in operations(shared_app):
+        for parameter in operation.parameters:
+            assert not parameter.schema.is_kind("null"), f"{operation} {parameter.name}"
+
+
+async def first() -> None:
+    """Do nothing."""
+
+
+async def second() -> None:
+    """Do nothing."""
+
+
+def test_two_operations_with_one_id_stop_the_app() -> None:
+    def app_with(name: str) -> FastAPI:
+        app = FastAPI(generate_unique_id_function=lambda route: route.name)
+        router = Router(prefix="/articles")
+        router.add_api_route("", first, methods=["GET"])
+        router.add_api_route("/{key}", second, methods=["PUT"], name=name)
+        app.include_router(router, prefix="/v1")
+        return app
+
+    check_routes(app_with("second"))
+    with pytest.raises(RuntimeError) as caught:
+        check_routes(app_with("first"))
+    assert str(caught.value).startswith(
+        "GET /v1/articles and PUT /v1/articles/{key} have the same operation id, 'first'"
+    )
