@@ -15,38 +15,39 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
-from benchmarks import harness, load
-from benchmarks.data import ENDPOINTS, SERVICES, Rows
-from benchmarks.harness import Cores, Server
-from benchmarks.load import Run
-from benchmarks.report import BUSY, EVERYTHING, Compared, Fairness, Memory, Report, Side
+from benchmarks import harness
+from benchmarks.data import DEPTH, ENDPOINTS, RESOURCES, Rows
+from benchmarks.harness import Cores, Side, Stage
+from benchmarks.load import WRK, Run, load
+from benchmarks.report import Fairness, Figure, Memory, Report
 from testing.baking import Project, install
 from testing.postgres import Postgres
 
 CHOICES: Final[dict[str, tuple[str, ...]]] = {
     "database": ("postgresql", "sqlite"),
-    "service": tuple(SERVICES),
+    "resource": tuple(RESOURCES),
     "endpoint": ENDPOINTS,
-    "connections": ("32", "128", "512"),
+    "clients": ("32", "128", "512"),
 }
-"""What ``--only`` chooses from."""
+"""What ``--only`` chooses from; the numbers of clients are those of the fairness."""
 
-ROUNDS: Final = {32: 3, 128: 2, 512: 1}
-"""Rounds of each measurement; more of those that are compared with other figures."""
-
-DURATION: Final = 2.0
+CONNECTIONS: Final = 32
+ROUNDS: Final = 5
+DURATION: Final = 1.5
 """Seconds of one round."""
 WARM_UP: Final = 0.3
 """Seconds of load before the first round."""
+BETWEEN: Final = 0.7
+"""Seconds between two rounds, roughly, in which the server becomes idle."""
+LATEST: Final = 17 * 60.0
+"""Seconds after which a full run has shorter measurements: on a slow machine."""
 
-FAIR: Final = {32: 1.5, 128: 2.5, 512: 4.0}
+FAIR: Final = {32: 2.0, 128: 3.0, 512: 5.0}
 """Rounds in which fairness is measured: each client must get enough responses to count."""
 FAIR_ENDPOINTS: Final = ("get", "post")
-
-LATEST: Final = 19 * 60.0
-"""Seconds that a full run may take; on a slow machine it has fewer rounds."""
-BETWEEN: Final = 0.4
-"""Seconds between two rounds, roughly, in which one load generator ends and the next starts."""
+FAIR_SERVICES: Final = {"flat": ("rows", "none"), "example": ("example", "token")}
+"""The fastest and the default way."""
+WRITERS: Final = 16
 
 STARTS: Final = 5
 """Repetitions of the measurements of start times."""
@@ -58,49 +59,15 @@ class Options:
 
     quick: bool
     only: Mapping[str, tuple[str, ...]]
-    rounds: int | None
+    rounds: int
     duration: float
     rows: Rows
     settings: Mapping[str, str]
-    wrk: str | None
 
     @property
     def partial(self) -> bool:
         """Whether some combinations are left out."""
         return self.quick or any(self.only[name] != every for name, every in CHOICES.items())
-
-    @property
-    def connections(self) -> list[int]:
-        """Return the numbers of connections."""
-        return [int(number) for number in self.only["connections"]]
-
-    def rounds_of(self, connections: int) -> int:
-        """Return the number of rounds."""
-        return self.rounds or ROUNDS[connections]
-
-
-class Pace:
-    """Shortens the remaining rounds when the time limit would be exceeded."""
-
-    def __init__(self, options: Options, began: float) -> None:
-        """Plan the run; one with times from the command line has no limit."""
-        self._left = [
-            2 * (options.rounds_of(clients) * (options.duration + BETWEEN) + WARM_UP + BETWEEN)
-            # The clients are counted once for all endpoints.
-            + len(FAIR_ENDPOINTS) * (FAIR[clients] * options.duration + BETWEEN) / len(ENDPOINTS)
-            for _ in options.only["database"]
-            for _ in options.only["service"]
-            for clients in options.connections
-            for _ in options.only["endpoint"]
-        ]
-        usual = not options.partial and options.rounds is None and options.duration == DURATION
-        self._until = began + LATEST if usual else float("inf")
-
-    def behind(self) -> bool:
-        """Count a step; return whether it has to be a short one."""
-        late = time.monotonic() + sum(self._left) > self._until
-        self._left.pop(0)
-        return late
 
 
 def say(text: str) -> None:
@@ -108,171 +75,172 @@ def say(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
 
-def generate(options: Options, server: Server, requests: Sequence[bytes], clients: int) -> Run:
-    """Load a server."""
-    if options.wrk:
-        return load.wrk(options.wrk, server.port, requests, clients, options.duration)
-    return load.counted(server.port, requests, clients, options.duration)
-
-
-def warm_up(server: Server, requests: Sequence[bytes]) -> None:
-    """Let a few clients warm up the connections and prepared statements of a server."""
-    load.counted(server.port, requests, 32, WARM_UP)
-    server.settle(requests[0])
+def warm_up(side: Side) -> None:
+    """Warm up the connections and prepared statements of a server."""
+    load(side.server.port, side.requests, CONNECTIONS, WARM_UP)
+    side.server.settle(side.requests[0])
 
 
 def compare(
-    options: Options,
-    both: Mapping[str, Server],
-    requests: Mapping[str, Sequence[bytes]],
-    clients: int,
-    rounds: int,
-) -> tuple[float, dict[str, Side]]:
-    """Load both sides in turn (A B, B A, A B), so that a drift of the machine affects both."""
-    runs: dict[str, list[Run]] = {name: [] for name in both}
-    costs: dict[str, list[float]] = {name: [] for name in both}
-    for name, server in both.items():
-        if not options.quick:  # that tells whether all works, not how fast it is
-            warm_up(server, requests[name])
+    options: Options, database: str, sides: Sequence[Side], rounds: int, store: Postgres | None
+) -> list[Figure]:
+    """Load all sides in turn (A B C, C B A, A B C), so that a drift affects each of them."""
+    runs: dict[Side, list[Run]] = {side: [] for side in sides}
+    cpu: dict[Side, list[float]] = {side: [] for side in sides}
+    beneath: dict[Side, list[float]] = {side: [] for side in sides}
+    for side in sides if not options.quick else ():  # that tells whether all works, not how fast
+        warm_up(side)
     for number in range(rounds):
-        for name in list(both)[:: -1 if number % 2 else 1]:
-            server = both[name]
-            used = server.cpu()
-            run = generate(options, server, requests[name], clients)
-            used = server.cpu() - used
-            server.settle(requests[name][0])
-            runs[name].append(run)
-            costs[name].append(1e6 * used / max(1, run.answers + run.errors))
-    pairs = zip(runs["ours"], runs["limit"], strict=True)
-    shares = [ours.rate / limit.rate for ours, limit in pairs if limit.rate]
-    share = statistics.median(shares or [0.0])
-    return share, {name: side(runs[name], costs[name]) for name in both}
+        for side in sides[:: -1 if number % 2 else 1]:
+            used, used_beneath = side.server.cpu(), harness.database_cpu(store)
+            run = load(side.server.port, side.requests, CONNECTIONS, options.duration)
+            used, used_beneath = (
+                side.server.cpu() - used,
+                harness.database_cpu(store) - used_beneath,
+            )
+            side.server.settle(side.requests[0])
+            runs[side].append(run)
+            cpu[side].append(1e6 * used / max(1, run.answers + run.errors))
+            beneath[side].append(1e6 * used_beneath / max(1, run.answers + run.errors))
 
+    limit = next(side for side in sides if side.service == "limit")
+    figures = []
+    for side in sides:
 
-def side(runs: list[Run], costs: list[float]) -> Side:
-    """Return the medians of the rounds of one side."""
+        def median(value: Callable[[Run], float], runs: Sequence[Run] = runs[side]) -> float:
+            return statistics.median(map(value, runs))
 
-    def median(value: Callable[[Run], float]) -> float:
-        return statistics.median(map(value, runs))
-
-    return Side(
-        rate=median(lambda run: run.rate),
-        p50=median(lambda run: run.p50),
-        p99=median(lambda run: run.p99),
-        worst=max(run.worst for run in runs),
-        errors=sum(run.errors for run in runs),
-        cpu=statistics.median(costs),
-    )
-
-
-def watch(
-    options: Options,
-    stage: tuple[str, str],
-    ours: Server,
-    asks: Mapping[str, Mapping[str, Sequence[bytes]]],
-) -> list[Fairness]:
-    """Measure how evenly a service on a database serves its clients."""
-    database, service = stage
-    seen = []
-    wanted: list[tuple[str, int, float]] = [
-        (endpoint, clients, FAIR[clients])
-        for clients in options.connections
-        for endpoint in FAIR_ENDPOINTS
-        if endpoint in options.only["endpoint"]
-    ]
-    if database == "sqlite" and "patch" in options.only["endpoint"]:
-        wanted.append(("patch", 16, FAIR[32]))
-    for endpoint, clients, rounds in wanted:
-        requests = asks[endpoint]["ours"]
-        warm_up(ours, requests)
-        run = load.counted(ours.port, requests, clients, rounds * options.duration)
-        ours.settle(requests[0])
-        found = Fairness(
-            database=database,
-            service=service,
-            endpoint=endpoint,
-            connections=clients,
-            least=min(run.per_client),
-            mean=statistics.mean(run.per_client),
-            most=max(run.per_client),
-            worst=run.worst,
-            p99=run.p99,
-            errors=run.errors,
+        pairs = zip(runs[side], runs[limit], strict=True)
+        shares = [ours.rate / theirs.rate for ours, theirs in pairs if theirs.rate]
+        plain = next(
+            each for each in sides if (each.service, each.caller) == (side.service, "none")
         )
+        extra = [one - other for one, other in zip(cpu[side], cpu[plain], strict=True)]
+        figures.append(
+            Figure(
+                database=database,
+                service=side.service,
+                caller=side.caller,
+                endpoint=side.endpoint,
+                rounds=rounds,
+                share=statistics.median(shares or [0.0]) if side.endpoint != DEPTH else None,
+                rate=median(lambda run: run.rate),
+                p50=median(lambda run: run.p50),
+                p99=median(lambda run: run.p99),
+                worst=max(run.worst for run in runs[side]),
+                cpu=statistics.median(cpu[side]),
+                added=statistics.median(extra)
+                if side.caller != "none" and side.endpoint != DEPTH
+                else None,
+                database_cpu=statistics.median(beneath[side]) if store else None,
+                errors=sum(run.errors for run in runs[side]),
+            )
+        )
+        found = figures[-1]
         say(
-            f"{database} {service} {endpoint}, {clients} clients: {found.least} to"
-            f" {found.most} answers each, worst wait {run.worst:.0f} ms"
+            f"{database} {found.endpoint}, {found.service}, caller {found.caller}:"
+            f" {found.rate:,.0f}/s, share {found.share or 0:.2f}, {found.cpu:.0f} µs,"
+            f" errors {found.errors}"
         )
-        seen.append(found)
+    return figures
+
+
+def watch(options: Options, database: str, sides: Mapping[str, list[Side]]) -> list[Fairness]:
+    """Measure how evenly a service on a database serves its clients."""
+    wanted: list[tuple[str, int, float]] = [
+        (endpoint, int(clients), FAIR[int(clients)])
+        for clients in options.only["clients"]
+        for endpoint in FAIR_ENDPOINTS
+    ]
+    if database == "sqlite":
+        wanted.append(("patch", WRITERS, FAIR[32]))
+    seen = []
+    for endpoint, clients, rounds in wanted:
+        for side in sides.get(endpoint, ()):
+            if (side.service, side.caller) not in FAIR_SERVICES.values():
+                continue
+            seconds = rounds * options.duration
+            run = load(side.server.port, side.requests, clients, seconds, count=True)
+            side.server.settle(side.requests[0])
+            found = Fairness(
+                database=database,
+                service=side.service,
+                caller=side.caller,
+                endpoint=endpoint,
+                connections=clients,
+                least=min(run.per_client),
+                mean=statistics.mean(run.per_client),
+                most=max(run.per_client),
+                p99=run.p99,
+                worst=run.worst,
+                errors=run.errors,
+            )
+            say(
+                f"{database} {endpoint}, {side.service}, {clients} clients: {found.least} to"
+                f" {found.most} responses each, worst wait {run.worst:.0f} ms"
+            )
+            seen.append(found)
     return seen
 
 
 def measure(
-    options: Options,
-    report: Report,
-    pace: Pace,
-    stage: tuple[Project, str, Cores],
-    service: str,
+    options: Options, report: Report, until: float, stage: Stage, store: Postgres | None
 ) -> None:
-    """Measure one service on one database."""
-    project, url, cores = stage
-    database = project.answers["database"]
-    with harness.sides(project, cores, url, options.settings) as both:
-
-        def remember(after: str) -> None:
-            held = [server.memory() for server in both.values()]
-            report.memory.append(Memory(database, service, after, *held))
-
-        asks = harness.prepared(both, service, options.rows)
-        for clients in options.connections:
-            for endpoint in options.only["endpoint"]:
-                if endpoint == "batch" and clients == 32:
-                    remember(BUSY)
-                rounds = 1 if pace.behind() else options.rounds_of(clients)
-                share, sides = compare(options, both, asks[endpoint], clients, rounds)
-                ours, limit = sides["ours"], sides["limit"]
-                report.compared.append(
-                    Compared(database, service, endpoint, clients, rounds, share, ours, limit)
-                )
-                say(
-                    f"{database} {service} {endpoint}, {clients} connections: {ours.rate:,.0f}/s,"
-                    f" limit {limit.rate:,.0f}/s, share {share:.2f}, errors {ours.errors}"
-                )
-        remember(EVERYTHING)
-        report.fairness += watch(options, (database, service), both["ours"], asks)
+    """Measure the services on one database."""
+    database = "postgresql" if store else "sqlite"
+    resources = {
+        resource: {
+            endpoint: sides
+            for endpoint, sides in stage.sides(resource).items()
+            if endpoint in options.only["endpoint"]
+        }
+        for resource in options.only["resource"]
+    }
+    groups = [sides for by_endpoint in resources.values() for sides in by_endpoint.values()]
+    for number, sides in enumerate(groups):
+        left = sum(map(len, groups[number:])) * (options.duration + BETWEEN)
+        affordable = int((until - time.monotonic()) / left) if until else options.rounds
+        rounds = max(1, min(options.rounds, affordable))
+        report.figures += compare(options, database, sides, rounds, store)
+    for auth, server in {"none": stage.none, "users": stage.users, "limit": stage.limit}.items():
+        report.memory.append(Memory(database, auth, server.memory()))
+    for by_endpoint in resources.values():
+        report.fairness += watch(options, database, by_endpoint)
 
 
-def starts(options: Options, report: Report, folder: Path, template: Path) -> dict[str, Project]:
+def starts(
+    options: Options, report: Report, folder: Path, template: Path
+) -> dict[str, dict[str, Project]]:
     """Measure how long rendering, installing and importing take."""
-    projects = {}
+    projects: dict[str, dict[str, Project]] = {}
     for database in options.only["database"]:
-        say(f"{database}: rendering, installing")
-        times = []
-        for _ in range(1 if options.partial else STARTS):
-            project, seconds = harness.render(folder, template, database)
-            times.append(seconds)
-        report.seconds.setdefault("render", []).extend(times)
-        if not options.partial:
-            pristine = Project(
-                shutil.copytree(project.path, folder / f"{database}-suite" / project.path.name),
-                project.answers,
-            )
-            install(pristine, "--quiet")
-            say(f"{database}: the service's own tests")
-            name = f"the service's own tests ({database})"
-            report.seconds[name] = [harness.suite_seconds(pristine)]
-        install(project, "--quiet", "--no-dev")
-        report.versions[database] = harness.versions(project)
-        harness.import_seconds(project)  # compiles
-        report.seconds[f"import of app.main ({database})"] = [
-            harness.import_seconds(project) for _ in range(1 if options.quick else STARTS)
-        ]
-        harness.with_items(project)
-        projects[database] = project
+        for auth in ("none", "users"):
+            say(f"{database}, auth={auth}: rendering, installing")
+            times = []
+            for _ in range(1 if options.partial else STARTS):
+                project, seconds = harness.render(folder, template, database, auth)
+                times.append(seconds)
+            report.seconds.setdefault("render", []).extend(times)
+            if auth == "users" and not options.partial:
+                target = folder / f"{database}-suite" / project.path.name
+                pristine = Project(shutil.copytree(project.path, target), project.answers)
+                install(pristine, "--quiet")
+                say(f"{database}: the service's own tests")
+                name = f"the service's own tests ({database})"
+                report.seconds[name] = [harness.suite_seconds(pristine)]
+            install(project, "--quiet", "--no-dev")
+            if auth == "users":
+                report.versions[database] = harness.versions(project)
+                harness.import_seconds(project)  # compiles
+                report.seconds[f"import of app.main ({database})"] = [
+                    harness.import_seconds(project) for _ in range(1 if options.quick else STARTS)
+                ]
+            harness.with_items(project)
+            projects.setdefault(database, {})[auth] = project
     return projects
 
 
-def run(options: Options) -> Report:
+def run(options: Options, *, limited: bool) -> Report:
     """Run the chosen measurements, and clean up."""
     began = time.monotonic()
     cores = Cores()
@@ -281,26 +249,28 @@ def run(options: Options) -> Report:
         date=datetime.now(UTC).isoformat(timespec="seconds"),
         cpus=os.cpu_count() or 1,
         pinned=bool(cores.server),
-        generator="wrk" if options.wrk else "our own generator (there is no wrk on PATH)",
         rows=options.rows.count,
         duration=options.duration,
     )
     with tempfile.TemporaryDirectory(prefix="benchmarks-") as temporary, ExitStack() as stack:
         folder = Path(temporary)
-        projects = starts(options, report, folder, harness.template_copy(folder))
+        databases = starts(options, report, folder, harness.template_copy(folder))
         stack.enter_context(cores.pinned(cores.others))
-        pace = Pace(options, began)
-        for database, project in projects.items():
-            say(f"{database}: filling with {options.rows.count:,} rows")
+        for number, (database, projects) in enumerate(databases.items(), 1):
+            store = None
             if database == "postgresql":
-                server = Postgres.new(folder / "server")
-                stack.callback(server.kill)
-                url = harness.postgresql_made(project, server, options.rows)
-                report.postgresql = harness.postgresql_settings(server)
-            else:
-                url = harness.sqlite_made(project, folder / "bench.db", options.rows)
-            for service in options.only["service"]:
-                measure(options, report, pace, (project, url, cores), service)
+                store = Postgres.new(folder / "server")
+                stack.callback(store.kill)
+                report.postgresql = harness.postgresql_settings(store)
+            say(f"{database}: filling with {options.rows.count:,} rows")
+            urls = {
+                auth: harness.made(project, folder, store) for auth, project in projects.items()
+            }
+            now = time.monotonic()
+            # The rest of the time is for this database and those behind it.
+            until = now + (began + LATEST - now) / (len(databases) + 1 - number) if limited else 0
+            with harness.staged(projects, urls, cores, options.rows, options.settings) as stage:
+                measure(options, report, until, stage, store)
     report.took = time.monotonic() - began
     return report
 
@@ -308,7 +278,7 @@ def run(options: Options) -> Report:
 def parsed(arguments: list[str] | None = None) -> tuple[Options, Path | None, bool]:
     """Read the command line."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="few, short rounds: does it work?")
+    parser.add_argument("--quick", action="store_true", help="one short round: does it work?")
     parser.add_argument(
         "--only",
         action="append",
@@ -317,7 +287,7 @@ def parsed(arguments: list[str] | None = None) -> tuple[Options, Path | None, bo
         help="; ".join(f"{name}: {', '.join(values)}" for name, values in CHOICES.items()),
     )
     parser.add_argument("--duration", type=float, help=f"seconds of a round ({DURATION:g})")
-    parser.add_argument("--rounds", type=int, help="rounds of each side")
+    parser.add_argument("--rounds", type=int, help=f"rounds of each side ({ROUNDS})")
     parser.add_argument("--rows", type=int, help="rows of each table (100,000)")
     parser.add_argument(
         "--set", action="append", default=[], metavar="NAME=VALUE", help="a setting of the service"
@@ -328,7 +298,7 @@ def parsed(arguments: list[str] | None = None) -> tuple[Options, Path | None, bo
 
     only = dict(CHOICES)
     if given.quick:
-        only["connections"] = ("32",)
+        only["clients"] = ("32",)
     for text in given.only:
         name, _, chosen = text.partition("=")
         values = tuple(chosen.split(","))
@@ -338,11 +308,10 @@ def parsed(arguments: list[str] | None = None) -> tuple[Options, Path | None, bo
     options = Options(
         quick=given.quick,
         only=only,
-        rounds=given.rounds or (1 if given.quick else None),
+        rounds=given.rounds or (1 if given.quick else ROUNDS),
         duration=given.duration or (0.2 if given.quick else DURATION),
         rows=Rows(given.rows or (2_000 if given.quick else 100_000)),
         settings=dict(text.split("=", 1) for text in given.set),
-        wrk=shutil.which("wrk"),
     )
     if given.publish and options.partial:
         parser.error("--publish takes a full run")
@@ -350,6 +319,8 @@ def parsed(arguments: list[str] | None = None) -> tuple[Options, Path | None, bo
         parser.error("--rows: 300 at least, for a list has to have an end and a beginning")
     if shutil.which("uv") is None:
         parser.error("uv installs what is measured, and is not on PATH: pip install uv")
+    if WRK is None:
+        parser.error("wrk produces the load, and is not on PATH: apt-get install wrk")
     return options, given.json, given.publish
 
 
@@ -362,10 +333,9 @@ def main() -> None:
     options, file, publish = parsed()
     # Handled as Ctrl-C, so that every process that was started is stopped.
     signal.signal(signal.SIGTERM, _interrupt)
-    if not options.wrk:
-        say("There is no wrk on PATH: our own generator takes its place, and more of the time.")
+    usual = (options.rounds, options.duration) == (ROUNDS, DURATION)
     try:
-        report = run(options)
+        report = run(options, limited=usual and not options.partial)
     except KeyboardInterrupt:
         sys.exit(130)
     print(report.text())

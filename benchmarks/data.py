@@ -7,18 +7,22 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import cache
 from pathlib import Path
 from typing import Any, Final
 from uuid import UUID
 
 import asyncpg
 
-SERVICES: Final = {"flat": "items", "example": "tasks"}
-"""The measured services and their resources: a single table, and the example of the template."""
+RESOURCES: Final = {"flat": ("rows", "entities"), "example": ("example",)}
+"""The measured resources, a single table and the template's example, and the services of each."""
 
-ENDPOINTS: Final = ("get", "page", "depth", "post", "patch", "batch")
-BATCH: Final = 100
-"""Rows that one batch writes."""
+PATHS: Final = {"rows": "item-rows", "entities": "items", "example": "tasks"}
+"""Where each service is mounted: the flat table is served as rows of columns and as entities."""
+
+ENDPOINTS: Final = ("get", "page", "post", "patch")
+DEPTH: Final = "depth"
+"""The last page of the list, which is measured beside the first one."""
 
 STATUSES: Final = ("todo", "doing", "done")
 TAGS: Final = [f"tag-{number:02}" for number in range(50)]
@@ -34,21 +38,17 @@ class Rows:
     """The first rows of both tables, of a chosen number."""
 
     count: int
-
-    def created(self, number: int) -> datetime:
-        """Return the time of a row, a second after that of the previous row."""
-        # With microseconds: whole seconds have two text forms in the databases.
-        return _BEGIN + timedelta(seconds=number, microseconds=1 + number % 999_999)
+    owner: UUID | None = None
+    """The user whom the tasks and tags belong to, if they belong to somebody."""
 
     def keys(self, table: str) -> list[UUID]:
         """Return the ids of a table, in the order of its rows."""
-        generator = random.Random(table)  # noqa: S311 - no secret
-        return [_uuid7(self.created(number), generator) for number in range(self.count)]
+        return _keys(table, self.count)
 
     def items(self) -> Iterator[tuple[Any, ...]]:
         """Return the flat table."""
         for number, key in enumerate(self.keys("items")):
-            at = self.created(number)
+            at = _created(number)
             description = DESCRIPTION if number % 3 else None
             cents = 100 + number % 9900
             yield key, f"Item {number}", description, number % 500, cents, number % 7 != 0, at, at
@@ -56,21 +56,22 @@ class Rows:
     def tasks(self) -> Iterator[tuple[Any, ...]]:
         """Return the tasks."""
         for number, key in enumerate(self.keys("tasks")):
-            at = self.created(number)
+            at = _created(number)
             due_at = _DUE_AT + timedelta(microseconds=number) if number % 2 else None
             description = DESCRIPTION if number % 3 else None
             status = STATUSES[number % 3]
-            yield key, f"Task {number}", description, status, due_at, at, at, 1, None
+            task = (key, f"Task {number}", description, status, due_at, at, at, 1, None)
+            yield (*task, *self._owner)
 
     def tags(self) -> Iterator[tuple[Any, ...]]:
         """Return the tags."""
         generator = random.Random("tags")  # noqa: S311 - no secret
         for name in TAGS:
-            yield _uuid7(_BEGIN, generator), name
+            yield (_uuid7(_BEGIN, generator), name, *self._owner)
 
     def task_tags(self) -> Iterator[tuple[Any, ...]]:
         """Return the tags of each task: none to three."""
-        tags = [key for key, _ in self.tags()]
+        tags = [key for key, *_ in self.tags()]
         for number, key in enumerate(self.keys("tasks")):
             for step in range(number % 4):
                 yield key, tags[(number + 17 * step) % len(tags)]
@@ -80,21 +81,27 @@ class Rows:
         generator = random.Random("comments")  # noqa: S311 - no secret
         for number, key in list(enumerate(self.keys("tasks")))[::5]:
             for step in range(4):
-                at = self.created(number) + timedelta(minutes=step)
+                at = _created(number) + timedelta(minutes=step)
                 yield _uuid7(at, generator), key, f"Author {step}", DESCRIPTION, at
+
+    @property
+    def _owner(self) -> tuple[UUID, ...]:
+        return () if self.owner is None else (self.owner,)
 
     def tables(self) -> dict[str, tuple[str, Iterable[tuple[Any, ...]]]]:
         """Return the columns and rows of each table, parents first."""
+        owner = "" if self.owner is None else " owner_id"
         return {
             "items": (
                 "id name description quantity price_cents active created_at updated_at",
                 self.items(),
             ),
             "tasks": (
-                "id title description status due_at created_at updated_at version deleted_at",
+                "id title description status due_at created_at updated_at version deleted_at"
+                + owner,
                 self.tasks(),
             ),
-            "tags": ("id name", self.tags()),
+            "tags": ("id name" + owner, self.tags()),
             "task_tags": ("task_id tag_id", self.task_tags()),
             "comments": ("id task_id author body created_at", self.comments()),
         }
@@ -122,6 +129,18 @@ class Rows:
             await connection.close()
 
 
+def _created(number: int) -> datetime:
+    """Return the time of a row, a second after that of the previous row."""
+    # With microseconds: whole seconds have two text forms in the databases.
+    return _BEGIN + timedelta(seconds=number, microseconds=1 + number % 999_999)
+
+
+@cache
+def _keys(table: str, count: int) -> list[UUID]:
+    generator = random.Random(table)  # noqa: S311 - no secret
+    return [_uuid7(_created(number), generator) for number in range(count)]
+
+
 def _uuid7(at: datetime, generator: random.Random) -> UUID:
     milliseconds = int(at.timestamp() * 1000)
     number = milliseconds << 80 | 7 << 76 | generator.getrandbits(12) << 64
@@ -137,9 +156,9 @@ def _plain(value: object) -> object:
     return value
 
 
-def written(method: str, path: str, body: object = None) -> bytes:
-    """Return the bytes of a request."""
-    head = f"{method} {path} HTTP/1.1\r\nHost: service\r\n"
+def written(method: str, path: str, body: object = None, headers: str = "") -> bytes:
+    """Return the bytes of a request; each of ``headers`` ends with a line break."""
+    head = f"{method} {path} HTTP/1.1\r\nHost: service\r\n{headers}"
     if body is None:
         return f"{head}\r\n".encode()
     text = json.dumps(body, separators=(",", ":"))
@@ -147,24 +166,24 @@ def written(method: str, path: str, body: object = None) -> bytes:
     return f"{head}\r\n{text}".encode()
 
 
-def asked(service: str, rows: Rows, cursor: str) -> dict[str, Sequence[bytes]]:
-    """Return the request of each endpoint; ``cursor`` leads to the last page of the list."""
-    resource = SERVICES[service]
+def asked(
+    service: str, rows: Rows, headers: str = "", cursor: str = ""
+) -> dict[str, Sequence[bytes]]:
+    """Return the requests of each endpoint; ``cursor`` leads to the last page of the list."""
+    resource = PATHS[service]
     path = f"/v1/{resource}"
-    generator = random.Random(service)  # noqa: S311 - no secret
-    keys = generator.choices(rows.keys(resource), k=_VARIANTS)
-    new, change = _BODIES[service]
+    table = "tasks" if service == "example" else "items"
+    generator = random.Random(table)  # noqa: S311 - no secret
+    keys = generator.choices(rows.keys(table), k=_VARIANTS)
+    new, change = _BODIES[table]
     return {
-        "get": [written("GET", f"{path}/{key}") for key in keys],
-        "page": [written("GET", f"{path}?limit=20")],
-        "depth": [written("GET", f"{path}?limit=20&cursor={cursor}")],
-        "post": [written("POST", path, new(number)) for number in range(_VARIANTS)],
+        "get": [written("GET", f"{path}/{key}", headers=headers) for key in keys],
+        "page": [written("GET", f"{path}?limit=20", headers=headers)],
+        DEPTH: [written("GET", f"{path}?limit=20&cursor={cursor}", headers=headers)],
+        "post": [written("POST", path, new(number), headers) for number in range(_VARIANTS)],
         "patch": [
-            written("PATCH", f"{path}/{key}", change(number)) for number, key in enumerate(keys)
-        ],
-        "batch": [
-            written("POST", f"{path}/batch", {"items": list(map(new, range(start, start + BATCH)))})
-            for start in range(0, _VARIANTS, BATCH)
+            written("PATCH", f"{path}/{key}", change(number), headers)
+            for number, key in enumerate(keys)
         ],
     }
 
@@ -199,6 +218,6 @@ def _task_change(number: int) -> dict[str, object]:
 
 _Body = Callable[[int], dict[str, object]]
 _BODIES: Final[dict[str, tuple[_Body, _Body]]] = {
-    "flat": (_item, _item_change),
-    "example": (_task, _task_change),
+    "items": (_item, _item_change),
+    "tasks": (_task, _task_change),
 }

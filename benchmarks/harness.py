@@ -1,37 +1,42 @@
 """The rendered service with a flat resource, the limit, and their databases."""
 
 import asyncio
-import http.client
 import json
 import os
+import re
+import secrets
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager, suppress
-from dataclasses import dataclass
-from itertools import takewhile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass, replace
+from http.client import HTTPException, HTTPResponse
 from pathlib import Path
 from typing import Any, Final
+from urllib.parse import urlencode
+from uuid import UUID
 
 import asyncpg
 import psutil
 
-from benchmarks.data import ENDPOINTS, SERVICES, Rows, asked
+from benchmarks.data import DEPTH, ENDPOINTS, PATHS, RESOURCES, Rows, asked, written
 from testing.baking import ROOT, Project, clean_environment, copy_template, free_port
 from testing.postgres import Postgres
 
 HERE: Final = Path(__file__).parent
+FLAT_PARENT: Final = "4d1f0c7e2a95"
+"""The revision before that of the flat resource, in a render without users."""
 PATIENCE: Final = 30
 """Seconds that a server may take to start or to become idle."""
 
-# What differs between the responses of both sides: cursors are private, a change makes
+# What differs between the responses of two servers: cursors are private, a change makes
 # a new version, and a new row has an id and times of its own.
 _CHANGED: Final = {"updated_at", "version"}
-_NEW: Final = {"id", "created_at", *_CHANGED}
-_OWN: Final = {"patch": _CHANGED, "post": _NEW, "batch": _NEW}
+_OWN: Final = {"patch": _CHANGED, "post": {"id", "created_at", *_CHANGED}}
 
 
 class Cores:
@@ -65,16 +70,17 @@ def _output(done: subprocess.CompletedProcess[str]) -> str:
     return done.stdout
 
 
-def render(folder: Path, template: Path, database: str) -> tuple[Project, float]:
+def render(folder: Path, template: Path, database: str, auth: str) -> tuple[Project, float]:
     """Render a service by Cookiecutter's command line; return it and the seconds it took."""
+    target = folder / f"{database}-{auth}"
     home = folder / "home"
     home.mkdir(exist_ok=True)
     started = time.perf_counter()
     done = subprocess.run(
         [
             *(sys.executable, "-m", "cookiecutter", str(template), "--no-input"),
-            *("--overwrite-if-exists", "--output-dir", str(folder / database)),
-            *(f"database={database}", "auth=none"),
+            *("--overwrite-if-exists", "--output-dir", str(target)),
+            *(f"database={database}", f"auth={auth}"),
         ],
         env=clean_environment(HOME=str(home), USERPROFILE=str(home)),
         stdin=subprocess.DEVNULL,
@@ -84,8 +90,8 @@ def render(folder: Path, template: Path, database: str) -> tuple[Project, float]
     )
     seconds = time.perf_counter() - started
     _output(done)
-    (path,) = (folder / database).iterdir()
-    return Project(path, {"database": database, "auth": "none"}), seconds
+    (path,) = target.iterdir()
+    return Project(path, {"database": database, "auth": auth}), seconds
 
 
 def template_copy(folder: Path) -> Path:
@@ -95,8 +101,15 @@ def template_copy(folder: Path) -> Path:
 
 def with_items(project: Project) -> None:
     """Add the flat resource as a user does: its files, and two lines in ``app/api.py``."""
+    revisions = project.path / "migrations" / "versions"
+    texts = "".join(file.read_text(encoding="utf-8") for file in revisions.glob("*.py"))
+    parents = set(re.findall(r'^down_revision: .* = "(\w+)"', texts, re.MULTILINE))
+    (head,) = set(re.findall(r'^revision: .* = "(\w+)"', texts, re.MULTILINE)) - parents
     ignored = shutil.ignore_patterns("ruff.toml", "__pycache__", ".*_cache")
     shutil.copytree(HERE / "flat", project.path, ignore=ignored, dirs_exist_ok=True)
+    (revision,) = revisions.glob("*_items.py")
+    text = revision.read_text(encoding="utf-8")
+    revision.write_text(text.replace(FLAT_PARENT, head), encoding="utf-8")
     api = project.path / "app" / "api.py"
     text = api.read_text(encoding="utf-8")
     for before, after in (
@@ -183,21 +196,24 @@ def _python(project: Project, code: str) -> subprocess.CompletedProcess[str]:
     return project.run(script(project, "python"), "-c", code, PYTHONDONTWRITEBYTECODE="")
 
 
-def sqlite_made(project: Project, path: Path, rows: Rows) -> str:
-    """Create a migrated file with rows; return its URL."""
-    url = f"sqlite:///{path}"
-    _migrate(project, url)
-    rows.fill_sqlite(path)
+def made(project: Project, folder: Path, server: Postgres | None) -> str:
+    """Create a migrated database for a project; return its URL."""
+    name = f"bench_{project.answers['auth']}"
+    if server is None:
+        url = f"sqlite:///{folder / name}.db"
+    else:
+        url = server.url(name)
+        asyncio.run(_execute(server.url("postgres"), f"CREATE DATABASE {name}"))
+    _output(project.run(script(project, "alembic"), "upgrade", "head", DATABASE_URL=url, **_LOCAL))
     return url
 
 
-def postgresql_made(project: Project, server: Postgres, rows: Rows) -> str:
-    """Create a migrated database with rows; return its URL."""
-    url = server.url("bench")
-    asyncio.run(_execute(server.url("postgres"), "CREATE DATABASE bench"))
-    _migrate(project, url)
-    asyncio.run(rows.fill_postgresql(url))
-    return url
+def fill(url: str, rows: Rows) -> None:
+    """Write the rows into a database."""
+    if url.startswith("sqlite"):
+        rows.fill_sqlite(Path(url.removeprefix("sqlite:///")))
+    else:
+        asyncio.run(rows.fill_postgresql(url))
 
 
 def postgresql_settings(server: Postgres) -> dict[str, str]:
@@ -206,8 +222,14 @@ def postgresql_settings(server: Postgres) -> dict[str, str]:
     return {name: asyncio.run(_execute(server.url("postgres"), f"SHOW {name}")) for name in names}
 
 
-def _migrate(project: Project, url: str) -> None:
-    _output(project.run(script(project, "alembic"), "upgrade", "head", DATABASE_URL=url))
+def database_cpu(server: Postgres | None) -> float:
+    """Return the processor time that all processes of PostgreSQL have used, in seconds."""
+    seconds = 0.0
+    for process in server.processes() if server else ():
+        with suppress(psutil.NoSuchProcess):
+            times = process.cpu_times()
+            seconds += times.user + times.system
+    return seconds
 
 
 async def _execute(url: str, sql: str) -> str:
@@ -237,17 +259,12 @@ class Server:
 
     def ask(self, request: bytes) -> tuple[int, dict[str, str], Any]:
         """Send one request; return status, headers and JSON of the response."""
-        head, _, body = request.partition(b"\r\n\r\n")
-        first, *lines = head.decode().split("\r\n")
-        method, path, _ = first.split(" ")
-        headers = dict(line.split(": ") for line in lines)
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=PATIENCE)
-        with closing(connection):
-            connection.request(method, path, body or None, headers)
-            response = connection.getresponse()
-            text = response.read()
-            named = {name.lower(): value for name, value in response.getheaders()}
-            return response.status, named, json.loads(text)
+        with socket.create_connection(("127.0.0.1", self.port), PATIENCE) as connection:
+            connection.sendall(request)
+            response = HTTPResponse(connection)
+            response.begin()
+            headers = {name.lower(): value for name, value in response.getheaders()}
+            return response.status, headers, json.loads(response.read())
 
     def settle(self, request: bytes) -> None:
         """Wait until it is idle: cancelled requests may still run.
@@ -256,7 +273,7 @@ class Server:
         tells. SQLite's writer mostly waits for the disk, so a short look would see it idle.
         """
         deadline = time.monotonic() + PATIENCE
-        with suppress(OSError, http.client.HTTPException):
+        with suppress(OSError, HTTPException):
             self.ask(request)
         used = self.cpu()
         while time.monotonic() < deadline:
@@ -300,69 +317,143 @@ def started(
             process.wait(PATIENCE)
 
 
+@dataclass(frozen=True, eq=False)
+class Side:
+    """Requests of one kind to one server, measured in turn with others."""
+
+    service: str
+    """A service of ``data.RESOURCES``, or ``limit``."""
+    caller: str
+    """The credential of the requests: ``none``, ``token`` or ``key``."""
+    endpoint: str
+    server: Server
+    requests: Sequence[bytes]
+
+
+@dataclass(frozen=True)
+class Stage:
+    """The servers on a database: the limit, and the service with and without users."""
+
+    limit: Server
+    none: Server
+    users: Server
+    rows: Rows
+    callers: Mapping[str, str]
+    """The headers of each caller."""
+
+    def server(self, caller: str) -> Server:
+        """Return the server for the requests of a caller."""
+        return self.none if caller == "none" else self.users
+
+    def sides(self, resource: str) -> dict[str, list[Side]]:
+        """Return what is measured in turn, by endpoint, after checking that all respond alike.
+
+        The share of the limit is measured for each service without users, and for the example
+        with a token; what a caller adds is measured for the first service, GET and POST.
+        """
+        first, *_ = services = RESOURCES[resource]
+        limit = asked(services[-1], self.rows)
+        default = "token" if resource == "example" else "none"
+        found = {}
+        for endpoint in ENDPOINTS:
+            callers = [default] if endpoint in {"page", "patch"} else ["token", "key"]
+            wanted = [(service, "none") for service in services]
+            wanted += [(first, caller) for caller in callers if caller != "none"]
+            found[endpoint] = [
+                Side("limit", "none", endpoint, self.limit, limit[endpoint]),
+                *(self._side(service, caller, endpoint) for service, caller in wanted),
+            ]
+            _compare(found[endpoint])
+        found["page"].append(self._side(first, default, DEPTH))
+        return found
+
+    def _side(self, service: str, caller: str, endpoint: str) -> Side:
+        server, headers = self.server(caller), self.callers[caller]
+        cursor = end_of_list(server, service, headers, self.rows) if endpoint == DEPTH else ""
+        requests = asked(service, self.rows, headers, cursor)[endpoint]
+        return Side(service, caller, endpoint, server, requests)
+
+
 @contextmanager
-def sides(
-    project: Project, cores: Cores, url: str, settings: Mapping[str, str]
-) -> Iterator[dict[str, Server]]:
-    """Run the service by its own production command, and the limit."""
-    python = script(project, "python")
-    port, other = free_port(), free_port()
-    folder = project.path.parent
-    own = {"DATABASE_URL": url, "PORT": str(port), "LOG_LEVEL": "warning", **settings}
-    limit = [python, str(HERE / "limit.py"), url, str(other)]
-    with (
-        started([python, "-m", "app"], project, cores, folder / "ours.log", port, **own) as ours,
-        started(limit, project, cores, folder / "limit.log", other) as below,
-    ):
-        yield {"ours": ours, "limit": below}
+def staged(
+    projects: Mapping[str, Project],
+    urls: Mapping[str, str],
+    cores: Cores,
+    rows: Rows,
+    settings: Mapping[str, str],
+) -> Iterator[Stage]:
+    """Run the services by their own production command, and the limit; fill the databases."""
+    with ExitStack() as stack:
+        servers = {}
+        for auth, project in projects.items():
+            port = free_port()
+            own = {"DATABASE_URL": urls[auth], "PORT": str(port), "LOG_LEVEL": "warning"}
+            command = [script(project, "python"), "-m", "app"]
+            log = project.path.parent / "service.log"
+            servers[auth] = stack.enter_context(
+                started(command, project, cores, log, port, **{**own, **_LOCAL, **settings})
+            )
+        owner, callers = _signed_in(servers["users"])
+        fill(urls["none"], rows)
+        fill(urls["users"], replace(rows, owner=owner))
+        project, port = projects["none"], free_port()
+        command = [script(project, "python"), str(HERE / "limit.py"), urls["none"], str(port)]
+        log = project.path.parent / "limit.log"
+        limit = stack.enter_context(started(command, project, cores, log, port))
+        yield Stage(limit, servers["none"], servers["users"], rows, callers)
 
 
-def end_of_list(server: Server, service: str, rows: Rows) -> str:
+_LOCAL: Final = {"SECRET_KEY": secrets.token_urlsafe(32), "ACCESS_TOKEN_LIFETIME": "86400"}
+
+
+def _signed_in(server: Server) -> tuple[UUID, dict[str, str]]:
+    """Register a user; return its id, and the headers of each caller."""
+    email, password = "ada@example.com", secrets.token_urlsafe(16)
+    body = {"email": email, "password": password, "name": "Ada"}
+    status, _, user = server.ask(written("POST", "/v1/users?with_api_key=true", body))
+    if status != 201:
+        sys.exit(f"The user can't be registered: {status} {user}")
+    form = urlencode({"username": email, "password": password})
+    head = "Content-Type: application/x-www-form-urlencoded\r\n"
+    head += f"Content-Length: {len(form)}\r\n"
+    _, _, tokens = server.ask(written("POST", "/v1/auth/token", headers=head) + form.encode())
+    return UUID(user["id"]), {
+        "none": "",
+        "token": f"Authorization: Bearer {tokens['access_token']}\r\n",
+        "key": f"X-API-Key: {user['api_key']['key']}\r\n",
+    }
+
+
+def end_of_list(server: Server, service: str, headers: str, rows: Rows) -> str:
     """Read a list page by page; return the cursor that leads to the last full page."""
-    path = f"/v1/{SERVICES[service]}?limit=100"
+    path = f"/v1/{PATHS[service]}?limit=100"
     cursor = ""
     # Stop before the end, so that a full page follows.
     for _ in range(rows.count // 100 - 1):
         suffix = f"&cursor={cursor}" if cursor else ""
-        status, _, page = server.ask(f"GET {path}{suffix} HTTP/1.1\r\n\r\n".encode())
+        status, _, page = server.ask(written("GET", path + suffix, headers=headers))
         if status != 200:
             sys.exit(f"The list of {service} can't be walked: {status} {page}")
         cursor = page["next_cursor"]
     return cursor
 
 
-def prepared(
-    both: Mapping[str, Server], service: str, rows: Rows
-) -> dict[str, dict[str, Sequence[bytes]]]:
-    """Return the requests of each side by endpoint, after checking that both respond alike."""
-    wanted = {
-        name: asked(service, rows, end_of_list(server, service, rows))
-        for name, server in both.items()
-    }
-    for endpoint in ENDPOINTS:
-        ours, limit = (
-            json.dumps(_seen(server.ask(wanted[name][endpoint][0]), endpoint))
-            for name, server in both.items()
-        )
-        if ours != limit:
-            same = takewhile(lambda pair: pair[0] == pair[1], zip(ours, limit, strict=False))
-            start = max(0, sum(1 for _ in same) - 60)
+def _compare(sides: Sequence[Side]) -> None:
+    """Exit unless all sides respond to their first request alike, and with success."""
+    seen = []
+    for side in sides:
+        status, headers, document = side.server.ask(side.requests[0])
+        own = _OWN.get(side.endpoint, {"next_cursor"})
+        seen.append((status, sorted(headers), json.dumps(_masked(document, own))))
+        if status >= 300 or seen[0] != seen[-1]:
             sys.exit(
-                f"The service and its limit differ in {service} {endpoint}:"
-                f"\n... {ours[start : start + 200]}\n... {limit[start : start + 200]}"
+                f"{side.service} {side.endpoint}, caller {side.caller}, does not respond as the"
+                f" limit does:\n{seen[0]}\n{seen[-1]}"
             )
-        if ours[1] != "2":
-            sys.exit(f"{service} {endpoint} is refused: {ours}")
-    return {endpoint: {name: wanted[name][endpoint] for name in both} for endpoint in ENDPOINTS}
 
 
-def _seen(answer: tuple[int, dict[str, str], Any], endpoint: str) -> tuple[int, list[str], Any]:
-    status, headers, document = answer
-    return status, sorted(headers), _masked(document, _OWN.get(endpoint, {"next_cursor"}))
-
-
-def _masked(document: Any, own: Collection[str]) -> Any:
-    """Replace what differs between both sides."""
+def _masked(document: Any, own: set[str]) -> Any:
+    """Replace what differs between two servers."""
     if isinstance(document, list):
         return [_masked(item, own) for item in document]
     if isinstance(document, dict):

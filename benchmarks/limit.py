@@ -54,13 +54,8 @@ class Store(Protocol):
     async def write(self, sql: str, *values: object) -> Sequence[Any]:
         """Run one statement as a transaction of its own; return its rows."""
 
-    async def create_items(self, rows: list[tuple[Any, ...]]) -> None:
-        """Write many items, all or none."""
-
-    async def create_tasks(
-        self, rows: list[tuple[Any, ...]], links: list[tuple[UUID, str]]
-    ) -> None:
-        """Write tasks with their tags, and the tags that are new, all or none."""
+    async def create_task(self, task: tuple[Any, ...], tags: list[str]) -> None:
+        """Write a task with its tags, and the tags that are new, all or none."""
 
     def key(self, value: UUID) -> object:
         """Return an id as it is stored."""
@@ -89,27 +84,15 @@ class PostgreSQL:
 
     # In one statement: nothing is written unless every tag is there already.
     _create = f"""
-        WITH pair AS (
-            SELECT w.task_id, g.id AS tag_id
-            FROM unnest($9::uuid[], $10::text[]) AS w(task_id, name) JOIN tags g USING (name)
-        ), complete AS (
-            SELECT count(*) = cardinality($9::uuid[]) AS yes FROM pair
+        WITH tag AS (
+            SELECT id FROM tags WHERE name = ANY($9::text[])
         ), task AS (
             INSERT INTO tasks ({TASK})
-            SELECT t.* FROM complete, unnest(
-                $1::uuid[], $2::text[], $3::text[], $4::text[], $5::timestamptz[], $6::int[],
-                $7::timestamptz[], $8::timestamptz[]
-            ) AS t WHERE complete.yes RETURNING 1
+            SELECT $1::uuid, $2, $3, $4, $5::timestamptz, $6::int, $7::timestamptz, $8::timestamptz
+            WHERE (SELECT count(*) FROM tag) = cardinality($9::text[]) RETURNING id
         ), link AS (
-            INSERT INTO task_tags (task_id, tag_id)
-            SELECT task_id, tag_id FROM complete, pair WHERE complete.yes
+            INSERT INTO task_tags (task_id, tag_id) SELECT task.id, tag.id FROM task, tag
         ) SELECT count(*) FROM task
-    """  # noqa: S608 - names of columns
-    _create_items = f"""
-        INSERT INTO items ({ITEM}) SELECT * FROM unnest(
-            $1::uuid[], $2::text[], $3::text[], $4::int[], $5::int[], $6::bool[],
-            $7::timestamptz[], $8::timestamptz[]
-        )
     """  # noqa: S608 - names of columns
 
     def __init__(self, url: str) -> None:
@@ -137,25 +120,17 @@ class PostgreSQL:
 
     write = read
 
-    async def create_items(self, rows: list[tuple[Any, ...]]) -> None:
-        await self._pool.execute(self._create_items, *zip(*rows, strict=True))
-
-    async def create_tasks(
-        self, rows: list[tuple[Any, ...]], links: list[tuple[UUID, str]]
-    ) -> None:
-        ids, names = zip(*links, strict=True) if links else ((), ())
-        values = (*zip(*rows, strict=True), ids, names)
-        if await self._pool.fetchval(self._create, *values):
+    async def create_task(self, task: tuple[Any, ...], tags: list[str]) -> None:
+        if await self._pool.fetchval(self._create, *task, tags):
             return
-        missing = sorted(set(names))
         async with self._pool.acquire() as connection, connection.transaction():
             await connection.execute(
                 "INSERT INTO tags (id, name) SELECT * FROM unnest($1::uuid[], $2::text[])"
                 " ON CONFLICT DO NOTHING",
-                [uuid7() for _ in missing],
-                missing,
+                [uuid7() for _ in tags],
+                tags,
             )
-            await connection.execute(self._create, *values)
+            await connection.execute(self._create, *task, tags)
 
     def key(self, value: UUID) -> object:
         return value
@@ -218,40 +193,23 @@ class SQLite:
             rows: Sequence[Any] = await self._writer.execute_fetchall(_numbered(sql), values)
             return rows
 
-    async def create_items(self, rows: list[tuple[Any, ...]]) -> None:
-        await self._together(lambda: self._insert("items", ITEM, rows))
-
-    async def create_tasks(
-        self, rows: list[tuple[Any, ...]], links: list[tuple[UUID, str]]
-    ) -> None:
-        pairs = [(self.key(task), name) for task, name in links]
+    async def create_task(self, task: tuple[Any, ...], tags: list[str]) -> None:
+        pairs = [(task[0], name) for name in tags]
         link = "INSERT INTO task_tags SELECT ?, id FROM tags WHERE name = ?"
-
-        async def work() -> None:
-            await self._insert("tasks", TASK, rows)
-            if not pairs:
-                return
-            linked = await self._writer.executemany(link, pairs)
-            if linked.rowcount < len(pairs):
-                names = sorted({name for _, name in links})
-                new = [(self.key(uuid7()), name) for name in names]
-                await self._writer.executemany("INSERT OR IGNORE INTO tags VALUES (?, ?)", new)
-                await self._writer.executemany(link.replace("INSERT", "INSERT OR IGNORE"), pairs)
-
-        await self._together(work)
-
-    async def _insert(self, table: str, columns: str, rows: list[tuple[Any, ...]]) -> None:
-        marks = ", ".join("?" * len(rows[0]))
-        await self._writer.executemany(
-            f"INSERT INTO {table} ({columns}) VALUES ({marks})",  # noqa: S608 - ours
-            rows,
-        )
-
-    async def _together(self, work: Callable[[], Awaitable[None]]) -> None:
+        marks = ", ".join("?" * len(task))
         async with self._turn:
             await self._writer.execute("BEGIN IMMEDIATE")
             try:
-                await work()
+                await self._writer.execute(
+                    f"INSERT INTO tasks ({TASK}) VALUES ({marks})",  # noqa: S608 - ours
+                    task,
+                )
+                linked = await self._writer.executemany(link, pairs)
+                if linked.rowcount < len(pairs):
+                    new = [(self.key(uuid7()), name) for name in tags]
+                    await self._writer.executemany("INSERT OR IGNORE INTO tags VALUES (?, ?)", new)
+                    again = link.replace("INSERT", "INSERT OR IGNORE")
+                    await self._writer.executemany(again, pairs)
             except BaseException:
                 await self._writer.rollback()
                 raise
@@ -328,10 +286,7 @@ class Limit:
         body = await _body(receive)
         if method == "PATCH":
             return await self._change(UUID(rest[0]), body, flat=flat)
-        create = self._create_items if flat else self._create_tasks
-        if rest:
-            return 201, [], {"items": await create(body["items"])}
-        (made,) = await create([body])
+        made = await (self._create_item(body) if flat else self._create_task(body))
         location = (b"location", f"{path}/{made['id']}".encode())
         return 201, [location] if flat else [location, _etag(1)], made
 
@@ -355,31 +310,24 @@ class Limit:
         )
         return self._page("created_at", limit, rows, self._read_item)
 
-    async def _create_items(self, bodies: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    async def _create_item(self, body: dict[str, Any]) -> dict[str, Any]:
         store = self.store
         now = datetime.now(UTC).isoformat()
         time = store.time(now)
-        made, rows = [], []
-        for body in bodies:
-            key = uuid7()
-            item = {
-                "name": body["name"],
-                "description": body.get("description"),
-                "quantity": body.get("quantity", 0),
-                "price_cents": body["price_cents"],
-                "active": body.get("active", True),
-            }
-            rows.append((store.key(key), *item.values(), time, time))
-            made.append({"id": key, **item, "created_at": now, "updated_at": now})
-        if len(rows) == 1:
-            await store.write(
-                f"INSERT INTO items ({ITEM})"  # noqa: S608 - names of columns
-                " VALUES ($1, $2, $3, $4, $5, $6, $7, $8)",
-                *rows[0],
-            )
-        else:
-            await store.create_items(rows)
-        return made
+        key = uuid7()
+        item = {
+            "name": body["name"],
+            "description": body.get("description"),
+            "quantity": body.get("quantity", 0),
+            "price_cents": body["price_cents"],
+            "active": body.get("active", True),
+        }
+        await store.write(
+            f"INSERT INTO items ({ITEM})"  # noqa: S608 - names of columns
+            " VALUES ($1, $2, $3, $4, $5, $6, $7, $8)",
+            *(store.key(key), *item.values(), time, time),
+        )
+        return {"id": key, **item, "created_at": now, "updated_at": now}
 
     def _read_item(self, row: Any) -> dict[str, Any]:
         store = self.store
@@ -410,28 +358,22 @@ class Limit:
         rows = await self.store.read(sql, limit + 1, *after)
         return self._page("-created_at", limit, rows, self._read_task)
 
-    async def _create_tasks(self, bodies: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    async def _create_task(self, body: dict[str, Any]) -> dict[str, Any]:
         store = self.store
         now = datetime.now(UTC).isoformat()
         time = store.time(now)
-        made, rows, links = [], [], []
-        for body in bodies:
-            key = uuid7()
-            due_at = body.get("due_at")
-            task = {
-                "title": body["title"],
-                "description": body.get("description"),
-                "status": body.get("status", "todo"),
-                "due_at": due_at,
-            }
-            tags = sorted(set(body.get("tags", ())))
-            due = due_at and store.time(due_at)
-            rows.append((store.key(key), *list(task.values())[:3], due, 1, time, time))
-            links += [(key, name) for name in tags]
-            times = {"created_at": now, "updated_at": now}
-            made.append({"id": key, **task, "tags": tags, "version": 1, **times})
-        await store.create_tasks(rows, links)
-        return made
+        key = uuid7()
+        due_at = body.get("due_at")
+        task = {
+            "title": body["title"],
+            "description": body.get("description"),
+            "status": body.get("status", "todo"),
+        }
+        tags = sorted(set(body.get("tags", ())))
+        row = (store.key(key), *task.values(), due_at and store.time(due_at), 1, time, time)
+        await store.create_task(row, tags)
+        times = {"created_at": now, "updated_at": now}
+        return {"id": key, **task, "due_at": due_at, "tags": tags, "version": 1, **times}
 
     def _read_task(self, row: Any) -> dict[str, Any]:
         store = self.store

@@ -1,84 +1,102 @@
-"""The figures of a run, as tables, JSON, a picture and docs/performance.md."""
+"""The figures of a run, as tables, JSON, a chart and parts of the documentation."""
 
 import json
 import statistics
 import sys
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Final
-from xml.sax.saxutils import escape
+
+import pygal
+from pygal.style import Style
 
 from testing.baking import ROOT
 
+# pygal installs an import hook without find_spec, which Python 3.11 warns about at each import.
+sys.meta_path[:] = [each for each in sys.meta_path if hasattr(each, "find_spec")]
+
 DOCS: Final = ROOT / "docs"
 DOCUMENT: Final = DOCS / "performance.md"
+SIZING: Final = DOCS / "scaling.md"
 PICTURE: Final = DOCS / "performance.svg"
 MARKERS: Final = ("<!-- figures -->", "<!-- /figures -->")
 
-SERIES: Final = {"flat": "a flat resource", "example": "the example: tasks with tags"}
-"""The services whose shares the picture shows."""
+ENDPOINTS: Final = {"get": "GET one", "page": "GET page of 20", "post": "POST", "patch": "PATCH"}
+DATABASES: Final = {"postgresql": "PostgreSQL", "sqlite": "SQLite"}
+CALLERS: Final = {"token": "an access token", "key": "an API key"}
 
-SHOWN: Final = {"get": "GET one", "page": "GET page of 20", "post": "POST", "patch": "PATCH"}
-"""The endpoints in the picture, which have goals."""
+SERIES: Final = {
+    ("rows", "none"): "a flat table, as rows of columns, no authentication",
+    ("example", "none"): "the example, no authentication",
+    ("example", "token"): "the example with an access token: the default render",
+}
+"""The services and callers in the chart."""
 
 SHARES: Final = {
-    "get": (0.17, 0.22),
-    "page": (0.21, 0.28),
-    "post": (0.17, 0.28),
-    "patch": (0.15, 0.24),
+    "rows": ((0.22, 0.25), (0.23, 0.32), (0.19, 0.24), (0.21, 0.25)),
+    "entities": ((0.16, 0.20), (0.17, 0.21), (0.17, 0.20), (0.16, 0.19)),
+    "example": ((0.15, 0.18), (0.17, 0.20), (0.12, 0.15), (0.12, 0.15)),
 }
-"""The minimum and the goal of each share."""
+"""The minimum and the goal of each share by endpoint, on PostgreSQL without authentication."""
 
-BUSY: Final = "single requests on 32 connections"
-EVERYTHING: Final = "everything, batches too"
-"""The loads after which memory is measured."""
+SECONDS: Final = {
+    "import of app.main (postgresql)": ("0.5 s", "0.4 s"),
+    "import of app.main (sqlite)": ("0.5 s", "0.4 s"),
+    "render": ("0.45 s", "0.36 s"),
+    "the service's own tests (postgresql)": ("60 s", "35 s"),
+    "the service's own tests (sqlite)": ("45 s", "25 s"),
+}
+"""The maximum and the goal of each time."""
+
+POOLED: Final = {"postgresql": "11", "sqlite": "one file"}
+"""Connections of one worker with default settings: two pools of five, and the readiness check."""
 
 
 @dataclass(frozen=True)
-class Side:
-    """The figures of one side: medians of the rounds, times in milliseconds."""
+class Figure:
+    """The medians of the rounds of one kind of request; latencies are in milliseconds."""
 
+    database: str
+    service: str
+    """``rows`` or ``entities`` of the flat table, ``example``, or ``limit``."""
+    caller: str
+    """The credential: ``none`` (a service without users), ``token`` or ``key``."""
+    endpoint: str
+    rounds: int
+    share: float | None
+    """The throughput relative to the limit, by adjacent rounds."""
     rate: float
     """Responses per second."""
     p50: float
     p99: float
     worst: float
-    """The requests of all rounds."""
+    """The longest wait of all rounds."""
+    cpu: float
+    """Microseconds of processor time of the worker for a request."""
+    added: float | None
+    """What the caller adds to ``cpu``, by adjacent rounds."""
+    database_cpu: float | None
+    """Microseconds of processor time of PostgreSQL for a request."""
     errors: int
     """Responses other than 2xx, and requests without one, in all rounds."""
-    cpu: float
-    """Microseconds of processor time for a request."""
-
-
-@dataclass(frozen=True)
-class Compared:
-    """The figures of the service and of the limit for the same requests."""
-
-    database: str
-    service: str
-    endpoint: str
-    connections: int
-    rounds: int
-    share: float
-    """The throughput relative to the limit: the median over pairs of adjacent rounds."""
-    ours: Side
-    limit: Side
 
 
 @dataclass(frozen=True)
 class Fairness:
-    """How evenly the service served its clients."""
+    """How evenly a service served its clients."""
 
     database: str
     service: str
+    caller: str
     endpoint: str
     connections: int
     least: int
     mean: float
     most: int
+    p99: float
     worst: float
     """The longest wait of any client, in milliseconds."""
-    p99: float
     errors: int
 
     @property
@@ -89,13 +107,12 @@ class Fairness:
 
 @dataclass(frozen=True)
 class Memory:
-    """The memory of a worker after a load, in MiB."""
+    """The memory of a worker after single requests on 32 connections, in MiB."""
 
     database: str
-    service: str
-    after: str
-    ours: float
-    limit: float
+    auth: str
+    """``none`` or ``users`` for a service, or ``limit``."""
+    size: float
 
 
 @dataclass
@@ -106,14 +123,13 @@ class Report:
     date: str
     cpus: int
     pinned: bool
-    generator: str
     rows: int
     duration: float
     versions: dict[str, dict[str, str]] = field(default_factory=dict)
     postgresql: dict[str, str] = field(default_factory=dict)
     seconds: dict[str, list[float]] = field(default_factory=dict)
     """Times of start-up and the like: by name, one for each repetition."""
-    compared: list[Compared] = field(default_factory=list)
+    figures: list[Figure] = field(default_factory=list)
     fairness: list[Fairness] = field(default_factory=list)
     memory: list[Memory] = field(default_factory=list)
     took: float = 0.0
@@ -131,238 +147,237 @@ class Report:
         if server := self.postgresql.get("server_version"):
             found["PostgreSQL"] = server
         names = ", ".join(f"{name} {value}" for name, value in sorted(found.items()))
-        where = "the server on one of its own" if self.pinned else "nobody on a core of its own"
+        cores = "the server on one of its own" if self.pinned else "no process on one of its own"
         when = f"Measured on {self.date[:10]} at commit {self.commit or 'unknown'}"
-        how = f"{self.rows:,} rows, rounds of {self.duration:g} s by {self.generator}"
-        return [
-            f"{when}, in {self.took / 60:.0f} minutes; {self.cpus} cores, {where}; {how}.",
-            f"{names}.",
-        ]
+        rounds = f"{max((each.rounds for each in self.figures), default=0)} rounds"
+        how = f"{self.cpus} cores, {cores}; {self.rows:,} rows; {rounds} of {self.duration:g} s"
+        return [f"{when}, in {self.took / 60:.0f} minutes; {how}.", f"{names}."]
 
     def _tables(self) -> Iterable[list[str]]:
-        yield _table("Promises", ["figure", "measured", "must", "goal"], self._promises())
-        for database in dict.fromkeys(each.database for each in self.compared):
-            for service in dict.fromkeys(each.service for each in self.compared):
-                rows = [
-                    _row(each)
-                    for each in self.compared
-                    if (each.database, each.service) == (database, service)
-                ]
-                yield _table(f"{_label(database)}, {service}: ours / the limit", _COLUMNS, rows)
-        yield _table(
-            "Answers for each client",
-            ["", "clients", "least", "mean", "most", "worst wait", "errors"],
-            [
+        yield table("Goals", ["figure", "measured", "must", "goal"], self._goals())
+        for database in dict.fromkeys(each.database for each in self.figures):
+            rows = [_row(each) for each in self.figures if each.database == database]
+            yield table(f"{DATABASES[database]}, 32 connections", _COLUMNS, rows)
+            rows = [
                 [
-                    f"{_label(each.database)}, {each.service}, {each.endpoint}",
-                    str(each.connections),
-                    str(each.least),
-                    f"{each.mean:.1f}",
-                    str(each.most),
-                    f"{each.worst:.0f} ms",
-                    str(each.errors),
+                    *(f"{each.endpoint}, {each.service}", each.caller, str(each.connections)),
+                    *(str(each.least), f"{each.mean:.1f}", str(each.most)),
+                    *(f"{each.p99:.0f}", f"{each.worst:.0f}", str(each.errors)),
                 ]
                 for each in self.fairness
-            ],
-        )
-        yield _table(
-            "Memory of the worker after load",
-            ["", "after", "ours", "the limit"],
-            [
-                [
-                    f"{_label(each.database)}, {each.service}",
-                    each.after,
-                    f"{each.ours:.0f} MiB",
-                    f"{each.limit:.0f} MiB",
-                ]
-                for each in self.memory
-            ],
-        )
+                if each.database == database
+            ]
+            yield table(f"{DATABASES[database]}, responses for each client", _FAIRNESS, rows)
 
-    def _promises(self) -> list[list[str]]:
-        return [
-            *self._shares(),
-            *self._fair(),
-            *self._depth(),
-            *self._memory(),
-            *(
-                [name, f"{statistics.median(values):.2f} s", *(bounds or ("", ""))]
-                for name, values in self.seconds.items()
-                for bounds in [_SECONDS.get(name.partition(" (")[0])]
-            ),
-        ]
+    def _goals(self) -> Iterable[list[str]]:
+        yield from self._shares()
+        yield from self._added()
+        for database in dict.fromkeys(each.database for each in self.fairness):
+            yield from self._fair(database)
+        yield from self._depth()
+        for each in self.memory:
+            if each.auth != "limit":
+                name = f"memory of one worker, loaded, {DATABASES[each.database]}, {each.auth}"
+                yield [name, f"{each.size:.0f} MiB", "85 MiB", "75 MiB"]
+        for name, values in self.seconds.items():
+            yield [name, f"{statistics.median(values):.2f} s", *SECONDS[name]]
 
     def _shares(self) -> Iterable[list[str]]:
-        for each in self.compared:
-            on_postgresql = each.database == "postgresql"
-            if on_postgresql and each.connections == 32 and each.endpoint in SHARES:
-                must, goal = SHARES[each.endpoint]
-                name = f"share of the limit, {each.service}, {SHOWN[each.endpoint]}"
-                bounds = [_share(must), _share(goal)] if each.service == "flat" else ["", ""]
-                yield [name, _share(each.share), *bounds]
+        shares = {
+            (each.service, each.caller, each.endpoint): each.share
+            for each in self.figures
+            if each.database == "postgresql"
+        }
+        for service, caller in (*((service, "none") for service in SHARES), ("example", "token")):
+            for (endpoint, label), bounds in zip(ENDPOINTS.items(), SHARES[service], strict=True):
+                share = shares.get((service, caller, endpoint))
+                if share is not None:
+                    name = f"share of the limit, {_way(service, caller)}, {label}"
+                    limits = [f"{bound:.2f}" for bound in bounds] if caller == "none" else ["", ""]
+                    yield [name, f"{share:.2f}", *limits]
 
-    def _fair(self) -> Iterable[list[str]]:
-        for each in self.fairness:
-            who = f"{_label(each.database)}, {each.service}, {each.endpoint}"
-            if each.connections == 16:
-                measured = f"{each.errors} errors, p99 {each.p99:.0f} ms"
-                yield [f"16 writers, {who}", measured, "no error", "p99 50 ms"]
-            elif each.connections == 32:
-                measured = f"{each.worst:.0f} ms"
-                yield [f"worst wait, 32 clients, {who}", measured, "200 ms", "100 ms"]
-            else:
-                measured = f"{each.spread:.0%}, {each.errors} errors"
-                bounds = ["20 %, none", ""] if each.connections == 128 else ["", "20 %, none"]
-                name = f"{each.connections} connections: furthest client from the mean, {who}"
-                yield [name, measured, *bounds]
+    def _added(self) -> Iterable[list[str]]:
+        for database, label in DATABASES.items():
+            for caller, credential in CALLERS.items():
+                found = [
+                    each.added
+                    for each in self.figures
+                    if (each.database, each.caller) == (database, caller) and each.added is not None
+                ]
+                if found:
+                    span = f"{min(found):.0f} to {max(found):.0f} µs"
+                    name = f"CPU that {credential} adds to a request, {label}"
+                    yield [name, span, "250 µs", "150 µs"]
+
+    def _fair(self, database: str) -> Iterable[list[str]]:
+        label = DATABASES[database]
+        every = [each for each in self.fairness if each.database == database]
+        for clients in dict.fromkeys(each.connections for each in every):
+            seen = [each for each in every if each.connections == clients]
+            errors = sum(each.errors for each in seen)
+            if clients == 16:
+                slowest = f"{errors} errors, p99 {max(each.p99 for each in seen):.0f} ms"
+                yield [f"16 writers, {label}", slowest, "none, 60 ms", "40 ms"]
+                continue
+            spread = f"{errors} errors, {max(each.spread for each in seen):.0%}"
+            if clients == 32:
+                worst = f"{max(each.worst for each in seen):.0f} ms"
+                yield [f"worst wait of 32 clients, {label}", worst, "100 ms", "60 ms"]
+            name = f"{clients} clients: furthest from the mean, {label}"
+            yield [name, spread, "none, 20%", "10%"]
 
     def _depth(self) -> Iterable[list[str]]:
-        found = {
-            (each.database, each.service, each.connections, each.endpoint): each.ours.rate
-            for each in self.compared
+        rates = {
+            (each.database, each.service, each.caller, each.endpoint): each.rate
+            for each in self.figures
         }
-        for (database, service, connections, endpoint), rate in found.items():
-            first = found.get((database, service, connections, "page"))
-            if endpoint == "depth" and connections == 32 and first and rate:
-                name = f"depth {self.rows:,} against page 1, {_label(database)}, {service}"
-                yield [name, f"{first / rate:.2f} times", "1.2", "1.1"]
+        for each in self.figures:
+            first = rates.get((each.database, each.service, each.caller, "page"))
+            if each.endpoint == "depth" and first and each.rate:
+                name = f"depth {self.rows:,} against page 1, {DATABASES[each.database]}"
+                yield [
+                    f"{name}, {_way(each.service, each.caller)}",
+                    f"{first / each.rate:.2f} times",
+                    "1.1",
+                    "1.05",
+                ]
 
-    def _memory(self) -> Iterable[list[str]]:
-        for each in self.memory:
-            if each.after == BUSY:
-                name = f"memory of one worker, loaded, {_label(each.database)}, {each.service}"
-                yield [name, f"{each.ours:.0f} MiB", "85 MiB", "75 MiB"]
+    def sizing(self) -> str:
+        """Return the table of what one worker of the default render serves and needs."""
+        sizes = {each.database: each.size for each in self.memory if each.auth == "users"}
+        head = ["", *ENDPOINTS.values(), "database connections", "memory"]
+        rows = []
+        for database, label in DATABASES.items():
+            found = {
+                each.endpoint: each
+                for each in self.figures
+                if (each.database, each.service, each.caller) == (database, "example", "token")
+            }
+            if not found.keys() >= ENDPOINTS.keys():
+                continue
+            served = [f"{found[endpoint].rate:,.0f}/s" for endpoint in ENDPOINTS]
+            memory = f"{sizes.get(database, 0):.0f} MiB"
+            rows.append([f"{label}: served by one worker", *served, POOLED[database], memory])
+            times = [f"{found[endpoint].cpu:.0f} µs" for endpoint in ENDPOINTS]
+            rows.append([f"{label}: CPU of the worker", *times, "", ""])
+            if all(found[endpoint].database_cpu for endpoint in ENDPOINTS):
+                times = [f"{found[endpoint].database_cpu:.0f} µs" for endpoint in ENDPOINTS]
+                rows.append([f"{label}: CPU of the database", *times, "", ""])
+        date = f"Measured on {self.date[:10]} at commit {self.commit or 'unknown'}."
+        return "\n".join([date, *table("", head, rows)])
 
-    def picture(self) -> str:
+    def picture(self) -> bytes:
         """Draw the shares of the limit on PostgreSQL as bars."""
-        found = {
-            (each.service, each.endpoint): each.share
-            for each in self.compared
-            if (each.database, each.connections) == ("postgresql", 32)
-        }
         shares = {
-            name: tuple(found.get((service, endpoint), 0.0) for endpoint in SHOWN)
-            for service, name in SERIES.items()
+            (each.service, each.caller, each.endpoint): each.share
+            for each in self.figures
+            if each.database == "postgresql"
         }
-        return _picture(shares, self.date[:10])
+        chart = pygal.Bar(
+            width=760,
+            height=400,
+            js=[],
+            no_prefix=True,  # of its styles: it would be random
+            css=["file://style.css", "file://graph.css", f"inline:{_DARK}"],
+            style=_STYLE,
+            title="Share of the limit: raw ASGI over raw asyncpg = 1.00",
+            x_title=f"PostgreSQL, one worker on one core, 32 connections; {self.date[:10]}",
+            x_labels=ENDPOINTS.values(),
+            legend_at_bottom=True,
+            legend_at_bottom_columns=1,
+            print_values=True,
+            print_values_position="top",
+            formatter=lambda value: f"{value:.2f}",
+        )
+        for (service, caller), name in SERIES.items():
+            chart.add(name, [shares.get((service, caller, endpoint)) for endpoint in ENDPOINTS])
+        drawn: bytes = chart.render()
+        return drawn
 
     def publish(self) -> None:
         """Write the figures into the documentation, in place of those there."""
-        PICTURE.write_text(self.picture(), encoding="utf-8")
-        before, found, rest = DOCUMENT.read_text(encoding="utf-8").partition(MARKERS[0])
-        _, ended, after = rest.partition(MARKERS[1])
-        if not found or not ended:
-            sys.exit(f"{DOCUMENT.name} has no {MARKERS[0]} and {MARKERS[1]}")
         picture = f"![Shares of the limit on PostgreSQL]({PICTURE.name})"
-        text = f"{MARKERS[0]}\n\n{picture}\n\n{self.text()}\n\n{MARKERS[1]}"
-        DOCUMENT.write_text(before + text + after, encoding="utf-8")
+        for document, text in {
+            DOCUMENT: f"{picture}\n\n{self.text()}",
+            SIZING: self.sizing(),
+        }.items():
+            _replace(document, text)
+        PICTURE.write_bytes(self.picture())
 
 
-_SECONDS: Final = {"import of app.main": ("0.5 s", "0.4 s"), "render": ("0.45 s", "0.36 s")}
+def _replace(document: Path, text: str) -> None:
+    before, found, rest = document.read_text(encoding="utf-8").partition(MARKERS[0])
+    _, ended, after = rest.partition(MARKERS[1])
+    if not found or not ended:
+        sys.exit(f"{document.name} has no {MARKERS[0]} and {MARKERS[1]}")
+    whole = f"{before}{MARKERS[0]}\n\n{text}\n\n{MARKERS[1]}{after}"
+    document.write_text(whole, encoding="utf-8")
+
 
 _COLUMNS: Final = [
-    *("endpoint", "connections", "share", "requests/s", "p50 ms", "p99 ms", "worst ms"),
-    *("CPU µs", "errors"),
+    *("endpoint, service", "caller", "requests/s", "share", "p50 ms", "p99 ms"),
+    *("CPU µs", "added µs", "database µs", "errors"),
+]
+_FAIRNESS: Final = [
+    *("endpoint, service", "caller", "clients", "least", "mean", "most", "p99 ms", "worst ms"),
+    "errors",
 ]
 
 
-def _row(each: Compared) -> list[str]:
-    ours, limit = each.ours, each.limit
+def _way(service: str, caller: str) -> str:
+    return service + (f" with a {caller}" if caller != "none" else "")
+
+
+def _row(each: Figure) -> list[str]:
+    def optional(value: float | None, places: int) -> str:
+        return "" if value is None else f"{value:.{places}f}"
+
     return [
-        each.endpoint,
-        str(each.connections),
-        _share(each.share),
-        f"{ours.rate:,.0f} / {limit.rate:,.0f}",
-        f"{ours.p50:.1f} / {limit.p50:.1f}",
-        f"{ours.p99:.1f} / {limit.p99:.1f}",
-        f"{ours.worst:.0f} / {limit.worst:.0f}",
-        f"{ours.cpu:.0f} / {limit.cpu:.0f}",
-        f"{ours.errors} / {limit.errors}",
+        f"{each.endpoint}, {each.service}",
+        each.caller,
+        f"{each.rate:,.0f}",
+        optional(each.share, 2),
+        f"{each.p50:.1f}",
+        f"{each.p99:.1f}",
+        f"{each.cpu:.0f}",
+        optional(each.added, 0),
+        optional(each.database_cpu, 0),
+        str(each.errors),
     ]
 
 
-def _share(value: float) -> str:
-    return f"{value:.2f}"
-
-
-def _label(database: str) -> str:
-    return {"postgresql": "PostgreSQL", "sqlite": "SQLite"}[database]
-
-
-def _table(title: str, head: list[str], rows: list[list[str]]) -> list[str]:
-    """Return an aligned Markdown table, or nothing if there are no rows."""
-    if not rows:
+def table(title: str, head: list[str], rows: Iterable[list[str]]) -> list[str]:
+    """Return a Markdown table, or nothing if there are no rows."""
+    lines = [f"| {' | '.join(cells)} |" for cells in rows]
+    if not lines:
         return []
-    widths = [max(map(len, column)) for column in zip(head, *rows, strict=True)]
-
-    def line(cells: Iterable[str]) -> str:
-        padded = [
-            cell.rjust(width) if number else cell.ljust(width)
-            for number, (cell, width) in enumerate(zip(cells, widths, strict=True))
-        ]
-        return f"| {' | '.join(padded)} |"
-
-    rule = [
-        "-" * width if not number else "-" * (width - 1) + ":"
-        for number, width in enumerate(widths)
-    ]
-    return ["", f"**{title}**", "", line(head), line(rule), *map(line, rows)]
+    rule = f"|{'|'.join(['---', *['---:'] * (len(head) - 1)])}|"
+    return ["", *([f"**{title}**", ""] if title else []), f"| {' | '.join(head)} |", rule, *lines]
 
 
-_STYLE: Final = """
-  text { font: 12px system-ui, sans-serif; fill: #24292f }
-  .title { font-size: 15px; font-weight: 600 }
-  .small { font-size: 11px; fill: #57606a }
-  .value { font-size: 10px; text-anchor: middle }
-  .group { text-anchor: middle; font-weight: 600 }
-  .grid { stroke: #d0d7de }
-  .s0 { fill: #0969da } .s1 { fill: #768089 }
-  @media (prefers-color-scheme: dark) {
-    text { fill: #e6edf3 }
-    .small { fill: #9198a1 }
-    .grid { stroke: #3d444d }
-    .s0 { fill: #4493f8 } .s1 { fill: #929ba5 }
-  }
+_FONT: Final = "system-ui, sans-serif"
+_INK: Final = "#24292f"
+_STYLE: Final = Style(
+    background="transparent",
+    plot_background="transparent",
+    colors=("#0969da", "#8c959f", "#bf8700"),
+    opacity=1,
+    font_family=_FONT,
+    title_font_family=_FONT,
+    title_font_size=15,
+    label_font_size=12,
+    major_label_font_size=12,
+    legend_font_size=12,
+    value_font_size=10,
+    value_label_font_size=10,
+    foreground=_INK,
+    foreground_strong=_INK,
+    foreground_subtle="#57606a",
+    value_colors=(_INK,) * 3,
+)
+_DARK: Final = """
+@media (prefers-color-scheme: dark) {
+  text, .title, .legends .legend text, .axis text { fill: #e6edf3 !important }
+  .axis .guide.line, .axis .line { stroke: #9198a1 !important }
+}
 """
-
-
-def _picture(shares: dict[str, tuple[float, ...]], date: str) -> str:
-    width, height, left, right, top, bottom = 760, 343, 44, 744, 84, 286
-    most = max(0.3, *(share for each in shares.values() for share in each))
-    scale = (bottom - top) / (most * 1.08)
-    bar, gap = 40, 5
-    parts = []
-
-    def text(x: float, y: float, words: str, style: str = "") -> None:
-        parts.append(f'<text class="{style}" x="{x:.1f}" y="{y:.1f}">{escape(words)}</text>')
-
-    def box(series: int, x: float, y: float, wide: float, high: float) -> None:
-        size = f'width="{wide:.1f}" height="{high:.1f}"'
-        parts.append(f'<rect class="s{series}" x="{x:.1f}" y="{y:.1f}" {size} rx="2"/>')
-
-    text(left, 24, "Share of the limit: raw ASGI over raw asyncpg = 1.00", "title")
-    x = float(left)
-    for series, name in enumerate(shares):
-        box(series, x, 42, 11, 11)
-        text(x + 16, 52, name)
-        x += 40 + 6.4 * len(name)
-    for tenth in range(int(most * 10) + 1):
-        y = bottom - tenth / 10 * scale
-        ends = f'x1="{left}" x2="{right}" y1="{y:.1f}" y2="{y:.1f}"'
-        parts.append(f'<line class="grid" {ends}/>')
-        text(left - 30, y + 4, f"{tenth / 10:.1f}", "small")
-    step = (right - left) / len(SHOWN)
-    for group, label in enumerate(SHOWN.values()):
-        middle = left + step * (group + 0.5)
-        start = middle - (len(shares) * (bar + gap) - gap) / 2
-        for series, each in enumerate(shares.values()):
-            high = each[group] * scale
-            at = start + series * (bar + gap)
-            box(series, at, bottom - high, bar, high)
-            text(at + bar / 2, bottom - high - 4, f"{each[group]:.2f}", "value")
-        text(middle, bottom + 20, label, "group")
-    setup = "PostgreSQL, one worker on one core, 32 connections, pools of 5 and 5"
-    text(left, height - 13, f"{setup}; {date}.", "small")
-    head = f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" role="img">'
-    title = "<title>Requests per second, as a share of raw ASGI over raw asyncpg</title>"
-    return "\n".join([head, title, f"<style>{_STYLE}</style>", *parts, "</svg>"]) + "\n"

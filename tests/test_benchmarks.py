@@ -1,26 +1,32 @@
 """The benchmarks work. How fast anything is, is not for tests to judge."""
 
-import itertools
 import json
 import os
-import re
+import shutil
 import subprocess
 import sys
+import threading
+from collections.abc import Iterator
+from dataclasses import replace
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from xml.etree import ElementTree as ET
 
 import pytest
 
-from benchmarks import harness, report
+from benchmarks import harness, load, report
 from benchmarks.__main__ import CHOICES, parsed
-from benchmarks.report import Compared, Fairness, Memory, Report, Side
+from benchmarks.data import RESOURCES, written
+from benchmarks.report import Fairness, Figure, Memory, Report
 from testing.baking import ENVIRONMENTS, ROOT, Project, clean_environment, installed, succeeded
+from testing.requirements import require
 from testing.usage import just
 from tests.conftest import Bake
 
 
 @pytest.mark.slow
 def test_a_quick_run_measures_every_endpoint(tmp_path: Path) -> None:
+    require("wrk")
     file = tmp_path / "figures.json"
     printed = succeeded(
         subprocess.run(
@@ -34,16 +40,25 @@ def test_a_quick_run_measures_every_endpoint(tmp_path: Path) -> None:
     )
 
     figures = json.loads(file.read_text(encoding="utf-8"))
-    databases, services, endpoints, _ = CHOICES.values()
-    assert [
-        (each["database"], each["service"], each["endpoint"], each["connections"])
-        for each in figures["compared"]
-    ] == list(itertools.product(databases, services, endpoints, [32]))
-    for each in figures["compared"]:
-        assert {"rate", "p50", "p99", "worst", "errors", "cpu"} == set(each["ours"])
-    assert {each["database"] for each in figures["fairness"]} == set(databases)
+    measured = {
+        (each["database"], each["service"], each["caller"], each["endpoint"])
+        for each in figures["figures"]
+    }
+    services = ["limit", *(service for each in RESOURCES.values() for service in each)]
+    for database in CHOICES["database"]:
+        for endpoint in CHOICES["endpoint"]:
+            assert measured >= {(database, each, "none", endpoint) for each in services}
+            assert (database, "example", "token", endpoint) in measured
+        for endpoint in ("get", "post"):
+            for caller in ("token", "key"):
+                assert measured >= {
+                    (database, each, caller, endpoint) for each in ("rows", "example")
+                }
+        assert (database, "example", "token", "depth") in measured
+    assert {each["errors"] for each in figures["figures"]} == {0}
+    assert {each["connections"] for each in figures["fairness"]} == {32, 16}
     assert figures["postgresql"]["fsync"] == figures["postgresql"]["synchronous_commit"] == "on"
-    assert "**PostgreSQL, flat: ours / the limit**" in printed
+    assert "**PostgreSQL, 32 connections**" in printed
 
 
 @pytest.mark.slow
@@ -64,15 +79,19 @@ def test_the_flat_resource_is_one_as_the_template_wants_it(bake: Bake, database:
 
 
 def test_the_flat_resource_is_mounted(bake: Bake, tmp_path: Path) -> None:
-    rendered = bake(database="sqlite", auth="none")
-    (tmp_path / "app").mkdir()
-    (tmp_path / "app" / "api.py").write_text(rendered.text("app/api.py"), encoding="utf-8")
+    rendered = bake(database="sqlite", auth="users")
+    for folder in ("app", "migrations"):
+        shutil.copytree(rendered.path / folder, tmp_path / folder)
     project = Project(tmp_path, rendered.answers)
 
     harness.with_items(project)
 
     assert '    ("/v1", items),\n    ("/v1", tasks),\n' in project.text("app/api.py")
     assert (tmp_path / "app" / "items" / "router.py").exists()
+    (revision,) = (tmp_path / "migrations" / "versions").glob("*_items.py")
+    assert 'down_revision: str | Sequence[str] | None = "e3d8a5b17c20"' in revision.read_text(
+        "utf-8"
+    )
     assert not (tmp_path / "ruff.toml").exists()
 
 
@@ -87,60 +106,181 @@ def test_what_makes_no_sense_is_refused(arguments: str, capsys: pytest.CaptureFi
     assert "error: --" in capsys.readouterr().err
 
 
+def test_wrk_is_required(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("benchmarks.__main__.WRK", None)
+
+    with pytest.raises(SystemExit):
+        parsed([])
+
+    assert "apt-get install wrk" in capsys.readouterr().err
+
+
+class Counting(BaseHTTPRequestHandler):
+    """Responds after a while that the path names, in milliseconds; refuses a POST."""
+
+    protocol_version = "HTTP/1.1"
+
+    def do_GET(self) -> None:
+        threading.Event().wait(int(self.path[1:]) / 1000)
+        self.send_response(200)
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
+    def do_POST(self) -> None:
+        self.send_error(503)
+
+    def log_message(self, *_: object) -> None:
+        """Print nothing."""
+
+
+@pytest.fixture
+def port() -> Iterator[int]:
+    """Serve ``Counting``."""
+    with ThreadingHTTPServer(("127.0.0.1", 0), Counting) as server:
+        server.daemon_threads = True
+        threading.Thread(target=server.serve_forever).start()
+        yield server.server_port
+        server.shutdown()
+
+
+def test_each_client_is_counted(port: int) -> None:
+    require("wrk")
+    # The clients start at different requests, so some of them wait for the slow one.
+    requests = [written("GET", f"/{delay}") for delay in (0, 0, 0, 0, 0, 0, 0, 100)]
+
+    run = load.load(port, requests, 4, 0.5, count=True)
+
+    assert len(run.per_client) == 4
+    assert min(run.per_client) > 0
+    assert abs(sum(run.per_client) - run.answers) <= 4
+    assert run.errors == 0
+    assert run.worst >= 100
+
+
+def test_a_client_without_a_response_has_waited_the_whole_time(port: int) -> None:
+    require("wrk")
+
+    run = load.load(port, [written("GET", "/2000")], 2, 0.3, count=True)
+
+    assert run.per_client == (0, 0)
+    assert run.answers == 0
+    assert run.worst >= 300
+
+
+def test_refused_requests_are_errors(port: int) -> None:
+    require("wrk")
+
+    run = load.load(port, [written("POST", "/0", {})], 2, 0.2)
+
+    assert run.answers == 0
+    assert run.errors > 0
+
+
+def figure(service: str, caller: str, endpoint: str) -> Figure:
+    """Return figures of no run."""
+    return Figure(
+        database="postgresql",
+        service=service,
+        caller=caller,
+        endpoint=endpoint,
+        rounds=3,
+        share=0.25,
+        rate=100,
+        p50=1,
+        p99=2,
+        worst=3,
+        cpu=500,
+        added=None if caller == "none" else 200,
+        database_cpu=100,
+        errors=0,
+    )
+
+
 @pytest.fixture
 def made() -> Report:
-    """Return the figures of no run."""
-    side = Side(rate=100, p50=1, p99=2, worst=3, errors=0, cpu=500)
+    """Return the report of no run."""
+    fairness = Fairness("postgresql", "rows", "none", "get", 128, 9, 10, 12, 70, 80, 0)
     return Report(
         commit="0123456789ab",
         date="2026-11-20T00:00:00+00:00",
         cpus=2,
         pinned=True,
-        generator="wrk",
         rows=100_000,
         duration=2,
         seconds={"render": [0.3, 0.5, 0.4]},
-        compared=[
-            Compared("postgresql", "flat", endpoint, 32, 3, 0.25, side, side)
-            for endpoint in CHOICES["endpoint"]
+        figures=[
+            *(
+                figure(service, caller, endpoint)
+                for service, caller in (*report.SERIES, ("entities", "none"))
+                for endpoint in CHOICES["endpoint"]
+            ),
+            replace(figure("example", "token", "depth"), share=None, added=None, rate=80),
+            replace(figure("rows", "key", "get"), added=150),
+            replace(figure("rows", "key", "post"), added=300),
         ],
-        fairness=[Fairness("postgresql", "flat", "get", 128, 9, 10, 12, 80, 70, 0)],
-        memory=[Memory("postgresql", "flat", report.BUSY, 70, 40)],
+        fairness=[fairness, replace(fairness, connections=32, endpoint="post", worst=44)],
+        memory=[Memory("postgresql", "users", 70)],
     )
 
 
 def test_a_report_says_what_was_promised(made: Report) -> None:
-    text = re.sub(" +", " ", made.text())
+    text = made.text()
 
-    assert "| share of the limit, flat, PATCH | 0.25 | 0.15 | 0.24 |" in text
-    assert "PostgreSQL, flat, get | 20%, 0 errors | 20 %, none | |" in text
-    assert "| depth 100,000 against page 1, PostgreSQL, flat | 1.00 times | 1.2 | 1.1 |" in text
+    assert "| share of the limit, rows, PATCH | 0.25 | 0.21 | 0.25 |" in text
+    assert "| share of the limit, entities, GET one | 0.25 | 0.16 | 0.20 |" in text
+    assert "| share of the limit, example, POST | 0.25 | 0.12 | 0.15 |" in text
+    assert "| share of the limit, example with a token, POST | 0.25 |  |  |" in text
+    assert "| CPU that an access token adds to a request, PostgreSQL | 200 to 200 µs |" in text
+    assert "an API key adds to a request, PostgreSQL | 150 to 300 µs | 250 µs | 150 µs |" in text
+    assert "| worst wait of 32 clients, PostgreSQL | 44 ms | 100 ms | 60 ms |" in text
+    assert "128 clients: furthest from the mean, PostgreSQL | 0 errors, 20% | none, 20% |" in text
+    depth = "| depth 100,000 against page 1, PostgreSQL, example with a token | 1.25 times | 1.1 |"
+    assert depth in text
+    assert "| memory of one worker, loaded, PostgreSQL, users | 70 MiB | 85 MiB | 75 MiB |" in text
     assert "| render | 0.40 s | 0.45 s | 0.36 s |" in text
 
 
 def test_publishing_replaces_the_figures_and_nothing_else(
     made: Report, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    document, picture = tmp_path / "performance.md", tmp_path / "performance.svg"
-    for name, file in {"DOCUMENT": document, "PICTURE": picture}.items():
+    files = {name: tmp_path / name for name in ("DOCUMENT", "SIZING", "PICTURE")}
+    for name, file in files.items():
         monkeypatch.setattr(report, name, file)
     start, end = report.MARKERS
-    document.write_text(f"Before.\n{start}\nold\n{end}\nAfter.\n", encoding="utf-8")
+    for name in ("DOCUMENT", "SIZING"):
+        files[name].write_text(f"Before.\n{start}\nold\n{end}\nAfter.\n", encoding="utf-8")
 
     made.publish()
-    once = document.read_text(encoding="utf-8")
+    once = {name: file.read_text(encoding="utf-8") for name, file in files.items()}
     made.publish()
 
-    assert document.read_text(encoding="utf-8") == once
-    assert once.startswith("Before.\n")
-    assert once.endswith("\nAfter.\n")
-    assert "old" not in once
-    drawn = ET.parse(picture).getroot()  # noqa: S314 - ours
-    bars = drawn.findall("{http://www.w3.org/2000/svg}rect")
-    assert len(bars) == 2 + 4 * 2  # the legend, and each series for each endpoint
+    assert {name: file.read_text(encoding="utf-8") for name, file in files.items()} == once
+    for name in ("DOCUMENT", "SIZING"):
+        assert once[name].startswith("Before.\n")
+        assert once[name].endswith("\nAfter.\n")
+        assert "old" not in once[name]
+    served = "| PostgreSQL: served by one worker | 100/s | 100/s | 100/s | 100/s | 11 | 70 MiB |"
+    assert served in once["SIZING"]
+    assert "| PostgreSQL: CPU of the database | 100 µs |" in once["SIZING"]
+    assert "SQLite" not in once["SIZING"]  # it was not measured
 
 
-def test_the_page_has_a_place_for_figures() -> None:
-    text = report.DOCUMENT.read_text(encoding="utf-8")
+def test_the_chart_has_a_bar_for_each_share(made: Report) -> None:
+    drawn = ET.fromstring(made.picture())  # noqa: S314 - ours
+
+    bars = drawn.findall(".//{*}g[@class='bar']/{*}rect")
+    assert len(bars) == 3 * 4
+    values = [text.text for text in drawn.findall(".//{*}text[@class='value']")]
+    assert values.count("0.25") == 3 * 4
+    words = {text.text for text in drawn.iter("{http://www.w3.org/2000/svg}text")}
+    assert words >= set(report.ENDPOINTS.values())
+    assert words >= set(report.SERIES.values())
+
+
+@pytest.mark.parametrize("document", [report.DOCUMENT, report.SIZING])
+def test_a_page_has_a_place_for_figures(document: Path) -> None:
+    text = document.read_text(encoding="utf-8")
 
     assert text.index(report.MARKERS[0]) < text.index(report.MARKERS[1])

@@ -1,13 +1,14 @@
-"""Item routes."""
+"""Item routes: the same resource as entities and as rows of columns."""
 
-from typing import Annotated
+from typing import Annotated, Any
 from uuid import UUID
 
 from fastapi import Query, Request, Response
+from sqlalchemy import Row
 
 from app.items.models import Item
-from app.items.repository import ITEMS, ItemRepository
-from app.items.schemas import ItemBatch, ItemCreate, ItemList, ItemPublic, ItemUpdate
+from app.items.repository import ITEMS, ROWS, ItemRepository
+from app.items.schemas import ItemCreate, ItemPublic, ItemUpdate
 from app.kit.db.session import repository
 from app.kit.errors import error_responses
 from app.kit.idempotency.session import idempotent
@@ -35,15 +36,6 @@ async def create_item(body: ItemCreate, items: Items, request: Request, response
     return item
 
 
-@router.post(
-    "/items/batch", status_code=201, response_model=ItemList, responses=error_responses(409)
-)
-@idempotent
-async def create_items(body: ItemBatch, items: Items) -> dict[str, object]:
-    """Create many items: all of them, or none."""
-    return {"items": await items.create_all(body.items)}
-
-
 @router.get("/items", response_model=Page[ItemPublic])
 async def list_items(query: Annotated[PageQuery, Query()], items: Items) -> object:
     """List items, the oldest first, page by page."""
@@ -54,3 +46,34 @@ async def list_items(query: Annotated[PageQuery, Query()], items: Items) -> obje
 async def update_item(item_id: UUID, body: ItemUpdate, items: Items) -> Item:
     """Change the fields that are sent."""
     return await items.update(item_id, body)
+
+
+@router.get("/item-rows/{item_id}", response_model=ItemPublic, responses=error_responses(404))
+async def get_row(item_id: UUID, items: Items) -> Row[Any]:
+    """Get an item."""
+    return await items.get_row(item_id)
+
+
+@router.post(
+    "/item-rows", status_code=201, response_model=ItemPublic, responses=error_responses(409)
+)
+@idempotent
+async def create_row(
+    body: ItemCreate, items: Items, request: Request, response: Response
+) -> Row[Any]:
+    """Create an item."""
+    row = await items.create_row(body.model_dump())
+    response.headers["Location"] = f"{request.url.path}/{row.id}"
+    return row
+
+
+@router.get("/item-rows", response_model=Page[ItemPublic])
+async def list_rows(query: Annotated[PageQuery, Query()], items: Items) -> object:
+    """List items, the oldest first, page by page."""
+    return await items.page(ROWS, query)
+
+
+@router.patch("/item-rows/{item_id}", response_model=ItemPublic, responses=error_responses(404))
+async def update_row(item_id: UUID, body: ItemUpdate, items: Items) -> Row[Any]:
+    """Change the fields that are sent."""
+    return await items.update_row(item_id, body.model_dump(exclude_unset=True))

@@ -34,12 +34,6 @@ class ItemUpdate(RequestModel):
     active: bool | MISSING = MISSING
 
 
-class ItemBatch(RequestModel):
-    """Many new items: all of them are created, or none."""
-
-    items: Annotated[list[ItemCreate], Field(min_length=1, max_length=1000)]
-
-
 class ItemPublic(ResponseModel):
     """An item."""
 
@@ -51,9 +45,3 @@ class ItemPublic(ResponseModel):
     active: bool
     created_at: datetime
     updated_at: datetime
-
-
-class ItemList(ResponseModel):
-    """Items that were created together."""
-
-    items: list[ItemPublic]
