@@ -44,12 +44,8 @@ READ_USERS = require(Permission.READ_USERS)
 MANAGE_USERS = require(Permission.MANAGE_USERS)
 
 bound = [Depends(bind_request)]
-auth = Router(
-    prefix="/auth", tags=["auth"], dependencies=bound, description="Signing in and out."
-)
-registration = Router(
-    prefix="/users", tags=["users"], dependencies=bound, description="Accounts."
-)
+auth = Router(prefix="/auth", tags=["auth"], dependencies=bound, description="Signing in and out.")
+registration = Router(prefix="/users", tags=["users"], dependencies=bound, description="Accounts.")
 me = Router(prefix="/users/me", tags=["users"], dependencies=bound)
 sessions = Router(prefix="/auth/sessions", tags=["auth"], dependencies=[*bound, OWN])
 keys = Router(
