@@ -76,6 +76,7 @@ COMMON = """
     tests/kit/serving.py
     tests/kit/test_bad_input.py
     tests/kit/test_copy_database.py
+    tests/kit/test_cost.py
     tests/kit/test_engine.py
     tests/kit/test_errors.py
     tests/kit/test_etag.py

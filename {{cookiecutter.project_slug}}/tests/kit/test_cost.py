@@ -74,7 +74,8 @@ def _distinct(_example: Any, size: int) -> bytes:
 
 
 def _keys(_example: Any, size: int) -> bytes:
-    return b"{%s}" % b",".join(b'"%07d":1' % number for number in range(size // 12))
+    pairs = b",".join(b'"%07d":1' % number for number in range(size // 12))
+    return b"{" + pairs + b"}"
 
 
 FILLS: dict[str, Fill] = {
