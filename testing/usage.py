@@ -35,7 +35,7 @@ def ci_commands(project: Project) -> list[str]:
         ]
     else:
         lines = yaml.safe_load(project.text(CI["gitlab"]))["check"]["script"]
-    return [line for line in lines if line != "pipx install uv"]
+    return [line for line in lines if not line.startswith("pipx install uv==")]
 
 
 def just(project: Project, *arguments: str) -> str:

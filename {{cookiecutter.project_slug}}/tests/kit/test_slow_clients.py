@@ -260,9 +260,9 @@ async def test_a_thousand_stalled_clients_keep_nobody_out(live_url: str) -> None
         assert ratio < 20
 
 
-def test_the_settings_are_the_limits() -> None:
+def test_the_settings_are_the_limits(template: str) -> None:
     settings = settings_for(
-        "sqlite:///x",
+        template,
         max_connections=7,
         max_bodies_size=8,
         max_body_size=9,
