@@ -20,6 +20,7 @@ COMMON = """
     app/kit/app.py
     app/kit/caller.py
     app/kit/db/__init__.py
+    app/kit/db/autogenerate.py
     app/kit/db/engine.py
     app/kit/db/loading.py
     app/kit/db/metrics.py
@@ -74,6 +75,7 @@ COMMON = """
     tests/kit/fuzzing.py
     tests/kit/openapi.py
     tests/kit/serving.py
+    tests/kit/test_autogenerate.py
     tests/kit/test_bad_input.py
     tests/kit/test_copy_database.py
     tests/kit/test_cost.py

@@ -6,7 +6,18 @@ import pytest
 from alembic.autogenerate import produce_migrations, render_python_code
 from alembic.migration import MigrationContext
 from alembic.operations.ops import MigrationScript
-from sqlalchemy import CheckConstraint, Column, Connection, Enum, Integer, MetaData, String, Table
+from sqlalchemy import (
+    DDL,
+    CheckConstraint,
+    Column,
+    Connection,
+    Enum,
+    Integer,
+    MetaData,
+    String,
+    Table,
+    event,
+)
 from sqlalchemy.schema import SchemaItem
 
 from app.kit.db import autogenerate, driver
@@ -67,20 +78,20 @@ async def written(databases: Databases) -> Write:
     return write
 
 
-def unvalidated() -> CheckConstraint:
-    return CheckConstraint("number <> 5", name="not_five", **driver.NOT_VALID)
-
-
-@pytest.mark.parametrize(
-    "more", [[], [unvalidated]], ids=["valid", "a constraint that is not validated yet"]
-)
-async def test_the_same_models_change_nothing(
-    written: Write, more: list[Callable[[], CheckConstraint]]
-) -> None:
-    before, after = (models(*(each() for each in more)) for _ in range(2))
-    upgrade, downgrade = await written(before, after)
+async def test_the_same_models_change_nothing(written: Write) -> None:
+    upgrade, downgrade = await written(models(), models())
     assert "pass" in upgrade
     assert "pass" in downgrade
+
+
+@pytest.mark.skipif(not driver.NOT_VALID, reason="constraints are always valid")
+async def test_a_constraint_that_is_not_validated_yet_changes_nothing(written: Write) -> None:
+    before = models()
+    added = "ALTER TABLE things ADD CONSTRAINT ck_things_not_five CHECK (number <> 5) NOT VALID"
+    event.listen(before.tables["things"], "after_create", DDL(added))  # type: ignore[no-untyped-call]
+    after = models(CheckConstraint("number <> 5", name="not_five"))
+    upgrade, _ = await written(before, after)
+    assert "pass" in upgrade
 
 
 @pytest.mark.parametrize(
