@@ -40,7 +40,7 @@ flaky *arguments:
 flaky *arguments:
     uv run python -m scripts.flaky {{ arguments }}
 
-# Measure the service beside raw drivers, with arguments such as `--quick` or `--only service=flat`
+# Measure the service beside raw drivers, with arguments such as `--quick` or `--only resource=flat`
 bench *arguments:
     uv run python -m benchmarks {{ arguments }}
 

@@ -285,6 +285,8 @@ class Report:
             x_labels=ENDPOINTS.values(),
             legend_at_bottom=True,
             legend_at_bottom_columns=1,
+            show_y_guides=False,
+            max_scale=4,
             print_values=True,
             print_values_position="top",
             formatter=lambda value: f"{value:.2f}",

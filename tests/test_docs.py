@@ -114,9 +114,9 @@ def test_scaling_has_the_figures_of_reliability() -> None:
         "One process and two, a 20% part of a core each",
     ):
         (found,) = figures(promise)
-        for name in ("one", "two"):
-            assert f"| {found[name]} |" in scaling
-        assert f"| {found['ratio']} |" in scaling
+        against = found["cpu of a request against one"].replace(", ", "; ")
+        against = re.sub(r"(\w+) ([\d.]+)", r"\1: \2", against)
+        assert f"| {found['ratio']} times as much | {against} |" in scaling
 
 
 def test_the_code_of_the_features_is_that_of_a_tested_feature() -> None:

@@ -54,10 +54,15 @@ class Run:
         """Requests a second."""
         return self.answers / self.seconds
 
-    def __str__(self) -> str:
-        """Return the rate, and the milliseconds of processor time for each request."""
-        each = [1000 * part / self.answers for part in (self.service, self.database, self.load)]
-        return "{:.0f}/s ({:.2f} + {:.2f} + {:.2f} ms)".format(self.rate, *each)
+    def cpu_against(self, other: "Run") -> str:
+        """Return the processor time of a request as a share of that in another run."""
+        parties = {
+            "service": self.service / other.service,
+            "database": self.database / other.database,
+            "clients": self.load / other.load,
+        }
+        each = other.answers / self.answers
+        return ", ".join(f"{name} {each * ratio:.2f}" for name, ratio in parties.items())
 
 
 def cpu(*processes: psutil.Process) -> float:
@@ -145,10 +150,8 @@ async def test_two_processes_serve_more_than_one(
     measured(
         f"One process and two, {cores}",
         on_postgresql.label,
-        one=one,
-        two=two,
         ratio=f"{two.rate / one.rate:.2f}",
+        cpu_of_a_request_against_one=two.cpu_against(one),
         cores=os.cpu_count(),
         of_which_busy_with_two=f"{busy:.2f}",
-        a_core_of_the_service_would_serve=f"{one.answers / one.service:.0f}/s",
     )

@@ -1,6 +1,6 @@
 """All the SQL of items: as entities, and as rows of columns by statements that are built once."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 from uuid import UUID
 
@@ -46,7 +46,7 @@ class ItemRepository(Repository[Item]):
         """Change the columns that are named and return the row, or raise ``NotFound``."""
         return self._found((await self.session.execute(_UPDATE, {**changes, "key": key})).all())
 
-    def _found(self, rows: Any) -> Row[Any]:
+    def _found(self, rows: Sequence[Row[Any]]) -> Row[Any]:
         if not rows:
             raise self.not_found()
         return rows[0]
