@@ -67,6 +67,7 @@ async def migrate_online(settings: DriverSettings) -> None:
 settings: DriverSettings = context.config.attributes.get("settings") or read(Settings)
 logging.basicConfig(format="%(message)s")
 logging.getLogger("alembic").setLevel(logging.INFO)
+logging.getLogger("alembic.runtime.plugins").setLevel(logging.WARNING)
 
 if context.is_offline_mode():
     configure(url=settings.database_url, literal_binds=True)
