@@ -55,8 +55,9 @@ lint:
 
 # Repair what can be repaired
 fix:
-    uv run ruff check --fix .
+    uv run ruff check --fix-only --quiet .
     uv run ruff format .
+    uv run ruff check .
 
 # Move exclude-newer to a week ago (or DAY) and run every check; `--package NAME` raises a lower bound
 refresh *arguments:

@@ -6,7 +6,7 @@ import signal
 import subprocess
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Final
+from typing import IO, Final
 from uuid import uuid4
 
 import httpx2
@@ -58,8 +58,23 @@ def started_by(marker: str) -> list[psutil.Process]:
 
 
 @contextmanager
-def served(service: Project, stop: signal.Signals, *command: str) -> Iterator[httpx2.Client]:
-    """Start a server, stop it by a signal, and check that it leaves no process behind."""
+def served(
+    service: Project,
+    stop: signal.Signals,
+    *command: str,
+    to_group: bool = True,
+    output: int | IO[bytes] | None = None,
+) -> Iterator[httpx2.Client]:
+    """Start a server, stop it by a signal, and check that it leaves no process behind.
+
+    Args:
+        service: the service.
+        stop: the signal.
+        command: how it is started.
+        to_group: whether all processes get the signal, as from a terminal, or the first one.
+        output: a file for what it prints.
+
+    """
     port = str(free_port())
     marker = f"RENDER_TEST_{port}"
     with subprocess.Popen(
@@ -68,6 +83,8 @@ def served(service: Project, stop: signal.Signals, *command: str) -> Iterator[ht
         # During development a shutdown has no delay: each restart would wait for it.
         env=clean_environment(PORT=port, SHUTDOWN_DELAY="60", **{marker: "1"}),
         stdin=subprocess.DEVNULL,
+        stdout=output,
+        stderr=output,
         start_new_session=True,
     ) as process:
         try:
@@ -77,7 +94,7 @@ def served(service: Project, stop: signal.Signals, *command: str) -> Iterator[ht
                 yield client
         finally:
             family = started_by(marker)
-            os.killpg(process.pid, stop)
+            (os.killpg if to_group else os.kill)(process.pid, stop)
             _, alive = psutil.wait_procs(family, timeout=30)
             for straggler in alive:
                 straggler.kill()

@@ -79,6 +79,7 @@ COMMON = """
     tests/kit/test_bad_input.py
     tests/kit/test_copy_database.py
     tests/kit/test_cost.py
+    tests/kit/test_document.py
     tests/kit/test_engine.py
     tests/kit/test_errors.py
     tests/kit/test_etag.py
@@ -92,7 +93,6 @@ COMMON = """
     tests/kit/test_main.py
     tests/kit/test_migrations.py
     tests/kit/test_models.py
-    tests/kit/test_openapi.py
     tests/kit/test_repository.py
     tests/kit/test_routing.py
     tests/kit/test_pagination.py

@@ -11,6 +11,7 @@ import signal
 import sys
 import tomllib
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -132,7 +133,8 @@ def test_a_migration_is_a_revision_with_a_timestamp(service: Project) -> None:
     versions = service.path / "migrations" / "versions"
     before = set(versions.glob("*.py"))
 
-    succeeded(service.run("uv", "run", "just", "migration", "add a $(thing)"))
+    done = service.run("uv", "run", "just", "migration", "add a $(thing)")
+    assert "plugin" not in succeeded(done) + done.stderr
 
     (revision,) = set(versions.glob("*.py")) - before
     assert re.fullmatch(r"\d{4}_\d\d_\d\d_\d{4}_[0-9a-f]+_add_a_thing\.py", revision.name)
@@ -140,16 +142,57 @@ def test_a_migration_is_a_revision_with_a_timestamp(service: Project) -> None:
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="signals go to a POSIX process group")
-@pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM], ids=["Ctrl-C", "SIGTERM"])
+@pytest.mark.parametrize(
+    ("stop", "to_group"),
+    [(signal.SIGINT, True), (signal.SIGTERM, True), (signal.SIGTERM, False)],
+    ids=["Ctrl-C", "SIGTERM", "SIGTERM to the first process"],
+)
 def test_dev_serves_at_once_and_leaves_nothing_running(
-    service: Project, answers: dict[str, str], stop: signal.Signals
+    service: Project,
+    answers: dict[str, str],
+    stop: signal.Signals,
+    tmp_path: Path,
+    *,
+    to_group: bool,
 ) -> None:
-    with served(service, stop, "uv", "run", "just", "dev") as client:
+    with (
+        (tmp_path / "printed").open("wb") as output,
+        served(
+            service, stop, "uv", "run", "just", "dev", to_group=to_group, output=output
+        ) as client,
+    ):
         assert client.get("/docs").status_code == 200
         let_in(client, answers)
         created = client.post("/v1/tasks", json={"title": "x"})
         assert created.status_code == 201, created.text
         assert client.get(created.headers["Location"]).json()["title"] == "x"
+        port = str(client.base_url.port)
+        second = service.run("uv", "run", "just", "dev", PORT=port)
+        assert second.returncode != 0
+        assert f"PORT: {port} on 127.0.0.1 can't be used: " in second.stderr
+        assert "Traceback" not in second.stderr
+    printed = (tmp_path / "printed").read_text(encoding="utf-8")
+    assert "error" not in printed.lower(), printed
+
+
+def test_fix_formats_what_it_can_not_repair(service: Project) -> None:
+    file = service.path / "scripts" / "unfinished.py"
+    try:
+        file.write_text('"""A script."""\nx = {  "a":1}\nprint(missing)\n', encoding="utf-8")
+        done = service.run("uv", "run", "just", "fix")
+        assert done.returncode != 0
+        assert "F821" in done.stdout + done.stderr
+        assert 'x = {"a": 1}' in file.read_text(encoding="utf-8")
+    finally:
+        file.unlink()
+
+
+def test_the_verbs_are_listed_in_groups(service: Project) -> None:
+    printed = just(service)
+    groups = re.findall(r"^ +\[(\w+)\]$", printed, re.MULTILINE)
+    assert groups[:2] == ["develop", "database"]
+    verbs = re.findall(r"^    ([a-z]\S+)", printed, re.MULTILINE)
+    assert verbs[:3] == ["dev", "test", "check"]
 
 
 MAX_LINES = 80

@@ -5,6 +5,7 @@ import asyncio
 import os
 import signal
 import socket
+import sys
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -12,12 +13,12 @@ from copy import deepcopy
 from dataclasses import dataclass, field
 from functools import partial
 from http import HTTPStatus
-from typing import Any, Final
+from typing import Any, Final, NoReturn
 
 import uvicorn
 from uvicorn.config import LOGGING_CONFIG
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
-from uvicorn.supervisors import Multiprocess
+from uvicorn.supervisors import ChangeReload, Multiprocess
 
 from app.kit.app import HASTEN, STOP_SIGNALS
 from app.kit.config import KitSettings
@@ -264,11 +265,14 @@ def main(app: str, load_settings: Callable[[], KitSettings]) -> None:
         "access_log": reload,  # the proxy in front writes it in production; it costs 4 to 7 %
         "server_header": False,
     }
+    _check_port(settings.host, settings.port)
     if reload:
         os.environ["SHUTDOWN_DELAY"] = "0"  # there is no load balancer to wait for
         if "docs" not in settings.model_fields_set:
             os.environ["DOCS"] = "true"
-        uvicorn.run(app, reload=True, reload_dirs=["app"], **options)
+        config = uvicorn.Config(app, reload=True, reload_dirs=["app"], **options)
+        ChangeReload(config, uvicorn.Server(config).run, [_listen(config)]).run()
+        sys.exit(128 + signal.SIGINT)  # after 0, `just dev` would print an error
     elif settings.workers == 1:
         uvicorn.run(app, **options)
     else:
@@ -286,6 +290,31 @@ def limits_of(settings: KitSettings) -> ConnectionLimits:
         connections=settings.max_connections,
         bodies=max(settings.max_bodies_size, settings.max_body_size),
     )
+
+
+def _check_port(host: str, port: int) -> None:
+    """Exit with one sentence if the port can't be used; uvicorn's own does not name it."""
+    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
+        if sys.platform != "win32":  # there, it would allow a port that is in use
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError as error:
+            _refuse_port(host, port, error)
+
+
+def _listen(config: uvicorn.Config) -> socket.socket:
+    """Return a listening socket: while none listens, several processes can bind one port."""
+    bound = config.bind_socket()
+    try:
+        bound.listen(config.backlog)
+    except OSError as error:
+        _refuse_port(config.host, config.port, error)
+    return bound
+
+
+def _refuse_port(host: str, port: int, error: OSError) -> NoReturn:
+    sys.exit(f"PORT: {port} on {host} can't be used: {error.strerror}. Choose another port.")
 
 
 def _log_config(level: str) -> dict[str, Any]:

@@ -37,20 +37,28 @@ def embedded_postgres(data: Path, *, keep: bool = True) -> Iterator[str]:
         yield server.get_uri()
 
 
+# Windows has no SIGHUP.
+STOP_SIGNALS = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
+
+
 def run(command: list[str]) -> int:
     """Run a command and wait for it; pass stop signals on to it."""
     program = shutil.which(command[0]) or command[0]
     with subprocess.Popen([program, *command[1:]]) as process:
         # Ctrl-C reaches the command as well, so only wait for it.
         signal.signal(signal.SIGINT, signal.SIG_IGN)
-        for name in ("SIGTERM", "SIGHUP"):  # Windows has no SIGHUP
-            if hasattr(signal, name):
-                signal.signal(getattr(signal, name), lambda *_: process.terminate())
-        return process.wait()
+        for number in STOP_SIGNALS:
+            signal.signal(number, lambda *_: process.terminate())
+        code = process.wait()
+    for number in STOP_SIGNALS:
+        signal.signal(number, signal.SIG_IGN)  # a second one must not leave the server behind
+    return code
 
 
 def main() -> int:
     """Run a command, with an embedded server unless DATABASE_URL is set."""
+    for number in (signal.SIGINT, *STOP_SIGNALS):  # until the command runs
+        signal.signal(number, lambda number, _: sys.exit(128 + number))
     command = sys.argv[1:]
     if os.environ.get("DATABASE_URL") or dotenv_values(".env").get("DATABASE_URL"):
         return run(command)
