@@ -15,9 +15,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
+import psutil
+
 from benchmarks import harness
 from benchmarks.data import DEPTH, ENDPOINTS, RESOURCES, Rows
-from benchmarks.harness import Cores, Side, Stage
+from benchmarks.harness import Side, Stage
 from benchmarks.load import WRK, Run, load
 from benchmarks.report import Fairness, Figure, Memory, Report
 from testing.baking import Project, install
@@ -190,11 +192,7 @@ def measure(
     """Measure the services on one database."""
     database = "postgresql" if store else "sqlite"
     resources = {
-        resource: {
-            endpoint: sides
-            for endpoint, sides in stage.sides(resource).items()
-            if endpoint in options.only["endpoint"]
-        }
+        resource: stage.sides(resource, options.only["endpoint"])
         for resource in options.only["resource"]
     }
     groups = [sides for by_endpoint in resources.values() for sides in by_endpoint.values()]
@@ -244,19 +242,18 @@ def starts(
 def run(options: Options, *, limited: bool) -> Report:
     """Run the chosen measurements, and clean up."""
     began = time.monotonic()
-    cores = Cores()
     report = Report(
         commit=harness.commit(),
         date=datetime.now(UTC).isoformat(timespec="seconds"),
         cpus=os.cpu_count() or 1,
-        pinned=bool(cores.server),
+        pinned=harness.PINNED,
         rows=options.rows.count,
         duration=options.duration,
     )
     with tempfile.TemporaryDirectory(prefix="benchmarks-") as temporary, ExitStack() as stack:
         folder = Path(temporary)
         databases = starts(options, report, folder, harness.template_copy(folder))
-        stack.enter_context(cores.pinned(cores.others))
+        harness.pin(psutil.Process(), harness.CORES[:-1])
         for number, (database, projects) in enumerate(databases.items(), 1):
             store = None
             if database == "postgresql":
@@ -270,7 +267,7 @@ def run(options: Options, *, limited: bool) -> Report:
             now = time.monotonic()
             # The rest of the time is for this database and those behind it.
             until = now + (began + LATEST - now) / (len(databases) + 1 - number) if limited else 0
-            with harness.staged(projects, urls, cores, options.rows, options.settings) as stage:
+            with harness.staged(projects, urls, options.rows, options.settings) as stage:
                 measure(options, report, until, stage, store)
     report.took = time.monotonic() - began
     return report

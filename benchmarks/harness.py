@@ -23,7 +23,7 @@ from uuid import UUID
 import asyncpg
 import psutil
 
-from benchmarks.data import DEPTH, ENDPOINTS, PATHS, RESOURCES, Rows, asked, written
+from benchmarks.data import DEPTH, PATHS, RESOURCES, Rows, asked, written
 from testing.baking import ROOT, Project, clean_environment, copy_template, free_port
 from testing.postgres import Postgres
 
@@ -39,27 +39,17 @@ _CHANGED: Final = {"updated_at", "version"}
 _OWN: Final = {"patch": _CHANGED, "post": {"id", "created_at", *_CHANGED}}
 
 
-class Cores:
-    """The cores of the processes: one for the measured server, the others for everything else."""
+# The last core is for the measured server, the others are for everything else.
+CORES: Final[list[int]] = []
+if sys.platform == "linux":
+    CORES.extend(sorted(os.sched_getaffinity(0)))
+PINNED: Final = len(CORES) > 1
 
-    def __init__(self) -> None:
-        """Choose the last core, if the platform allows it and there are two."""
-        self.allowed = os.sched_getaffinity(0) if sys.platform == "linux" else set[int]()
-        self.server = {max(self.allowed)} if len(self.allowed) > 1 else set[int]()
-        self.others = self.allowed - self.server if self.server else set[int]()
 
-    @contextmanager
-    def pinned(self, cores: set[int]) -> Iterator[None]:
-        """Run this process, and those that it starts meanwhile, on these cores."""
-        if sys.platform != "linux" or not cores:
-            yield
-            return
-        before = os.sched_getaffinity(0)
-        os.sched_setaffinity(0, cores)
-        try:
-            yield
-        finally:
-            os.sched_setaffinity(0, before)
+def pin(process: psutil.Process, cores: list[int]) -> None:
+    """Run a process, and those that it starts from now on, on these cores."""
+    if sys.platform == "linux" and PINNED:
+        process.cpu_affinity(cores)
 
 
 def _output(done: subprocess.CompletedProcess[str]) -> str:
@@ -170,21 +160,13 @@ def suite_seconds(project: Project) -> float:
 
 def versions(project: Project) -> dict[str, str]:
     """Return the versions of what runs in a render."""
-    names = {
-        "FastAPI": "fastapi",
-        "SQLAlchemy": "sqlalchemy",
-        "Pydantic": "pydantic",
-        "uvicorn": "uvicorn",
-        "uvloop": "uvloop",
-        "httptools": "httptools",
-        **({"asyncpg": "asyncpg"} if project.answers["database"] == "postgresql" else {}),
-        **({"aiosqlite": "aiosqlite"} if project.answers["database"] == "sqlite" else {}),
-    }
+    driver = "asyncpg" if project.answers["database"] == "postgresql" else "aiosqlite"
+    names = ("fastapi", "sqlalchemy", "pydantic", "uvicorn", "uvloop", "httptools", driver)
     code = (
         "import json, platform, sqlite3\n"
         "from importlib.metadata import version\n"
-        f"found = {{'Python': platform.python_version(), 'SQLite': sqlite3.sqlite_version}}\n"
-        f"found |= {{name: version(package) for name, package in {names!r}.items()}}\n"
+        f"found = {{name: version(name) for name in {names!r}}}\n"
+        "found |= {'Python': platform.python_version(), 'SQLite': sqlite3.sqlite_version}\n"
         "print(json.dumps(found))"
     )
     found: dict[str, str] = json.loads(_output(_python(project, code)))
@@ -246,7 +228,6 @@ class Server:
 
     process: psutil.Popen
     port: int
-    log: Path
 
     def cpu(self) -> float:
         """Return the processor time that it has used, in seconds."""
@@ -284,11 +265,10 @@ class Server:
 
 
 @contextmanager
-def started(
-    command: list[str], project: Project, cores: Cores, log: Path, port: int, **settings: str
-) -> Iterator[Server]:
+def started(command: list[str], project: Project, port: int, **settings: str) -> Iterator[Server]:
     """Run a server on its core; stop it at the end, also after an error."""
-    with log.open("wb") as file, cores.pinned(cores.server):
+    log = project.path.parent / f"{port}.log"
+    with log.open("wb") as file:
         process = psutil.Popen(
             command,
             cwd=project.path,
@@ -298,7 +278,8 @@ def started(
             stderr=file,
             start_new_session=True,  # Ctrl-C is ours to pass on, once the load has ended
         )
-    server = Server(process, port, log)
+    pin(process, CORES[-1:])
+    server = Server(process, port)
     try:
         deadline = time.monotonic() + PATIENCE
         while True:
@@ -345,7 +326,7 @@ class Stage:
         """Return the server for the requests of a caller."""
         return self.none if caller == "none" else self.users
 
-    def sides(self, resource: str) -> dict[str, list[Side]]:
+    def sides(self, resource: str, endpoints: Sequence[str]) -> dict[str, list[Side]]:
         """Return what is measured in turn, by endpoint, after checking that all respond alike.
 
         The share of the limit is measured for each service without users, and for the example
@@ -355,7 +336,7 @@ class Stage:
         limit = asked(services[-1], self.rows)
         default = "token" if resource == "example" else "none"
         found = {}
-        for endpoint in ENDPOINTS:
+        for endpoint in endpoints:
             callers = [default] if endpoint in {"page", "patch"} else ["token", "key"]
             wanted = [(service, "none") for service in services]
             wanted += [(first, caller) for caller in callers if caller != "none"]
@@ -364,7 +345,8 @@ class Stage:
                 *(self._side(service, caller, endpoint) for service, caller in wanted),
             ]
             _compare(found[endpoint])
-        found["page"].append(self._side(first, default, DEPTH))
+        if "page" in found:
+            found["page"].append(self._side(first, default, DEPTH))
         return found
 
     def _side(self, service: str, caller: str, endpoint: str) -> Side:
@@ -378,7 +360,6 @@ class Stage:
 def staged(
     projects: Mapping[str, Project],
     urls: Mapping[str, str],
-    cores: Cores,
     rows: Rows,
     settings: Mapping[str, str],
 ) -> Iterator[Stage]:
@@ -389,17 +370,15 @@ def staged(
             port = free_port()
             own = {"DATABASE_URL": urls[auth], "PORT": str(port), "LOG_LEVEL": "warning"}
             command = [script(project, "python"), "-m", "app"]
-            log = project.path.parent / "service.log"
             servers[auth] = stack.enter_context(
-                started(command, project, cores, log, port, **{**own, **_LOCAL, **settings})
+                started(command, project, port, **{**own, **_LOCAL, **settings})
             )
         owner, callers = _signed_in(servers["users"])
         fill(urls["none"], rows)
         fill(urls["users"], replace(rows, owner=owner))
         project, port = projects["none"], free_port()
         command = [script(project, "python"), str(HERE / "limit.py"), urls["none"], str(port)]
-        log = project.path.parent / "limit.log"
-        limit = stack.enter_context(started(command, project, cores, log, port))
+        limit = stack.enter_context(started(command, project, port))
         yield Stage(limit, servers["none"], servers["users"], rows, callers)
 
 
