@@ -70,6 +70,7 @@ COMMON = """
     tests/kit/fuzzing.py
     tests/kit/openapi.py
     tests/kit/serving.py
+    tests/kit/test_alembic.py
     tests/kit/test_bad_input.py
     tests/kit/test_copy_database.py
     tests/kit/test_document.py
