@@ -27,8 +27,8 @@ PROBLEM = "application/problem+json"
 SERVERS = {
     "python -m app": ([], ["python", "-m", "app"]),
     "uvicorn": ([], ["uvicorn", APP, "--port", "{port}"]),
-    "fastapi run": (["fastapi-cli"], ["fastapi", "run", "--port", "{port}"]),
-    "fastapi dev": (["fastapi-cli"], ["fastapi", "dev", "--port", "{port}"]),
+    "fastapi run": (["fastapi-cli"], ["python", "-m", "fastapi", "run", "--port", "{port}"]),
+    "fastapi dev": (["fastapi-cli"], ["python", "-m", "fastapi", "dev", "--port", "{port}"]),
     "gunicorn": (
         ["gunicorn", "uvicorn-worker"],
         ["gunicorn", "-k", "uvicorn_worker.UvicornWorker", "-b", "127.0.0.1:{port}", APP],
