@@ -63,6 +63,7 @@ def served(
     stop: signal.Signals,
     *command: str,
     to_group: bool = True,
+    port: int | None = None,
     output: int | IO[bytes] | None = None,
 ) -> Iterator[httpx2.Client]:
     """Start a server, stop it by a signal, and check that it leaves no process behind.
@@ -72,16 +73,17 @@ def served(
         stop: the signal.
         command: how it is started.
         to_group: whether all processes get the signal, as from a terminal, or the first one.
+        port: where it serves; any free one by default.
         output: a file for what it prints.
 
     """
-    port = str(free_port())
-    marker = f"RENDER_TEST_{port}"
+    number = str(port or free_port())
+    marker = f"RENDER_TEST_{number}"
     with subprocess.Popen(
         command,
         cwd=service.path,
         # During development a shutdown has no delay: each restart would wait for it.
-        env=clean_environment(PORT=port, SHUTDOWN_DELAY="60", **{marker: "1"}),
+        env=clean_environment(PORT=number, SHUTDOWN_DELAY="60", **{marker: "1"}),
         stdin=subprocess.DEVNULL,
         stdout=output,
         stderr=output,
@@ -89,7 +91,7 @@ def served(
     ) as process:
         try:
             with httpx2.Client(
-                base_url=f"http://127.0.0.1:{port}", transport=httpx2.HTTPTransport(retries=7)
+                base_url=f"http://127.0.0.1:{number}", transport=httpx2.HTTPTransport(retries=7)
             ) as client:
                 yield client
         finally:

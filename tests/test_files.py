@@ -16,6 +16,7 @@ COMMON = """
     app/__init__.py
     app/__main__.py
     app/api.py
+    app/asgi.py
     app/kit/__init__.py
     app/kit/app.py
     app/kit/caller.py
@@ -75,6 +76,7 @@ COMMON = """
     tests/kit/fuzzing.py
     tests/kit/openapi.py
     tests/kit/serving.py
+    tests/kit/test_alembic.py
     tests/kit/test_autogenerate.py
     tests/kit/test_bad_input.py
     tests/kit/test_copy_database.py

@@ -13,6 +13,7 @@ from typing import Annotated, Any, Literal
 from uuid import UUID
 
 from fastapi import Cookie, FastAPI, Header, Path, Query, Request, Response, Security
+from fastapi.routing import APIRoute
 from fastapi.security import APIKeyHeader
 from pydantic import Field
 
@@ -121,9 +122,17 @@ class ArticlePublic(ResponseModel):
     article: Article
 
 
-public = Router(prefix=PREFIX)
+def operation_id(route: APIRoute) -> str:
+    """Return a name that no function of the service has."""
+    return "_".join(["realworld", route.name, *sorted(route.methods)])
+
+
+public = Router(prefix=PREFIX, generate_unique_id_function=operation_id)
 closed = Router(
-    prefix=PREFIX, dependencies=[Security(authenticate)], responses=error_responses(401)
+    generate_unique_id_function=operation_id,
+    prefix=PREFIX,
+    dependencies=[Security(authenticate)],
+    responses=error_responses(401),
 )
 
 

@@ -265,7 +265,7 @@ async def test_bad_credentials_of_any_scheme(app: FastAPI, scheme: Any) -> None:
     router = Router(responses=error_responses(401))
     described = [Depends(refuse), Security(scheme)]
     router.get("/closed", dependencies=described)(admit)
-    router.get("/open", dependencies=[Security(scheme), Depends(admit)])(admit)
+    router.get("/open", name="open", dependencies=[Security(scheme), Depends(admit)])(admit)
     app.include_router(router)
     app.dependency_overrides[scheme] = lambda: None
     every = [each for each in operations(app) if each.path in {"/closed", "/open"}]

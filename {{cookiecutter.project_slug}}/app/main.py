@@ -1,4 +1,4 @@
-"""The application factory: ``uvicorn app.main:create_app --factory``, or ``python -m app``."""
+"""The application factory."""
 
 from fastapi import FastAPI
 

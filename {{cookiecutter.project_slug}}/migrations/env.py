@@ -3,17 +3,21 @@
 import asyncio
 import importlib
 import logging
+import sys
 from typing import Any, Literal
 
 from alembic import context
 from alembic.autogenerate.api import AutogenContext
 from sqlalchemy import Connection
+from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from app.kit import project
 from app.kit.config import CONFIG, read
 from app.kit.db import autogenerate, driver
 from app.kit.db.driver import DriverSettings
 from app.kit.db.models import Base, UTCDateTime
+from app.kit.errors import AppError
 
 # Import every model: autogenerate would drop the tables of the others.
 for path in sorted(project.ROOT.glob("app/**/models.py")):
@@ -60,10 +64,29 @@ async def migrate_online(settings: DriverSettings) -> None:
     """Connect, and migrate in one transaction."""
     engine = driver.migration_engine(settings)
     try:
-        async with engine.connect() as connection:
+        connection = await connect(engine)
+        try:
             await connection.run_sync(migrate)
+        finally:
+            await connection.close()
     finally:
         await engine.dispose()
+
+
+async def connect(engine: AsyncEngine) -> AsyncConnection:
+    """Connect; on the command line, an error is one line with the address and the cause."""
+    try:
+        connection = await engine.connect()
+        await (await connection.begin()).rollback()  # SQLite reads the file now
+        return connection  # noqa: TRY300 - closed by the caller
+    except (AppError, SQLAlchemyError, OSError) as error:
+        if context.config.cmd_opts is None:
+            raise
+        cause = error.__cause__ or error
+        url = engine.url
+        place = f"{url.host}:{url.port or 5432}" if url.host else url.database
+        reason = str(cause).partition("\n")[0] or type(cause).__name__
+        sys.exit(f"The database can't be reached: {place}: {reason}")
 
 
 settings: DriverSettings = context.config.attributes.get("settings") or read(Settings)

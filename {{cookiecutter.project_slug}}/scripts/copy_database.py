@@ -55,6 +55,9 @@ BATCH: Final = 1000
 """Rows that are held in memory."""
 
 
+_IS_NULL: Final = "kit_is_null_"
+
+
 class Refused(Exception):
     """Why nothing was copied, in one sentence."""
 
@@ -214,12 +217,20 @@ def _copy_table(
     columns = [column for column in table.columns if column.computed is None]
     nothing = dict.fromkeys(column.name for column in postponed)
     statement = insert(table).values({column: _bound(column) for column in columns})
+    # Both the null of JSON and that of SQL are read as None.
+    documents = [column for column in columns if isinstance(column.type, JSON)]
+    flags = [column.is_(None).label(_IS_NULL + column.name) for column in documents]
     rows = reading.execution_options(yield_per=BATCH).execute(
-        select(*(column.label(column.name) for column in columns))
+        select(*(column.label(column.name) for column in columns), *flags)
     )
     for batch in rows.mappings().partitions():
+        values = [{**row, **nothing} for row in batch]
+        for value in values:
+            for column in documents:
+                if not value.pop(_IS_NULL + column.name) and value[column.name] is None:
+                    value[column.name] = JSON.NULL
         try:
-            writing.execute(statement, [{**row, **nothing} for row in batch])
+            writing.execute(statement, values)
         except (SQLAlchemyError, AppError) as error:
             raise Refused(f"A row of {table.name!r} can't be copied: {_reason(error)}") from None
         yield len(batch)
@@ -227,7 +238,7 @@ def _copy_table(
 
 def _bound(column: Column[Any]) -> Any:
     kind = column.type
-    if isinstance(kind, JSON):  # None is no value here, as nearly always, and not the null of JSON
+    if isinstance(kind, JSON):  # None is the null of SQL here, JSON.NULL that of JSON
         kind = kind.copy()
         kind.none_as_null = True
     return bindparam(column.name, type_=kind)
