@@ -28,6 +28,7 @@ from testing.baking import ROOT, Project, clean_environment, copy_template, free
 from testing.postgres import Postgres
 
 HERE: Final = Path(__file__).parent
+LIMIT: Final = "limit"
 FLAT_PARENT: Final = "4d1f0c7e2a95"
 """The revision before that of the flat resource, in a render without users."""
 PATIENCE: Final = 30
@@ -303,7 +304,7 @@ class Side:
     """Requests of one kind to one server, measured in turn with others."""
 
     service: str
-    """A service of ``data.RESOURCES``, or ``limit``."""
+    """A service of ``data.RESOURCES``, or the limit of a resource."""
     caller: str
     """The credential of the requests: ``none``, ``token`` or ``key``."""
     endpoint: str
@@ -341,7 +342,7 @@ class Stage:
             wanted = [(service, "none") for service in services]
             wanted += [(first, caller) for caller in callers if caller != "none"]
             found[endpoint] = [
-                Side("limit", "none", endpoint, self.limit, limit[endpoint]),
+                Side(f"{LIMIT} of {resource}", "none", endpoint, self.limit, limit[endpoint]),
                 *(self._side(service, caller, endpoint) for service, caller in wanted),
             ]
             _compare(found[endpoint])

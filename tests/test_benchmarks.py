@@ -44,7 +44,8 @@ def test_a_quick_run_measures_every_endpoint(tmp_path: Path) -> None:
         (each["database"], each["service"], each["caller"], each["endpoint"])
         for each in figures["figures"]
     }
-    services = ["limit", *(service for each in RESOURCES.values() for service in each)]
+    services = [service for each in RESOURCES.values() for service in each]
+    services += [f"limit of {resource}" for resource in RESOURCES]
     for database in CHOICES["database"]:
         for endpoint in CHOICES["endpoint"]:
             assert measured >= {(database, each, "none", endpoint) for each in services}
