@@ -227,7 +227,7 @@ async def _execute(url: str, sql: str) -> str:
 class Server:
     """The service or the limit, running."""
 
-    process: psutil.Popen
+    process: psutil.Process
     port: int
 
     def cpu(self) -> float:
