@@ -446,11 +446,7 @@ def _masked(document: Any, own: set[str]) -> Any:
 
 def commit() -> str:
     """Return the measured commit, with a plus if the tree has uncommitted changes."""
-
-    def git(*arguments: str) -> str:
-        done = subprocess.run(
-            ["git", *arguments], cwd=ROOT, capture_output=True, encoding="utf-8", check=False
-        )
-        return done.stdout.strip() if done.returncode == 0 else ""
-
-    return git("rev-parse", "--short=12", "HEAD") + ("+" if git("status", "--porcelain") else "")
+    command = ["git", "describe", "--always", "--exclude=*", "--abbrev=12", "--dirty=+"]
+    return _output(
+        subprocess.run(command, cwd=ROOT, capture_output=True, encoding="utf-8", check=False)
+    ).strip()
