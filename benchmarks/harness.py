@@ -445,8 +445,7 @@ def _masked(document: Any, own: set[str]) -> Any:
 
 
 def commit() -> str:
-    """Return the measured commit, with a plus if the tree has uncommitted changes."""
+    """Return the measured commit, with a plus if files have changed; empty outside of git."""
     command = ["git", "describe", "--always", "--exclude=*", "--abbrev=12", "--dirty=+"]
-    return _output(
-        subprocess.run(command, cwd=ROOT, capture_output=True, encoding="utf-8", check=False)
-    ).strip()
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, encoding="utf-8", check=False)
+    return done.stdout.strip()
