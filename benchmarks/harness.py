@@ -37,6 +37,7 @@ PATIENCE: Final = 30
 # What differs between the responses of two servers: cursors are private, a change makes
 # a new version, and a new row has an id and times of its own.
 _CHANGED: Final = {"updated_at", "version"}
+_VARYING: Final = {"content-length", "content-type", "date", "etag", "location"}
 _OWN: Final = {"patch": _CHANGED, "post": {"id", "created_at", *_CHANGED}}
 
 
@@ -378,12 +379,24 @@ def staged(
         fill(urls["none"], rows)
         fill(urls["users"], replace(rows, owner=owner))
         project, port = projects["none"], free_port()
-        command = [script(project, "python"), str(HERE / "limit.py"), urls["none"], str(port)]
+        _, headers, _ = servers["none"].ask(asked("example", rows)["get"][0])
+        fixed = json.dumps([pair for pair in headers.items() if pair[0] not in _VARYING])
+        command = [
+            script(project, "python"),
+            str(HERE / "limit.py"),
+            urls["none"],
+            str(port),
+            fixed,
+        ]
         limit = stack.enter_context(started(command, project, port))
         yield Stage(limit, servers["none"], servers["users"], rows, callers)
 
 
-_LOCAL: Final = {"SECRET_KEY": secrets.token_urlsafe(32), "ACCESS_TOKEN_LIFETIME": "86400"}
+_LOCAL: Final = {
+    "SECRET_KEY": secrets.token_urlsafe(32),
+    "ACCESS_TOKEN_LIFETIME": "86400",
+    "REGISTRATION_OPEN": "true",
+}
 
 
 def _signed_in(server: Server) -> tuple[UUID, dict[str, str]]:
