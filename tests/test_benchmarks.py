@@ -162,7 +162,7 @@ def test_each_client_is_counted(port: int) -> None:
     # The clients start at different requests, so some of them wait for the slow one.
     requests = [written("GET", f"/{delay}") for delay in (0, 0, 0, 0, 0, 0, 0, 100)]
 
-    run = load.load(port, requests, 4, 0.5, count=True)
+    run = load.load(port, requests, 4, 1.5, count=True)
 
     assert len(run.per_client) == 4
     assert min(run.per_client) > 0
@@ -174,17 +174,17 @@ def test_each_client_is_counted(port: int) -> None:
 def test_a_client_without_a_response_has_waited_the_whole_time(port: int) -> None:
     require("wrk")
 
-    run = load.load(port, [written("GET", "/2000")], 2, 0.3, count=True)
+    run = load.load(port, [written("GET", "/60000")], 2, 0.3, count=True)
 
     assert run.per_client == (0, 0)
     assert run.answers == 0
-    assert run.worst >= 300
+    assert run.worst == 1000 * run.seconds > 0
 
 
 def test_refused_requests_are_errors(port: int) -> None:
     require("wrk")
 
-    run = load.load(port, [written("POST", "/0", {})], 2, 0.2)
+    run = load.load(port, [written("POST", "/0", {})], 2, 0.5)
 
     assert run.answers == 0
     assert run.errors > 0
