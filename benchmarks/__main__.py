@@ -77,75 +77,86 @@ def say(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
 
-def warm_up(side: Side) -> None:
-    """Warm up the connections and prepared statements of a server."""
-    load(side.server.port, side.requests, CONNECTIONS, WARM_UP)
-    side.server.settle(side.requests[0])
+@dataclass(frozen=True)
+class Round:
+    """The responses of a round, and the microseconds of processor time for each request."""
+
+    run: Run
+    cpu: float
+    database_cpu: float
+
+
+def measure_round(options: Options, side: Side, store: Postgres | None) -> Round:
+    """Load one side."""
+    before = side.server.cpu(), harness.database_cpu(store)
+    run = load(side.server.port, side.requests, CONNECTIONS, options.duration)
+    after = side.server.cpu(), harness.database_cpu(store)
+    if not options.quick:  # that tells whether all works, not how fast it is
+        side.server.settle(side.requests[0])
+    requests = max(1, run.answers + run.errors)
+    used = [1e6 * (end - start) / requests for start, end in zip(before, after, strict=True)]
+    return Round(run, *used)
 
 
 def compare(
     options: Options, database: str, sides: Sequence[Side], rounds: int, store: Postgres | None
 ) -> list[Figure]:
     """Load all sides in turn (A B C, C B A, A B C), so that a drift affects each of them."""
-    runs: dict[Side, list[Run]] = {side: [] for side in sides}
-    cpu: dict[Side, list[float]] = {side: [] for side in sides}
-    beneath: dict[Side, list[float]] = {side: [] for side in sides}
-    for side in sides if not options.quick else ():  # that tells whether all works, not how fast
-        warm_up(side)
+    seen: dict[Side, list[Round]] = {side: [] for side in sides}
+    for side in sides if not options.quick else ():  # connections and prepared statements
+        load(side.server.port, side.requests, CONNECTIONS, WARM_UP)
+        side.server.settle(side.requests[0])
     for number in range(rounds):
         for side in sides[:: -1 if number % 2 else 1]:
-            used, used_beneath = side.server.cpu(), harness.database_cpu(store)
-            run = load(side.server.port, side.requests, CONNECTIONS, options.duration)
-            used, used_beneath = (
-                side.server.cpu() - used,
-                harness.database_cpu(store) - used_beneath,
-            )
-            if not options.quick:
-                side.server.settle(side.requests[0])
-            runs[side].append(run)
-            cpu[side].append(1e6 * used / max(1, run.answers + run.errors))
-            beneath[side].append(1e6 * used_beneath / max(1, run.answers + run.errors))
+            seen[side].append(measure_round(options, side, store))
 
-    limit = next(side for side in sides if side.service == "limit")
+    limit = next(side for side in sides if side.service.startswith(harness.LIMIT))
     figures = []
     for side in sides:
-
-        def median(value: Callable[[Run], float], runs: Sequence[Run] = runs[side]) -> float:
-            return statistics.median(map(value, runs))
-
-        pairs = zip(runs[side], runs[limit], strict=True)
-        shares = [ours.rate / theirs.rate for ours, theirs in pairs if theirs.rate]
         plain = next(
             each for each in sides if (each.service, each.caller) == (side.service, "none")
         )
-        extra = [one - other for one, other in zip(cpu[side], cpu[plain], strict=True)]
-        figures.append(
-            Figure(
-                database=database,
-                service=side.service,
-                caller=side.caller,
-                endpoint=side.endpoint,
-                rounds=rounds,
-                share=statistics.median(shares or [0.0]) if side.endpoint != DEPTH else None,
-                rate=median(lambda run: run.rate),
-                p50=median(lambda run: run.p50),
-                p99=median(lambda run: run.p99),
-                worst=max(run.worst for run in runs[side]),
-                cpu=statistics.median(cpu[side]),
-                added=statistics.median(extra)
-                if side.caller != "none" and side.endpoint != DEPTH
-                else None,
-                database_cpu=statistics.median(beneath[side]) if store else None,
-                errors=sum(run.errors for run in runs[side]),
-            )
-        )
-        found = figures[-1]
+        found = summarize(database, side, seen[side], seen[limit], seen[plain])
         say(
             f"{database} {found.endpoint}, {found.service}, caller {found.caller}:"
             f" {found.rate:,.0f}/s, share {found.share or 0:.2f}, {found.cpu:.0f} µs,"
             f" errors {found.errors}"
         )
+        figures.append(found)
     return figures
+
+
+def summarize(
+    database: str, side: Side, seen: list[Round], limit: list[Round], plain: list[Round]
+) -> Figure:
+    """Return the medians of a side, of its shares of the limit and of what its caller adds."""
+
+    def median(value: Callable[[Round], float]) -> float:
+        return statistics.median(map(value, seen))
+
+    first = side.endpoint != DEPTH
+    shares = [
+        ours.run.rate / theirs.run.rate
+        for ours, theirs in zip(seen, limit, strict=True)
+        if theirs.run.rate
+    ]
+    added = [ours.cpu - other.cpu for ours, other in zip(seen, plain, strict=True)]
+    return Figure(
+        database=database,
+        service=side.service,
+        caller=side.caller,
+        endpoint=side.endpoint,
+        rounds=len(seen),
+        share=statistics.median(shares or [0.0]) if first else None,
+        rate=median(lambda each: each.run.rate),
+        p50=median(lambda each: each.run.p50),
+        p99=median(lambda each: each.run.p99),
+        worst=max(each.run.worst for each in seen),
+        cpu=median(lambda each: each.cpu),
+        added=statistics.median(added) if first and side.caller != "none" else None,
+        database_cpu=median(lambda each: each.database_cpu),
+        errors=sum(each.run.errors for each in seen),
+    )
 
 
 def watch(options: Options, database: str, sides: Mapping[str, list[Side]]) -> list[Fairness]:
@@ -230,10 +241,12 @@ def starts(
             install(project, "--quiet", "--no-dev")
             if auth == "users":
                 report.versions[database] = harness.versions(project)
-                harness.import_seconds(project)  # compiles
-                report.seconds[f"import of app.main ({database})"] = [
-                    harness.import_seconds(project) for _ in range(1 if options.quick else STARTS)
+                times = [
+                    harness.import_seconds(project)
+                    for _ in range(1 if options.quick else 1 + STARTS)
                 ]
+                # The first one compiles.
+                report.seconds[f"import of app.main ({database})"] = times[-STARTS:]
             harness.with_items(project)
             projects.setdefault(database, {})[auth] = project
     return projects
@@ -307,7 +320,7 @@ def parsed(arguments: list[str] | None = None) -> tuple[Options, Path | None, bo
         quick=given.quick,
         only=only,
         rounds=given.rounds or (1 if given.quick else ROUNDS),
-        duration=given.duration or (0.2 if given.quick else DURATION),
+        duration=given.duration or (0.1 if given.quick else DURATION),
         rows=Rows(given.rows or (2_000 if given.quick else 100_000)),
         settings=dict(text.split("=", 1) for text in given.set),
     )

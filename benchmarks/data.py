@@ -76,14 +76,6 @@ class Rows:
             for step in range(number % 4):
                 yield key, tags[(number + 17 * step) % len(tags)]
 
-    def comments(self) -> Iterator[tuple[Any, ...]]:
-        """Return four comments on every fifth task."""
-        generator = random.Random("comments")  # noqa: S311 - no secret
-        for number, key in list(enumerate(self.keys("tasks")))[::5]:
-            for step in range(4):
-                at = _created(number) + timedelta(minutes=step)
-                yield _uuid7(at, generator), key, f"Author {step}", DESCRIPTION, at
-
     @property
     def _owner(self) -> tuple[UUID, ...]:
         return () if self.owner is None else (self.owner,)
@@ -103,7 +95,6 @@ class Rows:
             ),
             "tags": ("id name" + owner, self.tags()),
             "task_tags": ("task_id tag_id", self.task_tags()),
-            "comments": ("id task_id author body created_at", self.comments()),
         }
 
     def fill_sqlite(self, path: Path) -> None:

@@ -28,6 +28,7 @@ from testing.baking import ROOT, Project, clean_environment, copy_template, free
 from testing.postgres import Postgres
 
 HERE: Final = Path(__file__).parent
+LIMIT: Final = "limit"
 FLAT_PARENT: Final = "4d1f0c7e2a95"
 """The revision before that of the flat resource, in a render without users."""
 PATIENCE: Final = 30
@@ -36,6 +37,7 @@ PATIENCE: Final = 30
 # What differs between the responses of two servers: cursors are private, a change makes
 # a new version, and a new row has an id and times of its own.
 _CHANGED: Final = {"updated_at", "version"}
+_VARYING: Final = {"content-length", "content-type", "date", "etag", "location"}
 _OWN: Final = {"patch": _CHANGED, "post": {"id", "created_at", *_CHANGED}}
 
 
@@ -226,7 +228,7 @@ async def _execute(url: str, sql: str) -> str:
 class Server:
     """The service or the limit, running."""
 
-    process: psutil.Popen
+    process: psutil.Process
     port: int
 
     def cpu(self) -> float:
@@ -303,7 +305,7 @@ class Side:
     """Requests of one kind to one server, measured in turn with others."""
 
     service: str
-    """A service of ``data.RESOURCES``, or ``limit``."""
+    """A service of ``data.RESOURCES``, or the limit of a resource."""
     caller: str
     """The credential of the requests: ``none``, ``token`` or ``key``."""
     endpoint: str
@@ -341,7 +343,7 @@ class Stage:
             wanted = [(service, "none") for service in services]
             wanted += [(first, caller) for caller in callers if caller != "none"]
             found[endpoint] = [
-                Side("limit", "none", endpoint, self.limit, limit[endpoint]),
+                Side(f"{LIMIT} of {resource}", "none", endpoint, self.limit, limit[endpoint]),
                 *(self._side(service, caller, endpoint) for service, caller in wanted),
             ]
             _compare(found[endpoint])
@@ -377,12 +379,24 @@ def staged(
         fill(urls["none"], rows)
         fill(urls["users"], replace(rows, owner=owner))
         project, port = projects["none"], free_port()
-        command = [script(project, "python"), str(HERE / "limit.py"), urls["none"], str(port)]
+        _, headers, _ = servers["none"].ask(asked("example", rows)["get"][0])
+        fixed = json.dumps([pair for pair in headers.items() if pair[0] not in _VARYING])
+        command = [
+            script(project, "python"),
+            str(HERE / "limit.py"),
+            urls["none"],
+            str(port),
+            fixed,
+        ]
         limit = stack.enter_context(started(command, project, port))
         yield Stage(limit, servers["none"], servers["users"], rows, callers)
 
 
-_LOCAL: Final = {"SECRET_KEY": secrets.token_urlsafe(32), "ACCESS_TOKEN_LIFETIME": "86400"}
+_LOCAL: Final = {
+    "SECRET_KEY": secrets.token_urlsafe(32),
+    "ACCESS_TOKEN_LIFETIME": "86400",
+    "REGISTRATION_OPEN": "true",
+}
 
 
 def _signed_in(server: Server) -> tuple[UUID, dict[str, str]]:
@@ -444,12 +458,7 @@ def _masked(document: Any, own: set[str]) -> Any:
 
 
 def commit() -> str:
-    """Return the measured commit, with a plus if the tree has uncommitted changes."""
-
-    def git(*arguments: str) -> str:
-        done = subprocess.run(
-            ["git", *arguments], cwd=ROOT, capture_output=True, encoding="utf-8", check=False
-        )
-        return done.stdout.strip() if done.returncode == 0 else ""
-
-    return git("rev-parse", "--short=12", "HEAD") + ("+" if git("status", "--porcelain") else "")
+    """Return the measured commit, with a plus if files have changed; empty outside of git."""
+    command = ["git", "describe", "--always", "--exclude=*", "--abbrev=12", "--dirty=+"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, encoding="utf-8", check=False)
+    return done.stdout.strip()

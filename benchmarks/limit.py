@@ -4,7 +4,8 @@ What a service with a framework, an ORM and validation costs is told by what it 
 than: this. It speaks ASGI itself, sends the fewest statements that the contract allows, and reads
 of a request no more than it must. It serves what the benchmark asks for and nothing else.
 
-``python limit.py DATABASE_URL PORT``, in the environment of a rendered service.
+``python limit.py DATABASE_URL PORT HEADERS``, in the environment of a rendered service; HEADERS are
+those that the service adds to every response, as JSON.
 """
 
 import asyncio
@@ -195,9 +196,10 @@ Store = PostgreSQL | SQLite
 class Limit:
     """The ASGI app."""
 
-    def __init__(self, store: Store) -> None:
-        """Serve the rows of ``store``."""
+    def __init__(self, store: Store, headers: list[tuple[str, str]]) -> None:
+        """Serve the rows of ``store``, with ``headers`` in every response."""
         self.store = store
+        self.headers = [(name.encode(), value.encode()) for name, value in headers]
         live = f"SELECT {TASK}, {store.tags} FROM tasks WHERE deleted_at IS NULL"  # noqa: S608
         self.task_page = f"{live} ORDER BY created_at DESC, id DESC LIMIT $1"
         self.task_page_after = (
@@ -212,8 +214,8 @@ class Limit:
             return
         status, headers, document = await self._answer(scope, receive)
         body = to_json(document)
-        headers.append((b"content-type", b"application/json"))
-        headers.append((b"content-length", b"%d" % len(body)))
+        fixed = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body))]
+        headers = [*headers, *self.headers, *fixed]
         await send({"type": "http.response.start", "status": status, "headers": headers})
         await send({"type": "http.response.body", "body": body})
 
@@ -399,10 +401,10 @@ def _etag(version: int) -> tuple[bytes, bytes]:
 
 def main() -> None:
     """Serve until told to stop, as the service does: one worker, uvloop and httptools."""
-    url, port = sys.argv[1:]
+    url, port, headers = sys.argv[1:]
     store: Store = SQLite(url) if url.startswith("sqlite") else PostgreSQL(url)
     uvicorn.run(
-        Limit(store),
+        Limit(store, json.loads(headers)),
         port=int(port),
         loop="uvloop",
         http="httptools",

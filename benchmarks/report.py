@@ -59,7 +59,7 @@ class Figure:
 
     database: str
     service: str
-    """``rows`` or ``entities`` of the flat table, ``example``, or ``limit``."""
+    """``rows`` or ``entities`` of the flat table, ``example``, or a limit."""
     caller: str
     """The credential: ``none`` (a service without users), ``token`` or ``key``."""
     endpoint: str
@@ -76,8 +76,8 @@ class Figure:
     """Microseconds of processor time of the worker for a request."""
     added: float | None
     """What the caller adds to ``cpu``, by adjacent rounds."""
-    database_cpu: float | None
-    """Microseconds of processor time of PostgreSQL for a request."""
+    database_cpu: float
+    """Microseconds of processor time of PostgreSQL for a request; 0 on SQLite."""
     errors: int
     """Responses other than 2xx, and requests without one, in all rounds."""
 
@@ -260,7 +260,7 @@ class Report:
             rows.append([f"{label}: served by one worker", *served, POOLED[database], memory])
             times = [f"{found[endpoint].cpu:.0f} µs" for endpoint in ENDPOINTS]
             rows.append([f"{label}: CPU of the worker", *times, "", ""])
-            if all(found[endpoint].database_cpu for endpoint in ENDPOINTS):
+            if database == "postgresql":
                 times = [f"{found[endpoint].database_cpu:.0f} µs" for endpoint in ENDPOINTS]
                 rows.append([f"{label}: CPU of the database", *times, "", ""])
         date = f"Measured on {self.date[:10]} at commit {self.commit or 'unknown'}."
@@ -343,7 +343,7 @@ def _row(each: Figure) -> list[str]:
         f"{each.p99:.1f}",
         f"{each.cpu:.0f}",
         optional(each.added, 0),
-        optional(each.database_cpu, 0),
+        f"{each.database_cpu:.0f}",
         str(each.errors),
     ]
 
