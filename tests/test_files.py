@@ -39,6 +39,7 @@ COMMON = """
     app/kit/idempotency/session.py
     app/main.py
     app/settings.py
+    app/kit/openapi.py
     app/kit/pagination.py
     app/kit/project.py
     app/kit/routing.py
