@@ -15,7 +15,6 @@ COMMON = """
     app/__init__.py
     app/__main__.py
     app/api.py
-    app/asgi.py
     app/kit/__init__.py
     app/kit/app.py
     app/kit/caller.py
@@ -36,6 +35,7 @@ COMMON = """
     app/kit/idempotency/session.py
     app/main.py
     app/settings.py
+    app/kit/openapi.py
     app/kit/pagination.py
     app/kit/project.py
     app/kit/routing.py
