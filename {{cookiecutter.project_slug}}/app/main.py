@@ -33,5 +33,6 @@ def create_asgi_app() -> FastAPI:
 def __getattr__(name: str) -> FastAPI:
     """Create ``app`` when a server asks for it: importing this module reads no settings."""
     if name == "app":
-        return create_asgi_app()
+        app = globals()["app"] = create_asgi_app()
+        return app
     raise AttributeError(name)
