@@ -16,7 +16,6 @@ COMMON = """
     app/__init__.py
     app/__main__.py
     app/api.py
-    app/asgi.py
     app/kit/__init__.py
     app/kit/app.py
     app/kit/caller.py

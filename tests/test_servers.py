@@ -19,7 +19,7 @@ pytestmark = [
     pytest.mark.skipif(sys.platform == "win32", reason="signals go to a POSIX process group"),
 ]
 
-APP = "app.asgi:app"
+APP = "app.main:app"
 WARNING = "Served without `python -m app`"
 PROBLEM = "application/problem+json"
 
@@ -34,7 +34,10 @@ SERVERS = {
         ["gunicorn", "-k", "uvicorn_worker.UvicornWorker", "-b", "127.0.0.1:{port}", APP],
     ),
     "granian": (["granian"], ["granian", "--interface", "asgi", "--port", "{port}", APP]),
-    "hypercorn": (["hypercorn"], ["hypercorn", "--bind", "127.0.0.1:{port}", APP]),
+    "hypercorn": (
+        ["hypercorn"],
+        ["hypercorn", "--bind", "127.0.0.1:{port}", "app.main:create_asgi_app()"],
+    ),
 }
 NIGHTLY = {"fastapi dev", "gunicorn", "granian", "hypercorn"}
 

@@ -124,7 +124,7 @@ class ArticlePublic(ResponseModel):
 
 def operation_id(route: APIRoute) -> str:
     """Return a name that no function of the service has."""
-    return "_".join(["realworld", route.name, *sorted(route.methods)])
+    return "_".join(["realworld", route.name, *sorted(route.methods or ())])
 
 
 public = Router(prefix=PREFIX, generate_unique_id_function=operation_id)

@@ -29,8 +29,11 @@ schemathesis.openapi.format("email", strategies.emails(domains=strategies.just("
 forbidden: dict[str, int] = {}
 """By operation: how many of the callers got 403 there."""
 
+NOBODY: Json = {"": ""}
+"""Credentials that no request has, not even one of a public operation."""
+
 reachable_by: dict[str, Json] = {}
-"""By key of a resource: the credentials that made it, or none if it has another key now."""
+"""By key of a resource: the credentials that made it, or ``NOBODY`` if it has another key now."""
 
 
 @schemathesis.hook
@@ -84,7 +87,7 @@ def after_call(
         reachable_by.update((key, sent_by(response)) for key in keys)
         if case.method != "POST":
             renamed = {str(value) for value in (case.path_parameters or {}).values()} - keys
-            reachable_by.update((key, {}) for key in renamed)
+            reachable_by.update((key, NOBODY) for key in renamed)
 
 
 def sent_by(response: schemathesis.Response) -> Json:
