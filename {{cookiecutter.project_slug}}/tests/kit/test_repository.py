@@ -7,9 +7,9 @@ from uuid import UUID
 import pytest
 from fastapi import FastAPI
 from httpx2 import AsyncClient
-from sqlalchemy import insert, select
+from sqlalchemy import ForeignKey, insert, select
 from sqlalchemy.exc import IntegrityError, InvalidRequestError
-from sqlalchemy.orm import Mapped
+from sqlalchemy.orm import Mapped, aliased, mapped_column
 
 from app.kit.caller import ANONYMOUS, SYSTEM, Caller
 from app.kit.db.engine import Database
@@ -17,7 +17,7 @@ from app.kit.db.loading import builder_of
 from app.kit.db.models import UUIDPrimaryKey
 from app.kit.db.repository import Repository
 from app.kit.errors import NotFound, PreconditionFailed
-from app.kit.pagination import OffsetQuery, PageQuery
+from app.kit.pagination import KeysetList, OffsetQuery, PageQuery
 from app.kit.schemas import CamelRequestModel, CamelResponseModel
 from tests.conftest import problem
 from tests.kit.sample_feature import ENTRIES, FILTERED, Entries, Entry, Models, add_things
@@ -220,18 +220,78 @@ class Hidden(UUIDPrimaryKey, Models):
     __owned__ = True
 
     owner_id: Mapped[UUID]
+    entry_id: Mapped[UUID] = mapped_column(ForeignKey(Entry.id))
+
+
+class HiddenRows(Repository[Hidden]):
+    model = Hidden
+
+
+ON_ENTRY = Hidden.entry_id == Entry.id
+BY_ENTRY = select(Entry.id, Entry.name, Hidden.id.label("hidden"))
+ADA, BOB = Caller(id=UUID(int=1)), Caller(id=UUID(int=2))
+
+
+@pytest.fixture
+async def hidden(things_app: FastAPI, things: AsyncClient, names: list[str]) -> Database:
+    """Store a hidden row of Ada for the first entry and one of Bob for the second."""
+    database: Database = things_app.state.database
+    async with database.transaction() as session:
+        entries = (await Entries(session).page(ENTRIES, PageQuery())).items
+        for who, entry in zip((ADA, BOB), entries, strict=False):
+            await HiddenRows(session, who).create({"entry_id": entry.id})
+    return database
+
+
+@pytest.mark.parametrize(
+    ("items", "found"),
+    [
+        (KeysetList(select(Hidden).join(Entry), sorts=[Hidden.id]), 1),
+        (KeysetList(select(Entry).join(Hidden, ON_ENTRY), sorts=[Entry.name], scope=Hidden), 1),
+        (KeysetList(BY_ENTRY.join(Hidden, ON_ENTRY), sorts=[Entry.name]), 1),
+        # With an outer join the entries without a hidden row stay.
+        (KeysetList(BY_ENTRY.outerjoin(Hidden, ON_ENTRY), sorts=[Entry.name]), 6),
+    ],
+    ids=["its own", "the scope", "a column", "a column of an outer join"],
+)
+async def test_a_list_shows_nothing_of_other_owners(
+    hidden: Database, items: KeysetList[Any], found: int
+) -> None:
+    async with hidden.reading() as session:
+        for who in (ADA, BOB):
+            assert len((await HiddenRows(session, who).page(items, PageQuery())).items) == found
+        everything = await HiddenRows(session, SYSTEM).page(items, PageQuery())
+        assert len(everything.items) == (7 if found == 6 else 2)
+
+
+@pytest.mark.parametrize(
+    ("statement", "sorts", "scope", "message"),
+    [
+        (select(Hidden).join(Entry), [Entry.name], None, "selects Entry first"),
+        (select(Entry), [Hidden.id], None, "selects Hidden first"),
+        (select(Entry.name, Hidden.id), [Hidden.id], None, "selects Hidden first"),
+        (select(aliased(Entry)), [Entry.name], None, "selects Entry first"),
+        (select(Entry), [Entry.name, Hidden.id], None, "columns of one model"),
+        (select(Entry), [], None, "columns of one model"),
+        (select(Entry.name), [Entry.name], None, "add Entry.id"),
+        (select(Entry.id), [Entry.name], None, "add Entry.name"),
+        (select(Entry), [Entry.name], Hidden, r"add .join\(Hidden\)"),
+    ],
+)
+def test_a_list_that_would_lose_rows_or_owners_is_refused(
+    statement: Any, sorts: Any, scope: Any, message: str
+) -> None:
+    with pytest.raises(TypeError, match=message):
+        KeysetList(statement, sorts=sorts, scope=scope)
 
 
 async def test_rows_with_an_owner_require_a_caller(things_app: FastAPI) -> None:
-    class Rows(Repository[Hidden]):
-        model = Hidden
-
     database: Database = things_app.state.database
     async with database.reading() as session:
         with pytest.raises(TypeError, match="A Hidden has an owner: pass a caller"):
-            Rows(session)
-        assert Rows(session, SYSTEM).visible() == []
-        (condition,) = Rows(session, ANONYMOUS).visible()
+            HiddenRows(session)
+        assert HiddenRows(session, SYSTEM).visible() == []
+        (condition,) = HiddenRows(session, ANONYMOUS).visible()
         assert "owner_id IS NULL" in str(condition)
         assert Entries(session).caller == ANONYMOUS
 

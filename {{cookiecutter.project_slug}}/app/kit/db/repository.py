@@ -18,6 +18,8 @@ from sqlalchemy import (
     delete,
     func,
     insert,
+    inspect,
+    or_,
     select,
     update,
 )
@@ -178,19 +180,8 @@ class Repository(Generic[ModelT]):
         ``filters`` are values for the list's filters that are not in ``query``.
         """
         request = items.request(query, filters)
-        model = items.scope
-        restricted = not self.caller.is_superuser and any(map(_is_owned, (model, items.entity)))
-        prepared = items.prepare(
-            request,
-            restricted,
-            lambda: [
-                condition
-                for each in {model, items.entity}
-                for condition in _visible(
-                    each, bindparam(_OWNER), restricted=restricted and _is_owned(each)
-                )
-            ],
-        )
+        restricted = not self.caller.is_superuser and any(map(_is_owned, items.models))
+        prepared = items.prepare(request, restricted, lambda: _visible_in(items, restricted))
         parameters = request.parameters | {_OWNER: self.caller.id}
         result = await self._execute(prepared.statement, parameters)
         if prepared.builder is not None:
@@ -341,6 +332,19 @@ def _visible(model: type[Base], owner: Any, *, restricted: bool) -> list[ColumnE
         conditions.append(columns.deleted_at.is_(None))
     if restricted:
         conditions.append(columns.owner_id == owner)
+    return conditions
+
+
+def _visible_in(items: KeysetList[Any], restricted: bool) -> list[ColumnElement[bool]]:  # noqa: FBT001
+    """Return the conditions of a row of a list: all that it shows is visible to the caller."""
+    conditions: list[ColumnElement[bool]] = []
+    for model in items.models:
+        owned = restricted and _is_owned(model)
+        visible = _visible(model, bindparam(_OWNER), restricted=owned)
+        if model not in {items.entity, items.scope}:  # an outer join may find none
+            absent = inspect(model).primary_key[0].is_(None)
+            visible = [or_(absent, each) for each in visible]
+        conditions += visible
     return conditions
 
 
