@@ -140,7 +140,7 @@ class Repository(Generic[ModelT]):
             PreconditionFailed: it is at another version.
             Conflict: a unique value is taken.
         """
-        columns = _columns(self.model, changes, unset=False)
+        columns = self._checked(_columns(self.model, changes, unset=False))
         if not columns and not touch:
             return await self._get(key, versions, plain=True)
         statement = _update(self.model, self._restricted, _checks(versions))
@@ -186,8 +186,7 @@ class Repository(Generic[ModelT]):
         result = await self._execute(prepared.statement, parameters)
         if prepared.builder is not None:
             found: Sequence[Any] = [prepared.builder(row) for row in result]
-            for entity in found:
-                self._track(entity)
+            self._session.track(*found)
         elif prepared.is_scalar:
             found = result.scalars().unique().all()
         else:
@@ -237,6 +236,13 @@ class Repository(Generic[ModelT]):
     def _owned(self, values: dict[str, Any]) -> dict[str, Any]:
         if _is_owned(self.model) and values.setdefault("owner_id", self.caller.id) is None:
             raise TypeError(f"A {self.model.__name__} has an owner: pass a caller or owner_id")
+        return self._checked(values)
+
+    def _checked(self, values: dict[str, Any]) -> dict[str, Any]:
+        if self._restricted and values.get("owner_id", self.caller.id) != self.caller.id:
+            raise TypeError(
+                f"Only a superuser or SYSTEM names the owner of a {self.model.__name__}"
+            )
         return values
 
     def _track(self, entity: T) -> T:
@@ -257,7 +263,7 @@ class Repository(Generic[ModelT]):
         connection = await self._session.connection()
         with translate_errors():
             return await connection.run_sync(
-                execute_entities, statement, parameters, self._session.tracked
+                execute_entities, statement, parameters, self._session.track
             )
 
     async def _get(
