@@ -25,6 +25,7 @@ from fastapi import FastAPI
 from httpx2 import ASGITransport, AsyncClient, Response
 from sqlalchemy import URL, Connection, QueuePool, event
 from sqlalchemy.ext.asyncio import AsyncEngine
+from sqlalchemy.orm import Session
 
 from app.kit import health, project
 from app.kit.db import engine
@@ -166,12 +167,24 @@ async def rolled_back(app: FastAPI) -> AsyncIterator[None]:
             with shared.begin_nested():
                 yield shared
 
+        def refuse(session: Session) -> None:
+            # The session's commit only releases a savepoint: refuse what a real one refuses.
+            shared = connection.sync_connection
+            if session.bind is shared is not None and not session.in_nested_transaction():
+                engine.refuse_failed(shared)
+
         db.connect = connect
-        yield
-        await outer.rollback()
-    db.connect = db.read_engine.sync_engine.connect
-    db.write_sessions.configure(bind=db.write_engine, join_transaction_mode="conditional_savepoint")
-    app.dependency_overrides.clear()
+        event.listen(Session, "before_commit", refuse)
+        try:
+            yield
+            await outer.rollback()
+        finally:
+            event.remove(Session, "before_commit", refuse)
+            db.connect = db.read_engine.sync_engine.connect
+            db.write_sessions.configure(
+                bind=db.write_engine, join_transaction_mode="conditional_savepoint"
+            )
+            app.dependency_overrides.clear()
     assert checked_out(db) == 0, "a connection was leaked"
 
 

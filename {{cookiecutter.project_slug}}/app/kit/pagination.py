@@ -11,7 +11,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
 from enum import Enum, auto
-from typing import Any, Final, Generic, TypeVar, cast, overload
+from functools import cached_property
+from typing import Annotated, Any, Final, Generic, TypeVar, cast, overload
 from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
@@ -30,7 +31,9 @@ from sqlalchemy import (
     union_all,
 )
 from sqlalchemy.orm import InstanceState, InstrumentedAttribute
+from sqlalchemy.sql import visitors
 
+from app.kit.db.engine import has_entities
 from app.kit.db.loading import EntityBuilder, builder_for, primary_key
 from app.kit.db.models import Base
 from app.kit.errors import FieldError, Unprocessable
@@ -209,19 +212,45 @@ class KeysetList(Generic[T]):
                 default. Each needs an index with the key behind it.
             filters: conditions by the name of the query field that has their value.
             scope: another model whose rows must be visible to the caller as well.
+
+        Raises:
+            TypeError: the order or the owner of the rows would be unknown.
         """
         self.statement = statement
         self.filters = dict(filters or {})
+        self.scope = scope
         if len({column.class_ for column in sorts}) != 1:
             raise TypeError("The sorts of a list are columns of one model")
         self.entity = cast("type[Base]", sorts[0].class_)
-        self.scope: type[Base] = scope or self.entity
+        self._key = primary_key(self.entity)
+        selected = statement.columns_clause_froms
+        if not selected or selected[0] != self.entity.__table__:
+            raise TypeError(
+                f"A list sorted by {self.entity.__name__} selects {self.entity.__name__} first"
+            )
+        if not has_entities(statement):
+            names = {column.key for column in statement.selected_columns}
+            names |= set(statement.selected_columns.keys())
+            for column in (*sorts, self._key):
+                if column.key not in names:
+                    raise TypeError(f"A list of columns selects its sorts and key: add {column}")
+        self.models = [
+            mapper.class_
+            for table in selected
+            for mapper in self.entity.registry.mappers
+            if mapper.local_table == table
+        ]
+        if scope is not None and scope not in self.models:
+            tables = {getattr(each, "table", each) for each in visitors.iterate(statement)}
+            if scope.__table__ not in tables:
+                raise TypeError(f"The scope of a list is joined: add .join({scope.__name__})")
+            self.models.append(scope)
         self.orders = {
             order.name: order
             for column in sorts
             for order in (
-                Order(column.key, column, primary_key(column.class_)),
-                Order(f"-{column.key}", column, primary_key(column.class_), descending=True),
+                Order(column.key, column, self._key),
+                Order(f"-{column.key}", column, self._key, descending=True),
             )
         }
         self._default = sorts[0].key
@@ -235,7 +264,7 @@ class KeysetList(Generic[T]):
         if isinstance(query, OffsetQuery):
             parameters |= {"kit_rows": query.limit, "kit_offset": query.offset}
             return PageRequest(order, None, query.limit, filters, parameters)
-        position = decode(order, query.cursor)
+        position = self._decode(order, query.cursor)
         parameters |= {
             "kit_rows": query.limit + 1,  # one more tells whether there is a next page
             "kit_value": position.value,
@@ -276,7 +305,60 @@ class KeysetList(Generic[T]):
         """Return the page of the rows that were found."""
         if request.start is None:
             return PageResult(rows, None, total)
-        return to_page(rows, request.limit, request.order)
+        fitting = min(request.limit, rows_within_limit(rows))
+        if len(rows) <= fitting:
+            return PageResult(rows, None)
+        return PageResult(rows[:fitting], self._encode(request.order, rows[fitting - 1]))
+
+    @cached_property
+    def _digest(self) -> bytes:
+        """Tells this list from others: a cursor is bound to it, whatever columns it selects."""
+        rows = self.statement.with_only_columns(self._key).compile()
+        scope = self.scope and self.scope.__name__
+        text = f"{rows} {rows.params} {sorted(self.filters)} {scope}"
+        return hashlib.blake2b(text.encode(), digest_size=16).digest()
+
+    def seal(self, position: bytes) -> str:
+        """Return the cursor of a position, with a checksum that binds it to this list."""
+        sealed = position + self._checksum(position)
+        return base64.urlsafe_b64encode(sealed).decode().rstrip("=")
+
+    def _checksum(self, position: bytes) -> bytes:
+        return hashlib.blake2b(position, digest_size=4, key=self._digest).digest()
+
+    def _encode(self, order: Order, row: object) -> str:
+        values = [getattr(row, order.column.key), getattr(row, order.key.key)]
+        plain = [value.isoformat() if isinstance(value, datetime) else value for value in values]
+        position = json.dumps(
+            [order.name, *plain], default=str, ensure_ascii=False, separators=(",", ":")
+        )
+        return self.seal(position.encode())
+
+    def _decode(self, order: Order, cursor: str | None) -> Position:
+        """Return the position of a cursor, or raise ``Unprocessable`` for that of another list."""
+        if cursor is None:
+            return Position()
+        try:
+            padded = cursor + "=" * (-len(cursor) % 4)
+            sealed = base64.b64decode(padded, altchars=b"-_", validate=True)
+            text, checksum = sealed[:-4], sealed[-4:]
+            if checksum != self._checksum(text):
+                raise ValueError  # noqa: TRY301 - handled with the other errors
+            name, value, key = json.loads(text)
+            key = _adapter(order.key).validate_python(key)
+            if value is None and order.column.nullable:
+                position = Position(Start.AFTER_NULL, key=key)
+            else:
+                value = _adapter(order.column).validate_python(value)
+                position = Position(Start.AFTER_VALUE, value, key)
+        except (ValueError, TypeError, RecursionError):
+            name = position = None
+        if position is None or name != order.name:
+            raise Unprocessable(
+                "The cursor does not belong to this list in this order.",
+                errors=[FieldError(field="query.cursor", message="Not a cursor of this list")],
+            )
+        return position
 
     def _build(self, request: PageRequest, visible: Sequence[ColumnElement[bool]]) -> PreparedPage:
         statement = self.statement.where(*visible)
@@ -363,14 +445,6 @@ def _directed(order: Order, column: InstrumentedAttribute[Any]) -> ColumnElement
     return column.desc() if order.descending else column.asc()
 
 
-def to_page(rows: Sequence[T], limit: int, order: Order) -> PageResult[T]:
-    """Return the page of ``limit`` rows, or fewer if large; a further row means a next page."""
-    fitting = min(limit, rows_within_limit(rows))
-    if len(rows) <= fitting:
-        return PageResult(rows, None)
-    return PageResult(rows[:fitting], _encode(order, rows[fitting - 1]))
-
-
 def rows_within_limit(rows: Sequence[object]) -> int:
     """Return how many of the first rows a response may hold: at least one."""
     characters = sum(len(text) for row in rows for text in _texts(row))
@@ -406,50 +480,8 @@ def _texts(row: object, outer: tuple[object, ...] = ()) -> list[str]:
     return texts
 
 
-def _encode(order: Order, row: object) -> str:
-    values = [getattr(row, order.column.key), getattr(row, order.key.key)]
-    plain = [value.isoformat() if isinstance(value, datetime) else value for value in values]
-    text = json.dumps([order.name, *plain], default=str, ensure_ascii=False, separators=(",", ":"))
-    return seal(order, text.encode())
-
-
-def seal(order: Order, position: bytes) -> str:
-    """Return the cursor of a position, with a checksum that binds it to its list."""
-    return base64.urlsafe_b64encode(position + _checksum(order, position)).decode().rstrip("=")
-
-
-def _checksum(order: Order, position: bytes) -> bytes:
-    return hashlib.blake2b(b"%b %b" % (str(order.key).encode(), position), digest_size=4).digest()
-
-
-def decode(order: Order, cursor: str | None) -> Position:
-    """Return the position of a cursor, or raise ``Unprocessable`` for that of another list."""
-    if cursor is None:
-        return Position()
-    try:
-        padded = cursor + "=" * (-len(cursor) % 4)
-        sealed = base64.b64decode(padded, altchars=b"-_", validate=True)
-        text, checksum = sealed[:-4], sealed[-4:]
-        if checksum != _checksum(order, text):
-            raise ValueError  # noqa: TRY301 - handled with the other errors
-        name, value, key = json.loads(text)
-        key = _adapter(order.key).validate_python(key)
-        if value is None and order.column.nullable:
-            position = Position(Start.AFTER_NULL, key=key)
-        else:
-            value = _adapter(order.column).validate_python(value)
-            position = Position(Start.AFTER_VALUE, value, key)
-    except (ValueError, TypeError, RecursionError):
-        name = position = None
-    if position is None or name != order.name:
-        raise Unprocessable(
-            "The cursor does not belong to this list in this order.",
-            errors=[FieldError(field="query.cursor", message="Not a cursor of this list")],
-        )
-    return position
-
-
 _ADAPTERS: dict[type, TypeAdapter[Any]] = {
+    int: TypeAdapter(Annotated[int, Field(ge=-(2**63), lt=2**63)]),  # what a database holds
     str: TypeAdapter(Text),
     datetime: TypeAdapter(UTCTime),
 }

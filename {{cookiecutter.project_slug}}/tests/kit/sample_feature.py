@@ -64,6 +64,8 @@ FILTERED = KeysetList(
     filters={"name": Entry.name, "before": lambda name: Entry.name < name},
 )
 NAMES = KeysetList(select(Entry.id, Entry.name), sorts=[Entry.name])
+LATE = KeysetList(select(Entry).where(Entry.name > "b"), sorts=[Entry.name])
+VERSIONS = KeysetList(select(Entry), sorts=[Entry.version])
 
 
 class Entries(Repository[Entry]):
@@ -189,6 +191,16 @@ async def list_by_offset(query: Annotated[OffsetQuery, Query()], entries: Entrie
 @router.get("/entries/names", response_model=Page[NamePublic])
 async def list_names(query: Annotated[PageQuery, Query()], entries: EntriesDep) -> object:
     return await entries.page(NAMES, query)
+
+
+@router.get("/entries/late", response_model=Page[NamePublic])
+async def list_late(query: Annotated[PageQuery, Query()], entries: EntriesDep) -> object:
+    return await entries.page(LATE, query)
+
+
+@router.get("/entries/versions", response_model=Page[NamePublic])
+async def list_versions(query: Annotated[PageQuery, Query()], entries: EntriesDep) -> object:
+    return await entries.page(VERSIONS, query)
 
 
 @router.get("/entries/named/{name}")

@@ -8,6 +8,7 @@ import asyncio
 import base64
 import json
 import re
+import sys
 from collections.abc import (
     AsyncIterator,
     Awaitable,
@@ -29,6 +30,7 @@ from httpx2 import Response
 
 from app.kit.db.engine import Database
 from app.kit.errors import MEDIA_TYPE, Problem
+from app.kit.pagination import KeysetList
 from tests import caller
 from tests.conftest import calling, rolled_back
 from tests.examples import EXAMPLES
@@ -401,6 +403,15 @@ async def listings(api: Api, operation: Operation) -> list[Listing]:
     return []
 
 
+def list_of(cursor: str) -> KeysetList[Any] | None:
+    """Return the list of the service that a cursor belongs to; None where it has no such list."""
+    position = decoded(cursor)[:-4]  # a checksum comes last
+    modules = [module for name, module in sys.modules.items() if name.startswith("app.")]
+    values = (value for module in modules for value in vars(module).values())
+    lists = (value for value in values if isinstance(value, KeysetList))
+    return next((each for each in lists if each.seal(position) == cursor), None)
+
+
 def encoded(document: object) -> str:
     return base64.urlsafe_b64encode(json.dumps(document).encode()).decode().rstrip("=")
 
@@ -409,18 +420,37 @@ def decoded(cursor: str) -> bytes:
     return base64.urlsafe_b64decode(cursor + "==")
 
 
+VALUES: list[Any] = [True, 1, 1.5, nan, 10**30, [], {}, "a\0b", "\ud800"]
+UNREADABLE_CURSORS = (b"", b"\xff", b"[" * 1400, b'["' + b"9" * 1400 + b'"]', b"9" * 1400)
+
+
+def changed(cursor: str) -> Iterator[list[Any]]:
+    """Return the parts of a cursor, one of them with another value."""
+    parts = json.loads(decoded(cursor)[:-4])
+    for place in range(len(parts)):
+        for value in VALUES:
+            yield [*parts[:place], value, *parts[place + 1 :]]
+
+
 def forged(cursor: str) -> Iterator[str]:
     """Return what looks like a cursor and is none."""
-    parts = json.loads(decoded(cursor)[:-4])  # a checksum comes last
+    parts = json.loads(decoded(cursor)[:-4])
     for other in ([], {}, None, "x", 1, parts[:2], [*parts, 1], dict(enumerate(parts)), [parts]):
         yield encoded(other)
-    values: list[Any] = [True, 1, 1.5, nan, 10**25, [], {}, "a\0b", "\ud800"]
-    for place in range(len(parts)):
-        for value in values:
-            yield encoded([*parts[:place], value, *parts[place + 1 :]])
-    for raw in (b"", b"\xff", b"[" * 1400, b'["' + b"9" * 1400 + b'"]', b"9" * 1400):
+    for other in changed(cursor):
+        yield encoded(other)
+    for raw in UNREADABLE_CURSORS:
         yield base64.urlsafe_b64encode(raw).decode()
     yield from ("=", "====", cursor + "A", "x" * 2000, "x" * 2001, "%00", "%FF", "+")
+
+
+def sealed(cursor: str) -> Iterator[str]:
+    """Return cursors with the right checksum and other contents, which some lists may allow."""
+    if items := list_of(cursor):
+        for other in changed(cursor):
+            yield items.seal(json.dumps(other).encode())
+        for raw in UNREADABLE_CURSORS:
+            yield items.seal(raw)
 
 
 def damaged(cursor: str) -> Iterator[str]:
@@ -433,14 +463,14 @@ def damaged(cursor: str) -> Iterator[str]:
 
 
 def is_stranger(other: Listing, page: Listing) -> bool:
-    """Return whether the cursor of another list must be refused.
-
-    Lists of one resource, such as ``/sessions`` and ``/users/{id}/sessions``, may share theirs.
-    """
+    """Return whether the cursor of another list must be refused."""
     if other.operation is page.operation:
         return other is not page
-    names = {each.operation.path.rpartition("/")[2] for each in (other, page)}
-    return len(names) > 1
+    one, another = list_of(other.cursor), list_of(page.cursor)
+    if one is None and another is None:  # pages of another kind may be shared by a resource
+        names = {each.operation.path.rpartition("/")[2] for each in (other, page)}
+        return len(names) > 1
+    return one is not another
 
 
 async def test_cursors(shared_app: FastAPI) -> None:
@@ -456,6 +486,10 @@ async def test_cursors(shared_app: FastAPI) -> None:
             for cursor in [*strangers, *forged(page.cursor), *damaged(page.cursor)]:
                 answer = await page.request(api, cursor).send(api.app, api.headers)
                 if wrong := complaint(page.operation, answer):
+                    found.append(f"{page} {cursor}: {wrong}")
+            for cursor in sealed(page.cursor):
+                answer = await page.request(api, cursor).send(api.app, api.headers)
+                if not answer.is_success and (wrong := complaint(page.operation, answer)):
                     found.append(f"{page} {cursor}: {wrong}")
     assert not found, "\n".join(found)
 

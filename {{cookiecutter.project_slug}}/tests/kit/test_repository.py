@@ -1,5 +1,6 @@
 """The repository base and lists, by the sample feature."""
 
+import gc
 from contextlib import nullcontext, suppress
 from typing import Any
 from uuid import UUID
@@ -7,19 +8,19 @@ from uuid import UUID
 import pytest
 from fastapi import FastAPI
 from httpx2 import AsyncClient
-from sqlalchemy import insert, select
+from sqlalchemy import ForeignKey, UniqueConstraint, insert, select
 from sqlalchemy.exc import IntegrityError, InvalidRequestError
-from sqlalchemy.orm import Mapped
+from sqlalchemy.orm import InstanceState, Mapped, aliased, mapped_column
 
 from app.kit.caller import ANONYMOUS, SYSTEM, Caller
-from app.kit.db.engine import Database
+from app.kit.db.engine import MAX_TRACKED, Database
 from app.kit.db.loading import builder_of
 from app.kit.db.models import UUIDPrimaryKey
 from app.kit.db.repository import Repository
-from app.kit.errors import NotFound, PreconditionFailed
-from app.kit.pagination import OffsetQuery, PageQuery
+from app.kit.errors import Conflict, NotFound, PreconditionFailed
+from app.kit.pagination import KeysetList, OffsetQuery, PageQuery
 from app.kit.schemas import CamelRequestModel, CamelResponseModel
-from tests.conftest import problem
+from tests.conftest import problem, rolled_back
 from tests.kit.sample_feature import ENTRIES, FILTERED, Entries, Entry, Models, add_things
 from tests.kit.sample_feature import things as things_table
 
@@ -138,16 +139,37 @@ async def test_what_was_read_before_a_change_is_not_read_again(
         assert (await entries.one(statement)).name == "b"
 
 
-async def test_a_swallowed_error_is_not_committed(live_app: FastAPI, live: AsyncClient) -> None:
-    await add_things(live_app)
-    database: Database = live_app.state.database
+@pytest.fixture
+def rolled_back_app(things_app: FastAPI, things: AsyncClient) -> FastAPI:
+    """Return the app with the sample feature, in a transaction that is rolled back."""
+    return things_app
 
+
+@pytest.fixture
+async def committing_app(live_app: FastAPI, live: AsyncClient) -> FastAPI:
+    """Return an app with the sample feature that commits for real."""
+    await add_things(live_app)
+    return live_app
+
+
+@pytest.fixture(params=["rolled_back_app", "committing_app"])
+def database(request: pytest.FixtureRequest) -> Database:
+    """Return the database of either app: a test has to fail where production does."""
+    app: FastAPI = request.getfixturevalue(request.param)
+    database: Database = app.state.database
+    return database
+
+
+async def test_a_swallowed_error_is_not_committed(database: Database) -> None:
     async def write(*, savepoint: bool) -> None:
         async with database.transaction() as session:
             await session.execute(insert(things_table).values(id=1, name="a"))
             with suppress(IntegrityError):
                 async with session.begin_nested() if savepoint else nullcontext():
                     await session.execute(insert(things_table).values(id=1))
+            if savepoint:  # one that is released changes nothing
+                async with session.begin_nested():
+                    await session.execute(insert(things_table).values(id=2))
 
     with pytest.raises(InvalidRequestError, match="swallowed"):
         await write(savepoint=False)
@@ -155,7 +177,16 @@ async def test_a_swallowed_error_is_not_committed(live_app: FastAPI, live: Async
         assert (await session.scalars(select(things_table.c.id))).all() == []
     await write(savepoint=True)
     async with database.reading() as session:
-        assert (await session.scalars(select(things_table.c.id))).all() == [1]
+        assert set(await session.scalars(select(things_table.c.id))) == {1, 2}
+
+
+async def test_the_app_is_as_before_when_a_test_fails(things_app: FastAPI) -> None:
+    database: Database = things_app.state.database
+    before = database.connect, dict(database.write_sessions.kw)
+    with pytest.raises(ZeroDivisionError):
+        async with rolled_back(things_app):
+            raise ZeroDivisionError
+    assert (database.connect, dict(database.write_sessions.kw)) == before
 
 
 async def test_entities_are_typed_and_detached(
@@ -219,19 +250,162 @@ class Hidden(UUIDPrimaryKey, Models):
     __tablename__ = "tests_hidden"
     __owned__ = True
 
+    __table_args__ = (UniqueConstraint("owner_id", "entry_id"),)
+
     owner_id: Mapped[UUID]
+    entry_id: Mapped[UUID] = mapped_column(ForeignKey(Entry.id))
+
+
+class House(UUIDPrimaryKey, Models):
+    __tablename__ = "tests_houses"
+
+    owner_id: Mapped[UUID] = mapped_column(unique=True)  # an ordinary column of this model
+
+
+class HiddenRows(Repository[Hidden]):
+    model = Hidden
+
+
+ON_ENTRY = Hidden.entry_id == Entry.id
+BY_ENTRY = select(Entry.id, Entry.name, Hidden.id.label("hidden"))
+ADA, BOB = Caller(id=UUID(int=1)), Caller(id=UUID(int=2))
+
+
+@pytest.fixture
+async def hidden(things_app: FastAPI, things: AsyncClient, names: list[str]) -> Database:
+    """Store a hidden row of Ada for the first entry and one of Bob for the second."""
+    database: Database = things_app.state.database
+    async with database.transaction() as session:
+        entries = (await Entries(session).page(ENTRIES, PageQuery())).items
+        for who, entry in zip((ADA, BOB), entries, strict=False):
+            await HiddenRows(session, who).create({"entry_id": entry.id})
+    return database
+
+
+@pytest.mark.parametrize(
+    ("items", "found"),
+    [
+        (KeysetList(select(Hidden).join(Entry), sorts=[Hidden.id]), 1),
+        (KeysetList(select(Entry).join(Hidden, ON_ENTRY), sorts=[Entry.name], scope=Hidden), 1),
+        (KeysetList(BY_ENTRY.join(Hidden, ON_ENTRY), sorts=[Entry.name]), 1),
+        # With an outer join the entries without a hidden row stay.
+        (KeysetList(BY_ENTRY.outerjoin(Hidden, ON_ENTRY), sorts=[Entry.name]), 6),
+    ],
+    ids=["its own", "the scope", "a column", "a column of an outer join"],
+)
+async def test_a_list_shows_nothing_of_other_owners(
+    hidden: Database, items: KeysetList[Any], found: int
+) -> None:
+    async with hidden.reading() as session:
+        for who in (ADA, BOB):
+            assert len((await HiddenRows(session, who).page(items, PageQuery())).items) == found
+        everything = await HiddenRows(session, SYSTEM).page(items, PageQuery())
+        assert len(everything.items) == (7 if found == 6 else 2)
+
+
+async def test_only_superusers_name_another_owner(hidden: Database) -> None:
+    async with hidden.transaction() as session:
+        rows, superusers = HiddenRows(session, BOB), HiddenRows(session, SYSTEM)
+        (row,) = (await rows.page(KeysetList(select(Hidden), sorts=[Hidden.id]), PageQuery())).items
+        values = {"entry_id": row.entry_id, "owner_id": ADA.id}
+        for call in (
+            rows.create(values),
+            rows.create_all([values]),
+            rows.update(row.id, {"owner_id": ADA.id}),
+            HiddenRows(session, ANONYMOUS).create(values),
+        ):
+            with pytest.raises(TypeError, match="names the owner of a Hidden"):
+                await call
+        assert (await rows.update(row.id, {"owner_id": BOB.id})).owner_id == BOB.id
+        assert (await superusers.update(row.id, {"owner_id": ADA.id})).owner_id == ADA.id
+        with pytest.raises(NotFound):
+            await rows.get(row.id)
+
+
+async def test_a_conflict_leaves_out_the_owner_of_an_owned_row_only(hidden: Database) -> None:
+    class Houses(Repository[House]):
+        model = House
+
+    async with hidden.transaction() as session:
+        rows = HiddenRows(session, ADA)
+        (row,) = (await rows.page(KeysetList(select(Hidden), sorts=[Hidden.id]), PageQuery())).items
+        houses = Houses(session)
+        await houses.create({"owner_id": UUID(int=1)})
+        for create, field in (
+            (lambda: rows.create({"entry_id": row.entry_id}), "entry_id"),
+            (lambda: houses.create({"owner_id": UUID(int=1)}), "owner_id"),
+        ):
+            with pytest.raises(Conflict) as caught:
+                async with session.begin_nested():
+                    await create()
+            assert [error.field for error in caught.value.errors] == [field]
+
+
+def states() -> int:
+    """Count the states of entities in memory."""
+    return sum(isinstance(each, InstanceState) for each in gc.get_objects())
+
+
+@pytest.mark.parametrize("kind", ["reading", "transaction"])
+async def test_a_long_session_keeps_no_entities(
+    things_app: FastAPI, things: AsyncClient, names: list[str], kind: str
+) -> None:
+    database: Database = things_app.state.database
+    before = states()
+    async with getattr(database, kind)() as session:
+        entries = Entries(session)
+        kept = await entries.all(select(Entry))
+        for _ in range(500):
+            await entries.all(select(Entry))  # loaded by a session
+            await entries.page(ENTRIES, PageQuery())  # built from columns
+        assert states() - before <= MAX_TRACKED + 3 * len(kept)
+
+
+async def test_a_change_of_an_entity_that_was_dropped_is_found(
+    things_app: FastAPI, things: AsyncClient, names: list[str]
+) -> None:
+    database: Database = things_app.state.database
+
+    async def read(pages: int) -> None:
+        async with database.reading() as session:
+            entries = Entries(session)
+            (await entries.page(ENTRIES, PageQuery())).items[0].name = "changed"
+            for _ in range(pages):
+                await entries.page(ENTRIES, PageQuery())
+
+    for pages in (0, 500):
+        with pytest.raises(InvalidRequestError, match="A Entry was changed"):
+            await read(pages)
+
+
+@pytest.mark.parametrize(
+    ("statement", "sorts", "scope", "message"),
+    [
+        (select(Hidden).join(Entry), [Entry.name], None, "selects Entry first"),
+        (select(Entry), [Hidden.id], None, "selects Hidden first"),
+        (select(Entry.name, Hidden.id), [Hidden.id], None, "selects Hidden first"),
+        (select(aliased(Entry)), [Entry.name], None, "selects Entry first"),
+        (select(Entry), [Entry.name, Hidden.id], None, "columns of one model"),
+        (select(Entry), [], None, "columns of one model"),
+        (select(Entry.name), [Entry.name], None, "add Entry.id"),
+        (select(Entry.id), [Entry.name], None, "add Entry.name"),
+        (select(Entry), [Entry.name], Hidden, r"add .join\(Hidden\)"),
+    ],
+)
+def test_a_list_that_would_lose_rows_or_owners_is_refused(
+    statement: Any, sorts: Any, scope: Any, message: str
+) -> None:
+    with pytest.raises(TypeError, match=message):
+        KeysetList(statement, sorts=sorts, scope=scope)
 
 
 async def test_rows_with_an_owner_require_a_caller(things_app: FastAPI) -> None:
-    class Rows(Repository[Hidden]):
-        model = Hidden
-
     database: Database = things_app.state.database
     async with database.reading() as session:
         with pytest.raises(TypeError, match="A Hidden has an owner: pass a caller"):
-            Rows(session)
-        assert Rows(session, SYSTEM).visible() == []
-        (condition,) = Rows(session, ANONYMOUS).visible()
+            HiddenRows(session)
+        assert HiddenRows(session, SYSTEM).visible() == []
+        (condition,) = HiddenRows(session, ANONYMOUS).visible()
         assert "owner_id IS NULL" in str(condition)
         assert Entries(session).caller == ANONYMOUS
 

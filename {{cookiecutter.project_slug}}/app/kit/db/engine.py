@@ -27,7 +27,7 @@ from sqlalchemy import (
     text,
 )
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
-from sqlalchemy.orm import FromStatement, Session
+from sqlalchemy.orm import FromStatement, InstanceState, Session
 from sqlalchemy.orm.attributes import instance_state
 from sqlalchemy.orm.exc import StaleDataError
 from sqlalchemy.util import greenlet_spawn
@@ -58,6 +58,9 @@ CLOSE_TIMEOUT = 1.0
 REPLICA_TIMEOUT = 1.0
 REPLICA_RETRY = 5.0
 
+MAX_TRACKED: Final = 1000
+"""Entities after which a session forgets those that no other code holds."""
+
 _FAILED: Final = "kit_statement_failed"
 
 FROM_SETTINGS: Final = -1.0
@@ -68,18 +71,24 @@ class _Tracked:
     """Detects changes to entities that nothing would write."""
 
     def __init__(self) -> None:
-        self.tracked: list[object] = []
+        self._states: list[InstanceState[Any]] = []
+        self._most = MAX_TRACKED
 
-    def track(self, entity: object) -> None:
-        """Remember a detached entity."""
-        self.tracked.append(entity)
+    def track(self, *entities: object) -> None:
+        """Remember detached entities, for as long as other code holds them."""
+        # Their states know of changes, and don't keep them in memory.
+        self._states += map(instance_state, entities)
+        if len(self._states) > self._most:
+            self.check_unchanged()
+            self._states = [state for state in self._states if state.obj() is not None]
+            self._most = MAX_TRACKED + 2 * len(self._states)
 
     def check_unchanged(self) -> None:
         """Raise ``InvalidRequestError`` if a detached entity was changed."""
-        for entity in self.tracked:
-            if instance_state(entity).modified:
+        for state in self._states:
+            if state.modified:
                 raise exc.InvalidRequestError(
-                    f"A {type(entity).__name__} was changed and nothing would write it: use "
+                    f"A {state.class_.__name__} was changed and nothing would write it: use "
                     "Repository.update()"
                 )
 
@@ -141,7 +150,7 @@ class ReadSession(_Tracked):
                     execute_entities if has_entities(statement) else _execute_columns,
                     statement,
                     parameters,
-                    self.tracked,
+                    self.track,
                     primary=self._primary,
                 )
 
@@ -203,7 +212,7 @@ def _execute_columns(
     connection: Connection,
     statement: Executable,
     parameters: Mapping[str, Any] | None,
-    _loaded: list[object],
+    _track: Callable[..., None],
 ) -> Result[Any]:
     return connection.execute(statement, parameters)
 
@@ -212,9 +221,9 @@ def execute_entities(
     connection: Connection,
     statement: Executable,
     parameters: Mapping[str, Any] | None,
-    loaded: list[object],
+    track: Callable[..., None],
 ) -> Result[Any]:
-    """Run a statement; its entities are detached, and added to ``loaded``."""
+    """Run a statement; its entities are detached, and passed to ``track``."""
     with Session(
         connection,
         autoflush=False,
@@ -222,7 +231,7 @@ def execute_entities(
         join_transaction_mode="rollback_only",  # closing it does not end the connection's own
     ) as session:
         result = session.execute(statement, parameters, execution_options={"prebuffer_rows": True})
-        loaded.extend(session.identity_map.values())
+        track(*session.identity_map.values())
         return result
 
 
@@ -237,13 +246,24 @@ class _TranslateErrors(AbstractContextManager[None]):
                 raise Conflict("Another request changed this at the same time.") from error
             case exc.DBAPIError():
                 if (known := driver.translate(error)) is not None:
-                    # No field of the API: a constraint may hold it beside the unique one.
-                    known.errors = [each for each in known.errors if each.field != "owner_id"]
+                    if _writes_owned(error):
+                        # No field of the API: a constraint may hold it beside the unique one.
+                        known.errors = [each for each in known.errors if each.field != "owner_id"]
                     raise known from error
                 if _is_not_migrated(error):
                     raise Unavailable(NOT_MIGRATED, cause=driver.describe(error)) from error
             case _:
                 pass
+
+
+def _writes_owned(error: exc.DBAPIError) -> bool:
+    """Return whether a statement that failed names the table of a model with owners."""
+    words = re.findall(r"\w+", error.statement or "")
+    return any(
+        str(mapper.local_table) in words
+        for mapper in Base.registry.mappers
+        if getattr(mapper.class_, "__owned__", False)
+    )
 
 
 def _is_not_migrated(error: exc.DBAPIError) -> bool:
@@ -331,16 +351,18 @@ def _refuse_failed_commits(engine: AsyncEngine) -> None:
     def clear(connection: Connection, *_: object) -> None:
         connection.info.pop(_FAILED, None)
 
-    def check(connection: Connection) -> None:
-        if connection.info.pop(_FAILED, False):
-            raise exc.InvalidRequestError(
-                "A statement failed and its error was swallowed: use session.begin_nested()"
-            )
-
     event.listen(sync_engine, "handle_error", fail)
     event.listen(sync_engine, "begin", clear)
     event.listen(sync_engine, "rollback_savepoint", clear)
-    event.listen(sync_engine, "commit", check)
+    event.listen(sync_engine, "commit", refuse_failed)
+
+
+def refuse_failed(connection: Connection) -> None:
+    """Raise ``InvalidRequestError`` if a statement failed in the transaction and was swallowed."""
+    if connection.info.pop(_FAILED, False):
+        raise exc.InvalidRequestError(
+            "A statement failed and its error was swallowed: use session.begin_nested()"
+        )
 
 
 class _Open:

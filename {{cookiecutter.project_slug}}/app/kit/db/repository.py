@@ -18,6 +18,8 @@ from sqlalchemy import (
     delete,
     func,
     insert,
+    inspect,
+    or_,
     select,
     update,
 )
@@ -138,7 +140,7 @@ class Repository(Generic[ModelT]):
             PreconditionFailed: it is at another version.
             Conflict: a unique value is taken.
         """
-        columns = _columns(self.model, changes, unset=False)
+        columns = self._checked(_columns(self.model, changes, unset=False))
         if not columns and not touch:
             return await self._get(key, versions, plain=True)
         statement = _update(self.model, self._restricted, _checks(versions))
@@ -178,25 +180,13 @@ class Repository(Generic[ModelT]):
         ``filters`` are values for the list's filters that are not in ``query``.
         """
         request = items.request(query, filters)
-        model = items.scope
-        restricted = not self.caller.is_superuser and any(map(_is_owned, (model, items.entity)))
-        prepared = items.prepare(
-            request,
-            restricted,
-            lambda: [
-                condition
-                for each in {model, items.entity}
-                for condition in _visible(
-                    each, bindparam(_OWNER), restricted=restricted and _is_owned(each)
-                )
-            ],
-        )
+        restricted = not self.caller.is_superuser and any(map(_is_owned, items.models))
+        prepared = items.prepare(request, restricted, lambda: _visible_in(items, restricted))
         parameters = request.parameters | {_OWNER: self.caller.id}
         result = await self._execute(prepared.statement, parameters)
         if prepared.builder is not None:
             found: Sequence[Any] = [prepared.builder(row) for row in result]
-            for entity in found:
-                self._track(entity)
+            self._session.track(*found)
         elif prepared.is_scalar:
             found = result.scalars().unique().all()
         else:
@@ -246,6 +236,13 @@ class Repository(Generic[ModelT]):
     def _owned(self, values: dict[str, Any]) -> dict[str, Any]:
         if _is_owned(self.model) and values.setdefault("owner_id", self.caller.id) is None:
             raise TypeError(f"A {self.model.__name__} has an owner: pass a caller or owner_id")
+        return self._checked(values)
+
+    def _checked(self, values: dict[str, Any]) -> dict[str, Any]:
+        if self._restricted and values.get("owner_id", self.caller.id) != self.caller.id:
+            raise TypeError(
+                f"Only a superuser or SYSTEM names the owner of a {self.model.__name__}"
+            )
         return values
 
     def _track(self, entity: T) -> T:
@@ -266,7 +263,7 @@ class Repository(Generic[ModelT]):
         connection = await self._session.connection()
         with translate_errors():
             return await connection.run_sync(
-                execute_entities, statement, parameters, self._session.tracked
+                execute_entities, statement, parameters, self._session.track
             )
 
     async def _get(
@@ -341,6 +338,19 @@ def _visible(model: type[Base], owner: Any, *, restricted: bool) -> list[ColumnE
         conditions.append(columns.deleted_at.is_(None))
     if restricted:
         conditions.append(columns.owner_id == owner)
+    return conditions
+
+
+def _visible_in(items: KeysetList[Any], restricted: bool) -> list[ColumnElement[bool]]:  # noqa: FBT001
+    """Return the conditions of a row of a list: all that it shows is visible to the caller."""
+    conditions: list[ColumnElement[bool]] = []
+    for model in items.models:
+        owned = restricted and _is_owned(model)
+        visible = _visible(model, bindparam(_OWNER), restricted=owned)
+        if model not in {items.entity, items.scope}:  # an outer join may find none
+            absent = inspect(model).primary_key[0].is_(None)
+            visible = [or_(absent, each) for each in visible]
+        conditions += visible
     return conditions
 
 

@@ -57,6 +57,8 @@ async def identify(
     api_key: Annotated[str | None, Depends(_api_key)],
 ) -> Caller:
     """Return the caller of a request, or raise ``Unauthorized`` for an invalid credential."""
+    if is_session_open(request):
+        raise RuntimeError("Authenticate before the session or the repository is opened")
     if bearer is None and api_key is None:
         return ANONYMOUS
     caller = None
@@ -66,8 +68,6 @@ async def identify(
         caller = await _by_key(request, api_key)
     if caller is None:
         raise Unauthorized("Sign in with an access token or an API key.")
-    if is_session_open(request):
-        raise RuntimeError("Authenticate before the session or the repository is opened")
     request.state.caller = caller
     return caller
 

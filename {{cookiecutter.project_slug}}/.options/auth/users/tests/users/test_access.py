@@ -15,7 +15,9 @@ from starlette.routing import Route
 from app import api
 from app.kit import health
 from app.kit.db.engine import Database
+from app.kit.db.session import ReadSessionDep
 from app.users import security
+from app.users.caller import OptionalCallerDep
 from app.users.models import User
 from app.users.repository import UserRepository
 from app.users.settings import LOCAL_SECRET_KEY
@@ -343,6 +345,18 @@ async def test_a_good_token_opens_everything(
         if operation != ("DELETE", ME):
             assert is_let_in(await call(anonymous, operation, headers))
     assert (await call(anonymous, ("DELETE", ME), headers)).status_code == 204
+
+
+@pytest.mark.parametrize("signed_in", [False, True])
+async def test_a_repository_before_the_caller_is_a_defect(
+    live_app: FastAPI, live: AsyncClient, *, signed_in: bool
+) -> None:
+    @live_app.get("/late")
+    async def late(session: ReadSessionDep, caller: OptionalCallerDep) -> str:
+        return caller.name
+
+    answer = await live.get("/late", headers={} if signed_in else {"Authorization": ""})
+    assert answer.status_code == 500
 
 
 @pytest.mark.parametrize("path", [ME, KEYS])
