@@ -43,7 +43,7 @@ def write_document(service: Project, folder: Path) -> Path:
     return document
 
 
-@pytest.mark.parametrize("auth", ["users", "none"])
+@pytest.mark.parametrize("auth", ["users", pytest.param("none", marks=pytest.mark.nightly)])
 def test_linters_find_nothing(bake: Bake, programs: Path, tmp_path: Path, auth: str) -> None:
     with installed(bake(database="sqlite", auth=auth)) as service:
         document = write_document(service, tmp_path)

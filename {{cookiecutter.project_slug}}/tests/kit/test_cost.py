@@ -216,6 +216,7 @@ async def faster_than_linear(
     return found, tried
 
 
+@pytest.mark.fuzz
 async def test_work_grows_no_faster_than_the_body(shared_app: FastAPI) -> None:
     largest: int = shared_app.state.settings.max_body_size
     found, tried = await faster_than_linear(shared_app, largest, processor_time)
@@ -223,6 +224,7 @@ async def test_work_grows_no_faster_than_the_body(shared_app: FastAPI) -> None:
     assert tried or not any(each.media_types for each in operations(shared_app))
 
 
+@pytest.mark.fuzz
 async def test_others_are_answered_while_the_largest_body_is_worked_on(
     shared_app: FastAPI,
 ) -> None:
