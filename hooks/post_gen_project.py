@@ -23,10 +23,10 @@ NEXT_STEPS: Final = """\
   uv run just check    # format, lint, types and tests: what its CI runs
   git init             # and commit, so that you see your own changes
 
-README.md says the rest. No uv yet? pipx install uv (or pip install uv)"""
+See README.md. No uv yet? pipx install uv (or pip install uv)"""
 
 
-def lay_options(project: Path) -> None:
+def copy_options(project: Path) -> None:
     """Copy the chosen folder of each question over the project, then remove `.options`."""
     options = project / ".options"
     for question in sorted(options.iterdir()):
@@ -37,5 +37,5 @@ def lay_options(project: Path) -> None:
 
 
 if __name__ == "__main__":
-    lay_options(Path.cwd())
+    copy_options(Path.cwd())
     print(NEXT_STEPS.format(**ANSWERS), flush=True)  # noqa: T201 - it speaks to a person

@@ -16,7 +16,7 @@ from typing import Final
 from testing.baking import ROOT, TREE
 
 CHECKS: Final = (("just", "lint"), ("pytest", "-m", "not slow"))
-"""What has to pass before the commit, besides what CI said of the commit before."""
+"""The commands that must pass before the release commit. CI has tested the commit before it."""
 
 _VERSION: Final = re.compile(r"(0|[1-9]\d*)\.(0|[1-9]\d*)\.(0|[1-9]\d*)")
 
@@ -25,7 +25,7 @@ def release(root: Path, version: str, day: date, checks: Sequence[Sequence[str]]
     """Commit and tag a release.
 
     Raises:
-        SystemExit: It can't be released; the message says why. Nothing is changed then.
+        SystemExit: The release is not possible, for the reason in the message. Nothing is changed.
 
     """
     if not _VERSION.fullmatch(version):
@@ -64,7 +64,7 @@ def previous_release(root: Path) -> str | None:
 
 
 def _released(root: Path) -> list[str]:
-    """Return the versions that the present commit comes after, the newest first."""
+    """Return the versions whose tags are ancestors of HEAD, newest first."""
     command = ["git", "tag", "--list", "v*", "--merged", "HEAD"]
     # It fails where there is no history, as in an archive.
     tags = subprocess.run(command, cwd=root, stdout=subprocess.PIPE, check=False)

@@ -15,6 +15,9 @@ import yaml
 
 from testing.baking import Project, clean_environment, free_port, succeeded
 
+PACKAGES: Final = ("app", "app.kit", "app.kit.db", "app.kit.idempotency", "app.users")
+"""What holds modules and no names."""
+
 CI: Final = {"github": ".github/workflows/ci.yml", "gitlab": ".gitlab-ci.yml"}
 
 CI_COMMANDS: Final = [
@@ -115,13 +118,25 @@ def let_in(client: httpx2.Client, answers: Mapping[str, str]) -> None:
 
 
 def names_of_the_template(module: ast.Module, feature: str) -> set[str]:
-    """Return what a module of a feature imports from the rest of the service."""
-    own = {"app", f"app.{feature}"}
+    """Return what a module of a feature uses of the rest of the service.
+
+    Where it imports a module, such as ``from app.kit import pagination``, each attribute counts.
+    """
+    found, modules = set[str](), dict[str, str]()
+    for node in ast.walk(module):
+        if isinstance(node, ast.Import):
+            for alias in node.names:
+                modules[alias.asname or alias.name] = alias.name
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            for alias in node.names:
+                name = f"{node.module}.{alias.name}"
+                if node.module in PACKAGES:
+                    modules[alias.asname or alias.name] = name
+                else:
+                    found.add(name)
+    for node in ast.walk(module):
+        if isinstance(node, ast.Attribute) and (used := modules.get(ast.unparse(node.value))):
+            found.add(f"{used}.{node.attr}")
     return {
-        f"{node.module}.{alias.name}"
-        for node in ast.walk(module)
-        if isinstance(node, ast.ImportFrom) and node.module
-        for alias in node.names
-        if node.module.startswith("app.")
-        and not own & {node.module, node.module.rpartition(".")[0]}
+        name for name in found if name.startswith("app.") and not name.startswith(f"app.{feature}.")
     }

@@ -12,7 +12,7 @@ from pytest_cookies.plugin import Cookies
 from testing.baking import Project, clean_environment, copy_template
 
 pytest_plugins = ["tests.figures", "tests.scheduling"]
-collect_ignore = ["clients", "feature", "generic", "squawk"]  # copied into a render
+collect_ignore = ["clients", "feature", "generic", "recipes", "squawk"]  # copied into a render
 
 
 class Bake(Protocol):

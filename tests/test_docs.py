@@ -70,7 +70,7 @@ def test_the_features_have_the_figures_of_the_tests() -> None:
     lost = [*killed, *ended]
     (once,) = figures("A request with a key is carried out exactly once")
     (update,) = figures("A rolling update loses no request")
-    (slow,) = figures("A frozen database is told of in time by every route")
+    (slow,) = figures("Every route returns 503 in time while the database is frozen")
     (locked,) = figures("A locked table: who can't be served is told so in time")
     generated = {each["cases"] for each in figures("Requests made up from the OpenAPI document")}
     served = {

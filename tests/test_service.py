@@ -264,6 +264,25 @@ def test_the_readme_adds_a_resource(
         assert client.delete(url).status_code == 204
         assert [call(url).status_code for call in (client.get, client.delete)] == [404, 404]
         assert client.get("/v1/notes").json()["items"] == []
+    if (answers["database"], answers["auth"]) == ("sqlite", "users"):
+        add_recipes(service)
+
+
+def add_recipes(service: Project) -> None:
+    """Add a feature that is built by docs/recipes.md, and check it as its author would."""
+    for folder in ("app", "tests"):
+        source = ROOT / "tests" / "recipes" / folder
+        shutil.copytree(source, service.path / folder, dirs_exist_ok=True)
+    api = service.path / "app" / "api.py"
+    start = "CLOSED: list[Mount] = [\n"
+    text = api.read_text().replace(start, f'{start}    ("/v1", notebooks),\n', 1)
+    imported = "from app.notebooks.router import router as notebooks\n"
+    api.write_text(text.replace("from app.notes", f"{imported}from app.notes", 1))
+    just(service, "migration", "add notebooks")
+
+    just(service, "lint")
+    kit = ("tests/kit/test_bad_input.py", "tests/kit/test_migrations.py")
+    just(service, "test", *kit, "tests/users/test_others.py", "tests/notebooks")
 
 
 @pytest.mark.parametrize(

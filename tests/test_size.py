@@ -78,6 +78,22 @@ def classes(modules: dict[Path, str]) -> Iterator[tuple[str, list[str]]]:
                 yield node.name, [ast.unparse(base).partition("[")[0] for base in node.bases]
 
 
+def test_every_way_to_import_counts() -> None:
+    module = ast.parse(
+        "import app.kit.errors\n"
+        "from app.kit import pagination as pages\n"
+        "from app.kit.etag import IfMatch\n"
+        "from app.notes.models import Note\n"
+        "pages.Page, pages.PageQuery, app.kit.errors.NotFound, Note.id, IfMatch.x\n"
+    )
+    assert names_of_the_template(module, "notes") == {
+        "app.kit.errors.NotFound",
+        "app.kit.etag.IfMatch",
+        "app.kit.pagination.Page",
+        "app.kit.pagination.PageQuery",
+    }
+
+
 def test_the_example_is_small(
     modules: dict[Path, str], answers: dict[str, str], measured: Measured
 ) -> None:

@@ -22,7 +22,7 @@ from httpx2 import Response as Answer
 from pydantic import Field
 
 from app.kit.db.engine import Database
-from app.kit.errors import NotFound, error_responses
+from app.kit.errors import Conflict, NotFound, error_responses
 from app.kit.routing import Router
 from app.kit.schemas import RequestModel, Text
 from app.main import create_app
@@ -228,6 +228,39 @@ async def test_what_is_missing_is_named_and_can_be_given(app: FastAPI) -> None:
     # What is left is what is wrong with the route: it takes a NUL, and answers 404 for it.
     assert found == []
     assert "application/json, ('title',) = a NUL" in sent["POST /orders/{customer}"]
+
+
+async def test_a_creator_that_is_refused_is_named(app: FastAPI) -> None:
+    class Order(RequestModel):
+        customer: Annotated[Text, Field(max_length=9)]
+        note: Annotated[Text, Field(min_length=1, max_length=9)]
+
+    router = Router()
+
+    @router.post("/orders", status_code=201, responses=error_responses(409, 413, 422))
+    async def create(body: Order) -> dict[str, str]:
+        if body.customer != "ada":
+            raise Conflict("Nobody has this name.")
+        return {"order_id": "1"}
+
+    @router.get("/orders/{order_id}", responses=DECLARED)
+    async def get(order_id: Annotated[Text, Field(max_length=9)]) -> None:
+        if order_id != "1":
+            raise NotFound("There is no such order.")
+
+    app.include_router(router)
+    found, _ = await tried(app, below="/orders/")
+    assert len(found) == 1
+    assert found[0].startswith("GET /orders/{order_id} can't be tried, what it needs can't be ")
+    assert "POST /orders returned 409" in found[0]
+
+    async def example(client: AsyncClient) -> Example:
+        return Example(body={"customer": "ada"})  # the note is made up
+
+    examples = {"POST /orders": example}
+    found, sent = await tried(app, below="/orders", examples=examples)
+    assert found == []
+    assert "application/json, ('note',) = a NUL" in sent["POST /orders"]
 
 
 async def test_a_valid_request_that_is_refused_is_named(app: FastAPI) -> None:

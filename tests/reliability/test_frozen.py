@@ -135,7 +135,7 @@ async def test_a_frozen_database_is_told_of_in_time_by_every_route(
         back = [await until(service.ready, "ready") for service, _ in shares]
 
     measured(
-        "A frozen database is told of in time by every route",
+        "Every route returns 503 in time while the database is frozen",
         "PostgreSQL",
         routes=len(times.alone),
         slowest_alone=f"{max(times.alone.values()):.2f} s",

@@ -9,7 +9,8 @@ function here that returns what is missing: it may call the app to create what t
 
     EXAMPLES = {**caller.EXAMPLES, "POST /v1/orders": order}
 
-A function for an operation that returns a list may create what is in the list.
+Other required fields of the body are made up from the document. A function for an operation that
+returns a list may create what is in the list.
 
 ``tests/kit/test_migrations.py`` migrates a row of each table. Where it says that it can't make up
 a value, put one here: ``VALUES = {"places.position": "POINT(0 0)"}``.

@@ -40,7 +40,7 @@ from app.kit.errors import FieldError, Unprocessable
 from app.kit.schemas import CamelResponseModel, ResponseModel, Text, UTCTime
 
 MAX_BYTES: Final = 1_000_000
-"""Bytes of JSON that the rows of a page may have: a page of large rows ends early."""
+"""Bytes of JSON of a page: of large rows, a keyset page has fewer, and an offset page is 422."""
 MAX_OFFSET: Final = 10_000
 """The deepest offset: the database reads every row before it."""
 
@@ -304,6 +304,12 @@ class KeysetList(Generic[T]):
     def result(self, request: PageRequest, rows: Sequence[Any], total: int | None) -> PageResult[T]:
         """Return the page of the rows that were found."""
         if request.start is None:
+            if (most := rows_within_limit(rows)) < len(rows):
+                # Fewer items would shift the offsets of the next pages.
+                raise Unprocessable(
+                    f"The items are too large for one page: ask for at most {most}.",
+                    errors=[FieldError(field="query.limit", message=f"At most {most} items here")],
+                )
             return PageResult(rows, None, total)
         fitting = min(request.limit, rows_within_limit(rows))
         if len(rows) <= fitting:

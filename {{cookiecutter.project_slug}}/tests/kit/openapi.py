@@ -629,9 +629,21 @@ class Operation:
         return self.schema(self._body["content"][media_type].get("schema", True))
 
     def example_body(self, media_type: str, example: Example, *, full: bool = False) -> Any:
-        """Return a body that the document allows; raises ``NoExample``."""
-        if example.body is not MISSING:
+        """Return a body that the document allows; raises ``NoExample``.
+
+        An example that lacks required fields gets them from the document.
+        """
+        if example.body is MISSING:
+            return self._made_up_body(media_type, full=full)
+        if not isinstance(example.body, dict) or self.body(media_type).allows(example.body):
             return example.body
+        try:
+            made = self._made_up_body(media_type, full=full)
+        except NoExample:
+            return example.body
+        return made | example.body if isinstance(made, dict) else example.body
+
+    def _made_up_body(self, media_type: str, *, full: bool) -> Any:
         found = self._body["content"][media_type]
         if "example" in found:
             return found["example"]
@@ -842,6 +854,8 @@ class Api:
     client: AsyncClient
     operations: list[Operation]
     examples: Examples
+    refused: list[str] = field(default_factory=list[str])
+    """The requests that should have made a resource and failed, with their responses."""
 
     @cached_property
     def headers(self) -> Headers:
@@ -884,10 +898,13 @@ class Api:
                 own[key.name] = key.example()
             try:
                 request = maker.request(example.with_path(own), sent=self.names)
-            except NoExample:
+            except NoExample as error:
+                self.refused.append(f"{maker} can't be tried, {error}")
                 continue
             answer = await request.send(self.app, self.headers)
-            if answer.is_success:
+            if not answer.is_success:
+                self.refused.append(f"{maker} returned {answer.status_code} {answer.text[:300]}")
+            else:
                 found = own.get(key.name, MISSING)
                 if found is MISSING:
                     found = key_of(key.name, resource, request, answer)

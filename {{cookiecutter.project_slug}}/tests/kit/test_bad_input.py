@@ -188,6 +188,8 @@ async def try_operation(api: Api, operation: Operation) -> tuple[list[str], bool
     # Otherwise they may have been refused for something that is wrong with all of them.
     good = await valid.send(api.app, api.headers)
     if wrong := not_reached(operation, good):
+        if api.refused:
+            wrong = f"what it needs can't be created, {api.refused[0]}"
         found.append(f"{operation} can't be tried, {wrong}: {SEAM}.")
     return found, good.status_code == 403, sent
 

@@ -35,9 +35,3 @@ def test_only_the_driver_names_a_dialect() -> None:
         if any(name.startswith(drivers) for name in imports(module))
     }
     assert found <= {"kit/db/driver.py"}
-
-
-def test_the_top_of_the_app_is_small() -> None:
-    features = {path.parent.name for path in APP.glob("*/models.py")}
-    names = {path.name for path in APP.iterdir() if path.name != "__pycache__"}
-    assert len(names - features) <= 8, sorted(names)

@@ -12,6 +12,7 @@ from sqlalchemy import ForeignKey, UniqueConstraint, insert, select
 from sqlalchemy.exc import IntegrityError, InvalidRequestError
 from sqlalchemy.orm import InstanceState, Mapped, aliased, mapped_column
 
+from app.kit import pagination
 from app.kit.caller import ANONYMOUS, SYSTEM, Caller
 from app.kit.db.engine import MAX_TRACKED, Database
 from app.kit.db.loading import builder_of
@@ -63,6 +64,21 @@ async def test_offset_pages_have_a_total(things: AsyncClient, names: list[str]) 
     assert await page(offset=len(names)) == ([], len(names))
     for query in ({"offset": -1}, {"offset": 10_001}, {"limit": 101}, {"cursor": "x"}):
         problem(await things.get(f"{URL}/offset", params=query), 422)
+
+
+async def test_an_offset_page_of_large_rows_is_refused(
+    things_app: FastAPI, things: AsyncClient
+) -> None:
+    database: Database = things_app.state.database
+    async with database.transaction() as session:
+        await Entries(session).create_all([{"name": "x" * 50_000} for _ in range(60)])
+    url = f"{URL}/offset?limit="
+    document = problem(await things.get(f"{url}60"), 422)
+    assert document["detail"] == "The items are too large for one page: ask for at most 19."
+    assert [error["field"] for error in document["errors"]] == ["query.limit"]
+    answer = await things.get(f"{url}19")
+    assert (answer.status_code, len(answer.json()["items"])) == (200, 19)
+    assert len(answer.content) <= pagination.MAX_BYTES
 
 
 async def test_lists_of_columns(things: AsyncClient, names: list[str]) -> None:

@@ -27,7 +27,7 @@ from app.kit.db.engine import Database, WriteSession
 from app.kit.db.repository import Repository
 from app.kit.db.session import SessionDep
 from app.kit.errors import Conflict
-from tests.conftest import checked_out, pool_size, problem
+from tests.conftest import checked_out, pool_size, problem, settings_for
 from tests.kit.sample_feature import Entry, add_things, things
 
 
@@ -275,6 +275,22 @@ async def test_a_second_transaction_at_once_is_refused(database: Database) -> No
     async with database.transaction() as session:  # one after the other is fine
         assert await session.scalar(select(things.c.id)) == 1
     assert checked_out(database) == 0
+
+
+async def test_a_second_transaction_is_refused_beside_one_of_another_database(
+    live_url: str,
+) -> None:
+    databases = [Database(settings_for(live_url)) for _ in range(2)]
+    for _ in range(2):  # none counts those that have ended
+        async with databases[0].transaction(), databases[1].transaction():
+            for each in databases:
+                with pytest.raises(RuntimeError, match="open already"):
+                    async with each.transaction():
+                        pass
+    for each in databases:
+        async with each.transaction() as session:
+            assert await session.scalar(select(1)) == 1
+        await each.close()
 
 
 async def test_a_task_that_is_started_in_a_transaction_is_told_so(database: Database) -> None:

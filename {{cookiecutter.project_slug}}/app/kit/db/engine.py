@@ -370,6 +370,9 @@ class _Open:
 
     def __init__(self, database: "Database") -> None:
         self.database: Database | None = database
+        self.outer = _open.get()
+        while self.outer is not None and self.outer.database is None:  # it has ended
+            self.outer = self.outer.outer
         self.task = asyncio.current_task()
 
 
@@ -462,7 +465,9 @@ class Database:
             AppError: the database refused the transaction or is unavailable.
         """
         outer = _open.get()
-        if outer is not None and outer.database is self:
+        while outer is not None and outer.database is not self:
+            outer = outer.outer
+        if outer is not None:
             if outer.task is not asyncio.current_task():
                 raise RuntimeError(
                     "This task was started in a transaction that is still open, and could wait for "
