@@ -18,6 +18,7 @@ from testing.baking import CHOICES, Project, clean_environment, free_port, succe
 from testing.requirements import require
 from testing.usage import let_in
 from tests.conftest import Bake
+from tests.test_deploy import release_commands
 
 pytestmark = [pytest.mark.slow, pytest.mark.docker]
 
@@ -152,9 +153,7 @@ def release(project: Project, version: str, cluster: dict[str, str]) -> None:
         assert example in text or peer in text
         text = text.replace(example, peer)
     file.write_text(text, encoding="utf-8")
-    blocks = re.findall(r"```sh\n(.*?)```", project.text("README.md"), re.DOTALL)
-    (commands,) = [block for block in blocks if "rollout status" in block]
-    run("bash", "-euc", commands, folder=project.path, **cluster)
+    run("bash", "-euc", release_commands(project), folder=project.path, **cluster)
 
 
 @pytest.mark.parametrize(
