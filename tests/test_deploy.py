@@ -7,11 +7,13 @@ import re
 import secrets
 import shutil
 import signal
+import sqlite3
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from contextlib import closing
 from ipaddress import ip_address, ip_network
 from pathlib import Path
 from typing import Any
@@ -47,6 +49,9 @@ KUBERNETES = Path("deploy", "kubernetes")
 OLDEST = QUESTIONS["_kubernetes"]
 NEWEST = kubernetes_validate.latest_version().rpartition(".")[0]
 """The oldest supported Kubernetes version, and the newest one with known schemas."""
+
+BACKUP = ["python", "-m", "scripts.backup", "backup"]
+"""The command by which compose and Kubernetes back up a SQLite file."""
 
 PASSWORD = "0123456789abcdef"  # noqa: S105 - of a server that lives for a test
 
@@ -146,6 +151,7 @@ def test_compose_starts_in_order_and_shuts_the_service_in(
         ]
     else:
         assert set(services) == {"app", "migrate", "backup"}
+        assert services["backup"]["command"] == BACKUP
         assert app["volumes"] == migrate["volumes"] == services["backup"]["volumes"][:1]
 
 
@@ -317,6 +323,91 @@ def test_compose_believes_one_proxy(bake: Bake, answers: dict[str, str]) -> None
     assert other["networks"]["front"]["ipam"]["config"] != [network]
 
 
+def interpolated(text: str, variables: Mapping[str, str]) -> str:
+    """Substitute variables as compose does, the innermost first."""
+
+    def value(match: re.Match[str]) -> str:
+        name, operator, other = match.groups()
+        given = variables.get(name, "")
+        if operator == ":+":
+            return other if given else ""
+        assert given or not operator or operator == ":-", f"{name} is required"
+        return given or other
+
+    before = ""
+    while before != text:
+        before, text = text, re.sub(r"\$\{(\w+)(:-|:\+|:?\?)?([^${}]*)\}", value, text)
+    return text
+
+
+def environment_of(project: Project, service: str, variables: Mapping[str, str]) -> dict[str, str]:
+    """Return the environment of a container of compose.yaml, with these variables in `.env`."""
+    found: dict[str, str] = {}
+    document = compose(project)["services"][service]
+    for file in document.get("env_file", []):
+        assert file == {"path": ".env", "required": False}
+        found |= variables
+    for name, value in document["environment"].items():
+        found[name] = interpolated(value, variables)
+    return found
+
+
+SECRETS = {"SECRET_KEY": secrets.token_hex(32), **dict.fromkeys(PASSWORDS, PASSWORD)}
+
+
+@each_service
+def test_compose_gives_the_service_no_password_of_others(
+    bake: Bake, answers: dict[str, str]
+) -> None:
+    environment = environment_of(bake(**answers), "app", SECRETS)
+    of_others = set(PASSWORDS) - {"DATABASE_PASSWORD"}
+    if answers["database"] == "postgresql":
+        assert {environment[name] for name in of_others} == {""}
+        assert environment["DATABASE_URL"] == f"postgresql://app:{PASSWORD}@database:5432/app"
+        assert environment["DATABASE_READ_URL"] == ""
+    assert ("ENVIRONMENT" in environment) is (answers["auth"] == "users")
+    assert environment.get("ENVIRONMENT", "production") == "production"
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="other addresses than 127.0.0.1 are local")
+async def test_compose_passes_settings_and_client_addresses_on(bake: Bake, tmp_path: Path) -> None:
+    """Run the service in the environment that compose makes of a `.env`."""
+    port, log = free_port(), tmp_path / "log"
+    with installed(bake(database="sqlite", auth="users", deploy="docker")) as project:
+        # The network's gateway is then 127.0.0.1, from where the proxy comes.
+        told = SECRETS | {"FRONT_NETWORK": "127.0.0", "MAX_BODY_SIZE": "200", "HOST": "192.0.2.1"}
+        environment = environment_of(project, "app", told)
+        environment |= {"PORT": str(port), "DATABASE_URL": f"sqlite:///{tmp_path / 'app.db'}"}
+        succeeded(project.run("uv", "run", "alembic", "upgrade", "head", **environment))
+        with (
+            log.open("wb") as output,
+            subprocess.Popen(  # noqa: ASYNC220 - it starts at once, and ends below
+                [project.path / ".venv" / "bin" / "python", "-m", "app"],
+                cwd=project.path,
+                env=clean_environment(**environment),
+                stderr=output,
+            ) as process,
+        ):
+            try:
+                await until(lambda: listens(port), "the service")
+                for source in ("127.0.0.1", "127.0.0.2"):
+                    with httpx2.Client(
+                        base_url=f"http://127.0.0.1:{port}",
+                        transport=httpx2.HTTPTransport(local_address=source),
+                        headers={"X-Forwarded-For": "203.0.113.9"},
+                    ) as client:
+                        login = {"username": "a@example.com", "password": "wrong" * 3}
+                        assert client.post("/v1/auth/token", data=login).status_code == 401
+                        login["password"] = "wrong" * 99
+                        assert client.post("/v1/auth/token", data=login).status_code == 413
+            finally:
+                process.kill()
+    addresses = re.findall(r'"address": "(.*?)"', log.read_text())
+    # The word of the proxy, and of nobody else.
+    assert addresses == ["203.0.113.9", "127.0.0.2"]
+
+
 @pytest.mark.parametrize("database", CHOICES["database"])
 def test_passwords_are_hashed_within_the_memory_limit(bake: Bake, database: str) -> None:
     project = bake(database=database, auth="users", deploy="kubernetes")
@@ -425,6 +516,7 @@ def test_on_sqlite_one_pod_owns_the_file(bake: Bake, auth: str) -> None:
         "backups": kinds["PersistentVolumeClaim"]["metadata"]["name"],
     }
     (rule,) = backup["affinity"]["podAffinity"]["requiredDuringSchedulingIgnoredDuringExecution"]
+    assert " ".join(BACKUP) + "\n" in backup["containers"][0]["command"][-1]
     assert rule["labelSelector"] == spec["selector"]  # its volume is on one node
     page = project.text("docs/deployment.md")
     assert re.findall(r"statefulset/(\S+)", page) == [kinds["StatefulSet"]["metadata"]["name"]]
@@ -592,6 +684,7 @@ def image(request: pytest.FixtureRequest, bake: Bake) -> Iterator[Image]:
 def settings(image: Image) -> Iterator[dict[str, str]]:
     """Return the settings of a container, with a database of its own."""
     told = {"PORT": str(free_port()), "SECRET_KEY": secrets.token_hex(32)}
+    told["REGISTRATION_OPEN"] = "true"
     if image.volumes:
         yield told
         for volume in image.volumes:
@@ -611,7 +704,11 @@ def settings(image: Image) -> Iterator[dict[str, str]]:
 def test_an_image_holds_what_runs_and_nothing_else(image: Image) -> None:
     assert {file.name for file in image.folder.iterdir()} == {
         *(".venv", "app", "migrations", "pyproject.toml"),
+        *(["scripts"] if image.volumes else []),
     }
+    assert [file.name for file in image.folder.glob("scripts/*.py")] == ["backup.py"] * len(
+        image.volumes
+    )
     installed = {
         file.name.partition("-")[0]
         for file in image.folder.glob(".venv/lib/*/site-packages/*.dist-info")
@@ -681,6 +778,11 @@ def test_an_image_migrates_serves_and_ends(
             created = client.post("/v1/tasks", json={"title": "x"})
             assert created.status_code == 201, created.text
             assert client.get(created.headers["Location"]).json()["title"] == "x"
+            for volume in image.volumes:
+                file = str(volume / "backup")
+                succeeded(image.run(*BACKUP, file, settings=settings))
+                with closing(sqlite3.connect(file)) as backup:
+                    assert backup.execute("SELECT title FROM tasks").fetchall() == [("x",)]
         started = time.monotonic()
         status = container.stop(signal.SIGTERM, 20)
         seconds = time.monotonic() - started
@@ -805,12 +907,14 @@ async def test_the_pooler_of_compose_asks_for_the_password_and_sets_limits(
 @in_turn
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="it runs in a shell")
+@pytest.mark.parametrize("volume", ["empty", "half_a_copy"])
 async def test_the_replica_of_compose_copies_once_and_follows(
-    primary: tuple[Any, Postgres],
+    primary: tuple[Any, Postgres], volume: str
 ) -> None:
     document, server = primary
-    data = server.data.parent / "volume" / "18" / "docker"
-    programs = server.data.parent / "programs"
+    (server.data.parent / volume).mkdir()
+    data = server.data.parent / volume / "18" / "docker"
+    programs = server.data.parent / f"programs-{volume}"
     programs.mkdir()
     # The official image then gives the folder to its user, and starts the server.
     entrypoint = programs / "docker-entrypoint.sh"
@@ -821,9 +925,10 @@ async def test_the_replica_of_compose_copies_once_and_follows(
     shell, option, script = document["services"]["replica"]["command"]
     assert "--host=database" in script
     script = script.replace("--host=database", f"--host=127.0.0.1 --port={server.port}")
-    half_a_copy = data.with_name("docker.new")
-    half_a_copy.mkdir(parents=True)
-    (half_a_copy / "PG_VERSION").touch()
+    if volume == "half_a_copy":
+        half_a_copy = data.with_name("docker.new")
+        half_a_copy.mkdir(parents=True)
+        (half_a_copy / "PG_VERSION").touch()
     for copied in (True, False):
         before = data.stat().st_mtime_ns if data.exists() else None
         done = subprocess.run(  # noqa: ASYNC221 - nothing else runs
