@@ -1011,6 +1011,10 @@ async def test_the_service_has_rights_on_rows_only(
                     assert client.delete(place).status_code == 204
             finally:
                 process.terminate()
+        # Backups are the owner's, too; the service's rights come back with the tables.
+        for verb in (("backup", "file"), ("restore", "file", "--clean")):
+            script = ("uv", "run", "python", "-m", "scripts.backup", *verb)
+            succeeded(project.run(*script, DATABASE_URL=at("owner")))
     for statement in (*DDL, *PROGRAMS):
         with pytest.raises(asyncpg.InsufficientPrivilegeError):
             await asked(url(server.port), statement)
