@@ -267,6 +267,7 @@ class Image:
             if file.is_dir():
                 shutil.copytree(file, place, symlinks=True, dirs_exist_ok=True)
             else:
+                place.parent.mkdir(parents=True, exist_ok=True)
                 shutil.copy2(file, place)
 
     def confined(self, *command: str, read_only: bool = True) -> list[str]:

@@ -7,11 +7,13 @@ import re
 import secrets
 import shutil
 import signal
+import sqlite3
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from contextlib import closing
 from ipaddress import ip_address, ip_network
 from pathlib import Path
 from typing import Any
@@ -48,6 +50,9 @@ OLDEST = QUESTIONS["_kubernetes"]
 NEWEST = kubernetes_validate.latest_version().rpartition(".")[0]
 """The oldest supported Kubernetes version, and the newest one with known schemas."""
 
+BACKUP = ["python", "-m", "scripts.backup", "backup"]
+"""The command by which compose and Kubernetes back up a SQLite file."""
+
 PASSWORD = "0123456789abcdef"  # noqa: S105 - of a server that lives for a test
 
 PASSWORDS = (
@@ -82,6 +87,13 @@ def manifests(project: Project) -> dict[str, Any]:
     return {name: one for name, one in found.items() if one["kind"] != "Kustomization"}
 
 
+def release_commands(project: Project) -> str:
+    """Return the documented commands of a release to Kubernetes."""
+    blocks = re.findall(r"```sh\n(.*?)```", project.text("docs/deployment.md"), re.DOTALL)
+    (commands,) = [block for block in blocks if "rollout status" in block]
+    return str(commands)
+
+
 def by_kind(project: Project) -> dict[str, Any]:
     return {manifest["kind"]: manifest for manifest in manifests(project).values()}
 
@@ -111,21 +123,36 @@ def test_compose_starts_in_order_and_shuts_the_service_in(
     assert app["depends_on"] == {"migrate": {"condition": "service_completed_successfully"}}
     assert app["image"] == migrate["image"]
     assert migrate["command"] == ["alembic", "upgrade", "head"]
-    for service in (app, migrate):
+    assert app["image"] == "my-service:${TAG:-latest}"
+    own = (app, migrate, services["backup"])
+    for service in own:
         assert service["read_only"]
         assert service["cap_drop"] == ["ALL"]
         assert service["security_opt"] == ["no-new-privileges:true"]
     grace = int(app["stop_grace_period"].removesuffix("s"))
-    assert int(app["environment"]["SHUTDOWN_TIMEOUT"]) < grace
+    delay, timeout = (int(app["environment"][f"SHUTDOWN_{name}"]) for name in ("DELAY", "TIMEOUT"))
+    assert 0 < delay < delay + timeout < grace
+    for service in services.values():
+        assert service["mem_limit"]
+        assert service["pids_limit"]
+        assert set(service["logging"]["options"]) == {"max-size", "max-file"}
+    if answers["auth"] == "users":
+        text = bake(**answers).text(".env.example")
+        (threads,) = re.findall(r"PASSWORD_HASH_THREADS=(\d+)", text)
+        (limit,) = re.findall(r"-(\d+)m\}", app["mem_limit"])
+        assert 192 + int(threads) * 64 <= int(limit)
     if answers["database"] == "postgresql":
         assert migrate["depends_on"] == {"database": {"condition": "service_healthy"}}
         assert "healthcheck" in services["database"]
         assert services["database"]["volumes"] == ["database:/var/lib/postgresql"]
         profiles = {name: service.get("profiles") for name, service in services.items()}
-        assert [name for name, own in profiles.items() if own] == ["pooler", "replica"]
+        assert [name for name, own in profiles.items() if own] == [
+            *("backup", "pooler", "replica"),
+        ]
     else:
-        assert set(services) == {"app", "migrate"}
-        assert app["volumes"] == migrate["volumes"]
+        assert set(services) == {"app", "migrate", "backup"}
+        assert services["backup"]["command"] == BACKUP
+        assert app["volumes"] == migrate["volumes"] == services["backup"]["volumes"][:1]
 
 
 @each_service
@@ -134,7 +161,8 @@ def test_nothing_that_compose_names_is_missing(bake: Bake, answers: dict[str, st
     services = document["services"].values()
     networks = {name for service in services for name in service.get("networks", [])}
     configs = {each["source"] for service in services for each in service.get("configs", [])}
-    volumes = {each.partition(":")[0] for one in services for each in one.get("volumes", [])}
+    mounted = {each.partition(":")[0] for one in services for each in one.get("volumes", [])}
+    volumes = mounted - {"./backups"}
     assert networks == set(document.get("networks", {}))
     assert configs == set(document.get("configs", {}))
     assert volumes == set(document["volumes"])
@@ -184,7 +212,7 @@ def test_manifests_are_such_by_the_schemas(
     bake: Bake, answers: dict[str, str], version: str
 ) -> None:
     found = manifests(bake(**answers, deploy="kubernetes"))
-    assert len(found) == (6 if answers["database"] == "postgresql" else 3)
+    assert len(found) == (9 if answers["database"] == "postgresql" else 6)
     for manifest in found.values():
         kubernetes_validate.validate(manifest, version, strict=True)
 
@@ -202,7 +230,8 @@ def test_every_resource_is_there_and_every_file_is_one(bake: Bake, answers: dict
 
 
 def pod(manifest: Any) -> Any:  # noqa: ANN401 - documents
-    return manifest["spec"]["template"]["spec"]
+    spec = manifest["spec"]
+    return spec.get("jobTemplate", {"spec": spec})["spec"]["template"]["spec"]
 
 
 def workload(project: Project) -> Any:  # noqa: ANN401 - a document
@@ -230,9 +259,8 @@ def test_manifests_agree_with_each_other(bake: Bake, answers: dict[str, str]) ->
         "/health/live"
     }
     assert container["readinessProbe"]["httpGet"]["path"] == "/health/ready"
-    sleep = container["lifecycle"]["preStop"]["sleep"]["seconds"]
-    assert sleep > 0
-    needed = sleep + int(settings["SHUTDOWN_TIMEOUT"])
+    assert int(settings["SHUTDOWN_DELAY"]) > 0
+    needed = int(settings["SHUTDOWN_DELAY"]) + int(settings["SHUTDOWN_TIMEOUT"])
     assert needed < pod(server)["terminationGracePeriodSeconds"]
     sources = [next(iter(source.values()))["name"] for source in container["envFrom"]]
     wants_secret = answers != {"database": "sqlite", "auth": "none"}
@@ -253,8 +281,12 @@ def test_manifests_agree_with_each_other(bake: Bake, answers: dict[str, str]) ->
 def test_pods_may_do_nothing_that_they_need_not(bake: Bake, answers: dict[str, str]) -> None:
     project = bake(**answers, deploy="kubernetes")
     user, group = map(int, read(project.text("Dockerfile"))[-1].last("USER").split(":"))
-    pods = [pod(one) for one in by_kind(project).values() if "template" in one["spec"]]
-    assert pods
+    pods = [
+        pod(one)
+        for one in by_kind(project).values()
+        if {"template", "jobTemplate"} & set(one["spec"])
+    ]
+    assert len(pods) == (3 if answers["database"] == "postgresql" else 2)
     for spec in pods:
         shut = spec["securityContext"]
         assert shut["runAsNonRoot"]
@@ -262,7 +294,9 @@ def test_pods_may_do_nothing_that_they_need_not(bake: Bake, answers: dict[str, s
         assert shut["seccompProfile"] == {"type": "RuntimeDefault"}
         assert spec["automountServiceAccountToken"] is False
         for container in (*spec["containers"], *spec.get("initContainers", [])):
-            assert container["image"] == "my-service"
+            dumps = container["name"] == "backup" and answers["database"] == "postgresql"
+            official = f"postgres:{QUESTIONS['_postgresql']}"  # pg_dump of the server's version
+            assert container["image"] == (official if dumps else "my-service")
             assert container["securityContext"] == {
                 "allowPrivilegeEscalation": False,
                 "readOnlyRootFilesystem": True,
@@ -287,6 +321,91 @@ def test_compose_believes_one_proxy(bake: Bake, answers: dict[str, str]) -> None
     assert subnet.num_addresses <= 16
     other = compose(bake(**answers, project_slug="another"))
     assert other["networks"]["front"]["ipam"]["config"] != [network]
+
+
+def interpolated(text: str, variables: Mapping[str, str]) -> str:
+    """Substitute variables as compose does, the innermost first."""
+
+    def value(match: re.Match[str]) -> str:
+        name, operator, other = match.groups()
+        given = variables.get(name, "")
+        if operator == ":+":
+            return other if given else ""
+        assert given or not operator or operator == ":-", f"{name} is required"
+        return given or other
+
+    before = ""
+    while before != text:
+        before, text = text, re.sub(r"\$\{(\w+)(:-|:\+|:?\?)?([^${}]*)\}", value, text)
+    return text
+
+
+def environment_of(project: Project, service: str, variables: Mapping[str, str]) -> dict[str, str]:
+    """Return the environment of a container of compose.yaml, with these variables in `.env`."""
+    found: dict[str, str] = {}
+    document = compose(project)["services"][service]
+    for file in document.get("env_file", []):
+        assert file == {"path": ".env", "required": False}
+        found |= variables
+    for name, value in document["environment"].items():
+        found[name] = interpolated(value, variables)
+    return found
+
+
+SECRETS = {"SECRET_KEY": secrets.token_hex(32), **dict.fromkeys(PASSWORDS, PASSWORD)}
+
+
+@each_service
+def test_compose_gives_the_service_no_password_of_others(
+    bake: Bake, answers: dict[str, str]
+) -> None:
+    environment = environment_of(bake(**answers), "app", SECRETS)
+    of_others = set(PASSWORDS) - {"DATABASE_PASSWORD"}
+    if answers["database"] == "postgresql":
+        assert {environment[name] for name in of_others} == {""}
+        assert environment["DATABASE_URL"] == f"postgresql://app:{PASSWORD}@database:5432/app"
+        assert environment["DATABASE_READ_URL"] == ""
+    assert ("ENVIRONMENT" in environment) is (answers["auth"] == "users")
+    assert environment.get("ENVIRONMENT", "production") == "production"
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="other addresses than 127.0.0.1 are local")
+async def test_compose_passes_settings_and_client_addresses_on(bake: Bake, tmp_path: Path) -> None:
+    """Run the service in the environment that compose makes of a `.env`."""
+    port, log = free_port(), tmp_path / "log"
+    with installed(bake(database="sqlite", auth="users", deploy="docker")) as project:
+        # The network's gateway is then 127.0.0.1, from where the proxy comes.
+        told = SECRETS | {"FRONT_NETWORK": "127.0.0", "MAX_BODY_SIZE": "200", "HOST": "192.0.2.1"}
+        environment = environment_of(project, "app", told)
+        environment |= {"PORT": str(port), "DATABASE_URL": f"sqlite:///{tmp_path / 'app.db'}"}
+        succeeded(project.run("uv", "run", "alembic", "upgrade", "head", **environment))
+        with (
+            log.open("wb") as output,
+            subprocess.Popen(  # noqa: ASYNC220 - it starts at once, and ends below
+                [project.path / ".venv" / "bin" / "python", "-m", "app"],
+                cwd=project.path,
+                env=clean_environment(**environment),
+                stderr=output,
+            ) as process,
+        ):
+            try:
+                await until(lambda: listens(port), "the service")
+                for source in ("127.0.0.1", "127.0.0.2"):
+                    with httpx2.Client(
+                        base_url=f"http://127.0.0.1:{port}",
+                        transport=httpx2.HTTPTransport(local_address=source),
+                        headers={"X-Forwarded-For": "203.0.113.9"},
+                    ) as client:
+                        login = {"username": "a@example.com", "password": "wrong" * 3}
+                        assert client.post("/v1/auth/token", data=login).status_code == 401
+                        login["password"] = "wrong" * 99
+                        assert client.post("/v1/auth/token", data=login).status_code == 413
+            finally:
+                process.kill()
+    addresses = re.findall(r'"address": "(.*?)"', log.read_text())
+    # The word of the proxy, and of nobody else.
+    assert addresses == ["203.0.113.9", "127.0.0.2"]
 
 
 @pytest.mark.parametrize("database", CHOICES["database"])
@@ -342,16 +461,21 @@ def test_on_postgresql_a_job_migrates_and_no_pod_is_missed(bake: Bake, auth: str
     assert kinds["PodDisruptionBudget"]["spec"]["selector"] == deployment["spec"]["selector"]
     # The default pools, and PostgreSQL's default of 100 connections, of which 3 are reserved.
     comment = project.text("deploy/kubernetes/base/autoscaler.yaml").replace("\n# ", " ")
+    assert 2 <= scaler["minReplicas"] < scaler["maxReplicas"]
     most = 2 * scaler["maxReplicas"] * (5 + 5 + 1)
     assert f"here {most} of 100." in comment
     assert most <= 97
+    # A worker uses one core: a further pod comes before it is saturated.
+    assert pod(deployment)["containers"][0]["resources"]["requests"]["cpu"] == "1"
+    (metric,) = scaler["metrics"]
+    assert metric["resource"]["target"] == {"type": "Utilization", "averageUtilization": 70}
     (migrate,) = pod(kinds["Job"])["containers"]
     assert migrate["command"] == ["alembic", "upgrade", "head"]
     assert [each["name"] for each in migrate["env"]] == ["DATABASE_URL"]
     page = project.text("docs/deployment.md")
     component = kinds["Job"]["metadata"]["labels"]["app.kubernetes.io/component"]
     assert re.findall(r"--selector \S+=(\S+)", page) == [component]
-    assert set(re.findall(r"job[ /]([\w-]+)", page)) == {kinds["Job"]["metadata"]["name"]}
+    assert set(re.findall(r"(?<!cron)job/([\w-]+)", page)) == {kinds["Job"]["metadata"]["name"]}
     assert re.findall(r"deployment/(\S+)", page) == [deployment["metadata"]["name"]]
 
 
@@ -359,7 +483,10 @@ def test_on_postgresql_a_job_migrates_and_no_pod_is_missed(bake: Bake, auth: str
 def test_on_sqlite_one_pod_owns_the_file(bake: Bake, auth: str) -> None:
     project = bake(database="sqlite", auth=auth, deploy="kubernetes")
     kinds = by_kind(project)
-    assert set(kinds) == {"NetworkPolicy", "Service", "StatefulSet"}
+    assert set(kinds) == {
+        *("CronJob", "Ingress", "NetworkPolicy", "PersistentVolumeClaim", "Service"),
+        "StatefulSet",
+    }
     spec = kinds["StatefulSet"]["spec"]
     assert spec["replicas"] == 1
     assert spec["serviceName"] == kinds["Service"]["metadata"]["name"]
@@ -369,11 +496,28 @@ def test_on_sqlite_one_pod_owns_the_file(bake: Bake, auth: str) -> None:
         pod(kinds["StatefulSet"])["containers"],
     )
     assert migrate["command"] == ["alembic", "upgrade", "head"]
+    assert migrate["envFrom"] == app["envFrom"]
+    # Otherwise a pod that can't start blocks every later release.
+    assert spec["podManagementPolicy"] == "Parallel"
     mounts = {mount["name"]: mount["mountPath"] for mount in app["volumeMounts"]}
     assert mounts == {mount["name"]: mount["mountPath"] for mount in migrate["volumeMounts"]}
     assert [mounts[claim["metadata"]["name"]]] == json.loads(
         read(project.text("Dockerfile"))[-1].last("VOLUME")
     )
+    backup = pod(kinds["CronJob"])
+    claims = {
+        volume["name"]: volume["persistentVolumeClaim"]["claimName"]
+        for volume in backup["volumes"]
+        if "persistentVolumeClaim" in volume
+    }
+    name = kinds["StatefulSet"]["metadata"]["name"]
+    assert claims == {
+        "data": f"{claim['metadata']['name']}-{name}-0",
+        "backups": kinds["PersistentVolumeClaim"]["metadata"]["name"],
+    }
+    (rule,) = backup["affinity"]["podAffinity"]["requiredDuringSchedulingIgnoredDuringExecution"]
+    assert " ".join(BACKUP) + "\n" in backup["containers"][0]["command"][-1]
+    assert rule["labelSelector"] == spec["selector"]  # its volume is on one node
     page = project.text("docs/deployment.md")
     assert re.findall(r"statefulset/(\S+)", page) == [kinds["StatefulSet"]["metadata"]["name"]]
 
@@ -401,8 +545,110 @@ def test_kustomize_makes_one_whole(bake: Bake, answers: dict[str, str], tmp_path
     assert container["image"] == "my_service:0.1.0"
     settings = container["envFrom"][0]["configMapRef"]["name"]
     assert settings == kinds["ConfigMap"]["metadata"]["name"] != "my-service"
-    if answers["database"] == "postgresql":
-        assert kinds["HorizontalPodAutoscaler"]["spec"]["minReplicas"] == 3
+    service = kinds["Service"]
+    ingress = kinds["Ingress"]["spec"]
+    (rule,), (tls,) = ingress["rules"], ingress["tls"]
+    (path,) = rule["http"]["paths"]
+    assert path["backend"]["service"]["name"] == service["metadata"]["name"]
+    assert path["backend"]["service"]["port"]["name"] == service["spec"]["ports"][0]["name"]
+    assert tls["hosts"] == [rule["host"]]
+    assert tls["secretName"]
+
+
+@each_service
+def test_a_slow_database_leaves_pods_in_service(bake: Bake, answers: dict[str, str]) -> None:
+    """All pods fail together then: removed, clients would not get the service's 503."""
+    project = bake(**answers, deploy="kubernetes")
+    (container,) = pod(workload(project))["containers"]
+    probe = container["readinessProbe"]
+    (answers_within,) = re.findall(r"READY_TIMEOUT = ([\d.]+)", project.text("app/kit/health.py"))
+    assert float(answers_within) < probe["timeoutSeconds"]
+    assert probe["periodSeconds"] * (probe["failureThreshold"] - 1) >= 120  # a failover
+    # A new pod waits for its first success, whatever the threshold.
+    assert probe["httpGet"]["path"] == "/health/ready"
+
+
+RECORDER = """#!/bin/sh
+echo "TAG=$TAG ENVIRONMENT=$ENVIRONMENT docker $*" >> "$CALLS"
+case "$*" in *"$FAILS"*) exit 1 ;; esac
+"""
+
+
+@pytest.fixture
+def docker(tmp_path: Path) -> Path:
+    """Return a folder with a `docker` that records its calls, and fails one of them."""
+    (folder := tmp_path / "bin").mkdir()
+    (program := folder / "docker").write_text(RECORDER)
+    program.chmod(0o755)
+    return folder
+
+
+def calls(project: Project, docker: Path, fails: str, *verb: str) -> tuple[int, list[str]]:
+    """Run a verb; return its exit status and the calls of docker."""
+    log = docker / "calls"
+    log.write_text("")
+    just = shutil.which("just", path=str(Path(sys.executable).parent))
+    assert just
+    path = f"{docker}:{os.environ['PATH']}"
+    done = project.run(just, *verb, PATH=path, CALLS=str(log), FAILS=fails, TAG="")
+    return done.returncode, log.read_text().splitlines()
+
+
+@each_service
+@pytest.mark.skipif(os.name != "posix", reason="the verb is for POSIX")
+def test_a_deployment_migrates_before_it_replaces(
+    bake: Bake, answers: dict[str, str], docker: Path
+) -> None:
+    """Only the order of the commands: tests/test_docker.py runs them."""
+    project = bake(**answers)
+    told = "TAG=1.2.0 ENVIRONMENT= docker"  # of production: the verbs for local use set another
+    migrate = f"{told} compose run --rm migrate"
+    replace = f"{told} compose up --detach --wait --no-build --no-deps app"
+    status, made = calls(project, docker, "nothing", "deploy", "1.2.0")
+    build, *rest = made
+    assert "--tag my-service:1.2.0" in build
+    assert rest[:2] == [migrate, replace]
+    assert rest[2].endswith("docker tag my-service:1.2.0 my-service:latest")
+    assert (status, len(rest)) == (0, 3)
+    # A failed build or migration leaves the former version.
+    assert calls(project, docker, "build --build-arg", "deploy", "1.2.0") == (1, [build])
+    assert calls(project, docker, "run --rm migrate", "deploy", "1.2.0") == (1, [build, migrate])
+    status, made = calls(project, docker, "nothing", "rollback", "1.2.0")
+    assert (status, made) == (0, rest[1:])  # neither builds nor migrates
+
+
+KUBECTL = """#!/bin/sh
+echo "$*" >> "$CALLS"
+case "$*" in
+    *" get job/"*) [ "$(grep -c ' get job/' "$CALLS")" -lt 3 ] || echo "$ENDS" ;;
+    *" wait "*) [ "$ENDS" = Complete ] ;;
+esac
+"""
+
+
+@pytest.mark.skipif(os.name != "posix", reason="the commands are for a POSIX shell")
+@pytest.mark.parametrize("ends", ["Complete", "Failed"])
+def test_a_release_waits_for_the_end_of_the_migration(
+    bake: Bake, tmp_path: Path, ends: str
+) -> None:
+    """Only the order of the commands, with a kubectl that records them."""
+    project = bake(database="postgresql", deploy="kubernetes")
+    (program := tmp_path / "kubectl").write_text(KUBECTL)
+    program.chmod(0o755)
+    log = tmp_path / "calls"
+    done = subprocess.run(
+        ["/bin/bash", "-euc", release_commands(project)],
+        env={"PATH": f"{tmp_path}:/usr/bin:/bin", "CALLS": str(log), "ENDS": ends},
+        capture_output=True,
+        timeout=60,
+        check=False,
+    )
+    verbs = [
+        re.sub(r"--namespace \S+ ", "", line).split()[0] for line in log.read_text().splitlines()
+    ]
+    before = ["delete", "apply", *["get"] * 3, "wait"]
+    assert verbs == before + ["apply", "rollout"] * (ends == "Complete")
+    assert bool(done.returncode) is (ends == "Failed")
 
 
 @pytest.fixture(
@@ -438,6 +684,7 @@ def image(request: pytest.FixtureRequest, bake: Bake) -> Iterator[Image]:
 def settings(image: Image) -> Iterator[dict[str, str]]:
     """Return the settings of a container, with a database of its own."""
     told = {"PORT": str(free_port()), "SECRET_KEY": secrets.token_hex(32)}
+    told["REGISTRATION_OPEN"] = "true"
     if image.volumes:
         yield told
         for volume in image.volumes:
@@ -457,7 +704,11 @@ def settings(image: Image) -> Iterator[dict[str, str]]:
 def test_an_image_holds_what_runs_and_nothing_else(image: Image) -> None:
     assert {file.name for file in image.folder.iterdir()} == {
         *(".venv", "app", "migrations", "pyproject.toml"),
+        *(["scripts"] if image.volumes else []),
     }
+    assert [file.name for file in image.folder.glob("scripts/*.py")] == ["backup.py"] * len(
+        image.volumes
+    )
     installed = {
         file.name.partition("-")[0]
         for file in image.folder.glob(".venv/lib/*/site-packages/*.dist-info")
@@ -527,6 +778,11 @@ def test_an_image_migrates_serves_and_ends(
             created = client.post("/v1/tasks", json={"title": "x"})
             assert created.status_code == 201, created.text
             assert client.get(created.headers["Location"]).json()["title"] == "x"
+            for volume in image.volumes:
+                file = str(volume / "backup")
+                succeeded(image.run(*BACKUP, file, settings=settings))
+                with closing(sqlite3.connect(file)) as backup:
+                    assert backup.execute("SELECT title FROM tasks").fetchall() == [("x",)]
         started = time.monotonic()
         status = container.stop(signal.SIGTERM, 20)
         seconds = time.monotonic() - started
@@ -651,12 +907,14 @@ async def test_the_pooler_of_compose_asks_for_the_password_and_sets_limits(
 @in_turn
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="it runs in a shell")
+@pytest.mark.parametrize("volume", ["empty", "half_a_copy"])
 async def test_the_replica_of_compose_copies_once_and_follows(
-    primary: tuple[Any, Postgres],
+    primary: tuple[Any, Postgres], volume: str
 ) -> None:
     document, server = primary
-    data = server.data.parent / "volume" / "18" / "docker"
-    programs = server.data.parent / "programs"
+    (server.data.parent / volume).mkdir()
+    data = server.data.parent / volume / "18" / "docker"
+    programs = server.data.parent / f"programs-{volume}"
     programs.mkdir()
     # The official image then gives the folder to its user, and starts the server.
     entrypoint = programs / "docker-entrypoint.sh"
@@ -667,9 +925,10 @@ async def test_the_replica_of_compose_copies_once_and_follows(
     shell, option, script = document["services"]["replica"]["command"]
     assert "--host=database" in script
     script = script.replace("--host=database", f"--host=127.0.0.1 --port={server.port}")
-    half_a_copy = data.with_name("docker.new")
-    half_a_copy.mkdir(parents=True)
-    (half_a_copy / "PG_VERSION").touch()
+    if volume == "half_a_copy":
+        half_a_copy = data.with_name("docker.new")
+        half_a_copy.mkdir(parents=True)
+        (half_a_copy / "PG_VERSION").touch()
     for copied in (True, False):
         before = data.stat().st_mtime_ns if data.exists() else None
         done = subprocess.run(  # noqa: ASYNC221 - nothing else runs
@@ -752,6 +1011,10 @@ async def test_the_service_has_rights_on_rows_only(
                     assert client.delete(place).status_code == 204
             finally:
                 process.terminate()
+        # Backups are the owner's, too; the service's rights come back with the tables.
+        for verb in (("backup", "file"), ("restore", "file", "--clean")):
+            script = ("uv", "run", "python", "-m", "scripts.backup", *verb)
+            succeeded(project.run(*script, DATABASE_URL=at("owner")))
     for statement in (*DDL, *PROGRAMS):
         with pytest.raises(asyncpg.InsufficientPrivilegeError):
             await asked(url(server.port), statement)

@@ -18,6 +18,7 @@ from testing.baking import CHOICES, Project, clean_environment, free_port, succe
 from testing.requirements import require
 from testing.usage import let_in
 from tests.conftest import Bake
+from tests.test_deploy import PASSWORDS, release_commands
 
 pytestmark = [pytest.mark.slow, pytest.mark.docker]
 
@@ -120,6 +121,53 @@ def test_compose_builds_migrates_and_serves(copy: Project) -> None:
         succeeded(copy.run(*just, "down", "--volumes", **environment))
 
 
+@pytest.mark.parametrize(
+    "copy",
+    [
+        {"database": database, "auth": "users", "deploy": "docker"}
+        for database in CHOICES["database"]
+    ],
+    ids=CHOICES["database"],
+    indirect=True,
+)
+def test_a_failed_migration_leaves_the_former_release(copy: Project) -> None:
+    port = str(free_port())
+    told = dict.fromkeys(("SECRET_KEY", *PASSWORDS), uuid4().hex + uuid4().hex)
+    told |= {"PORT": port, "REGISTRATION_OPEN": "true"}
+    (copy.path / ".env").write_text("".join(f"{name}={value}\n" for name, value in told.items()))
+    (backups := copy.path / "backups").mkdir()
+    backups.chmod(0o777)  # as root, it would be given to user 10001
+    just = ("uv", "run", "just")
+    compose = ("docker", "compose")
+
+    def serving() -> str:
+        form = "{{.Config.Image}}"
+        (container,) = succeeded(copy.run(*compose, "ps", "--quiet", "app")).split()
+        return succeeded(copy.run("docker", "inspect", "--format", form, container)).strip()
+
+    try:
+        succeeded(copy.run(*just, "deploy", "1.0.0"))
+        with httpx2.Client(base_url=f"http://127.0.0.1:{port}") as client:
+            let_in(client, copy.answers)
+            assert client.post("/v1/tasks", json={"title": "x"}).status_code == 201
+            env = copy.path / "migrations" / "env.py"
+            written = env.read_text(encoding="utf-8")
+            env.write_text(f"raise SystemExit('broken')\n{written}", encoding="utf-8")
+            assert copy.run(*just, "deploy", "1.1.0").returncode
+            assert serving() == f"{NAME}:1.0.0"
+            assert len(client.get("/v1/tasks").json()["items"]) == 1
+            env.write_text(written, encoding="utf-8")
+            succeeded(copy.run(*just, "deploy", "1.2.0"))
+            assert serving() == f"{NAME}:1.2.0"
+            succeeded(copy.run(*just, "rollback", "1.0.0"))
+            assert serving() == f"{NAME}:1.0.0"
+            assert len(client.get("/v1/tasks").json()["items"]) == 1
+        succeeded(copy.run(*compose, "run", "--rm", "backup"))
+        assert len(list(backups.iterdir())) == 1
+    finally:
+        succeeded(copy.run(*compose, "--profile", "*", "down", "--volumes"))
+
+
 @pytest.fixture
 def cluster(tmp_path: Path) -> Iterator[dict[str, str]]:
     """Return the environment in which kubectl speaks to a cluster of this test's own."""
@@ -152,9 +200,10 @@ def release(project: Project, version: str, cluster: dict[str, str]) -> None:
         assert example in text or peer in text
         text = text.replace(example, peer)
     file.write_text(text, encoding="utf-8")
-    blocks = re.findall(r"```sh\n(.*?)```", project.text("README.md"), re.DOTALL)
-    (commands,) = [block for block in blocks if "rollout status" in block]
-    run("bash", "-euc", commands, folder=project.path, **cluster)
+    deployment = project.path / "deploy" / "kubernetes" / "base" / "deployment.yaml"
+    text = deployment.read_text(encoding="utf-8")
+    deployment.write_text(text.replace('cpu: "1"', "cpu: 100m"), encoding="utf-8")  # one small node
+    run("bash", "-euc", release_commands(project), folder=project.path, **cluster)
 
 
 @pytest.mark.parametrize(

