@@ -834,6 +834,13 @@ async def asked(url: str, *statements: str) -> list[str]:
         await connection.close()
 
 
+def test_the_replica_of_compose_knows_its_own_password_only(bake: Bake) -> None:
+    services = compose(bake(database="postgresql"))["services"]
+    # The copy has the roles of its primary; its entrypoint asks for nothing once there are data.
+    assert services["replica"]["environment"] == {"PGPASSWORD": "${DATABASE_REPLICATION_PASSWORD}"}
+    assert set(PASSWORDS) <= set(services["database"]["environment"])
+
+
 in_turn = pytest.mark.xdist_group("compose")  # they share a server
 
 

@@ -145,5 +145,7 @@ async def recent_sign_in(caller: CallerDep) -> SessionClaims:
     return login
 
 
-RecentLoginDep = Annotated[SessionClaims, Depends(recent_sign_in, scope="function")]
-"""The login of a caller who has just signed in: for what a stolen token must not do."""
+RECENT_LOGIN: Final = Depends(recent_sign_in, scope="function")
+"""The dependency of a route that a stolen token must not open. Put it after ``require``."""
+RecentLoginDep = Annotated[SessionClaims, RECENT_LOGIN]
+"""The login of a caller who has just signed in."""

@@ -71,6 +71,8 @@ class APIKey(UUIDPrimaryKey, Base):
 
     user_id: Mapped[UUID] = mapped_column(ForeignKey("users.id", ondelete="CASCADE"))
     token_version: Mapped[int]
+    session_id: Mapped[UUID | None]
+    """The login that created it, which the key may outlive: no foreign key."""
     name: Mapped[str] = mapped_column(String(100))
     prefix: Mapped[str] = mapped_column(String(20))
     key_hash: Mapped[str] = mapped_column(String(64), unique=True)

@@ -1,7 +1,10 @@
-"""Which passwords are refused: common ones, and those that contain the user's e-mail or name."""
+"""Which passwords are refused: common ones, and those that contain what is known of the user."""
 
+import re
 from pathlib import Path
 from typing import Final
+
+from app.kit import project
 
 LEAST_PART: Final = 4
 """Characters of an e-mail or a name that a password must not contain; fewer occur by chance."""
@@ -13,14 +16,25 @@ def _read() -> frozenset[str]:
 
 
 COMMON: Final = _read()
+_TRAILING: Final = re.compile(r"[0-9]{1,6}\Z")
+"""Digits that are added to a common password; more may be random."""
+_STEMS: Final = frozenset(
+    stem for each in COMMON if len(stem := each.rstrip("0123456789")) >= LEAST_PART
+)
 
 
 def complaint(password: str, *, email: str = "", name: str = "") -> str | None:
     """Return why a normalized password is refused, or None."""
     lowered = password.casefold()
-    if lowered in COMMON:
+    stem = _TRAILING.sub("", lowered)
+    if lowered in COMMON or stem in COMMON or stem in _STEMS:
         return "This password is too common"
-    parts = [email.partition("@")[0], name, *name.split()]
+    if len(set(lowered)) == 1:
+        return "A password must not be one repeated character"
+    local, _, domain = email.partition("@")
+    parts = [local, domain.rpartition(".")[0], name, *name.split()]
     if any(len(part) >= LEAST_PART and part.casefold() in lowered for part in parts):
         return "The password must not contain the e-mail address or the name"
+    if len(project.NAME) >= LEAST_PART and project.NAME.casefold() in lowered:
+        return "The password must not contain the name of the service"
     return None

@@ -8,7 +8,8 @@ from sqlalchemy import Row, bindparam, case, delete, exists, func, insert, selec
 
 from app.kit.db.models import now
 from app.kit.db.repository import Repository
-from app.kit.errors import NotFound
+from app.kit.errors import Conflict, NotFound
+from app.kit.idempotency.models import IdempotencyKey
 from app.kit.pagination import KeysetList
 from app.users.models import APIKey, RefreshToken, User, UserSession
 from app.users.security import AccessClaims
@@ -80,16 +81,41 @@ class UserRepository(Repository[User]):
         self, user: User, password_hash: str, changes: dict[str, Any]
     ) -> User | None:
         """Set a new password and revoke every credential; return None if it has changed since."""
-        statement = (
-            update(User)
-            .where(User.id == user.id, User.password_hash == user.password_hash)
-            .values(**changes, password_hash=password_hash, token_version=User.token_version + 1)
-            .returning(User)
-        )
-        changed: User | None = await self.session.scalar(statement)
+        new = {"password_hash": password_hash, "token_version": User.token_version + 1}
+        changed = await self.change_email(user, changes | new)
         if changed is not None:
             await self._delete_credentials(user.id)
         return changed
+
+    async def change_email(self, user: User, changes: dict[str, Any]) -> User | None:
+        """Change a user; return None if the password or the token version has changed since."""
+        unchanged = (
+            User.id == user.id,
+            User.password_hash == user.password_hash,
+            User.token_version == user.token_version,
+        )
+        return await self.session.scalar(
+            update(User).where(*unchanged).values(changes).returning(User)
+        )
+
+    async def delete_account(self, user_id: UUID, *, is_superuser: bool) -> None:
+        """Delete a user with everything that belongs to it, stored responses as well.
+
+        Raises:
+            Conflict: it is the last superuser.
+        """
+        if is_superuser:
+            await self._require_another_superuser(user_id)
+        responses = delete(IdempotencyKey).where(IdempotencyKey.caller == str(user_id))
+        await self.session.execute(responses)
+        await self.delete(user_id)
+
+    async def _require_another_superuser(self, user_id: UUID) -> None:
+        # Locked in one order: of two who demote each other, the second sees the first change.
+        found = select(User.id).where(User.is_superuser, User.is_active).order_by(User.id)
+        active = {row.id for row in await self.rows(found.with_for_update(key_share=True))}
+        if active == {user_id}:
+            raise Conflict("This is the last superuser: make another user a superuser first.")
 
     async def revoke_credentials(self, user_id: UUID) -> None:
         """Revoke every session and API key of a user."""
@@ -103,15 +129,18 @@ class UserRepository(Repository[User]):
         await self.session.execute(delete(APIKey).where(APIKey.user_id == user_id))
 
     async def change_by_superuser(self, user_id: UUID, changes: dict[str, Any]) -> User:
-        """Change any user. Deactivation revokes every credential, demotion the admin keys.
+        """Change any user. Deactivation revokes every credential, a change of role the admin keys.
 
         Raises:
             NotFound: there is no such user.
+            Conflict: it is the last superuser, and would be none.
         """
+        if False in (changes.get("is_active"), changes.get("is_superuser")):
+            await self._require_another_superuser(user_id)
         user = await self.update(user_id, changes)
         if changes.get("is_active") is False:
             await self.revoke_credentials(user_id)
-        elif changes.get("is_superuser") is False:
+        elif "is_superuser" in changes:
             keys = select(APIKey.id, APIKey.scopes).where(APIKey.user_id == user_id)
             admin = [key.id for key in await self.rows(keys) if "admin" in key.scopes]
             if admin:
@@ -177,6 +206,14 @@ class UserRepository(Repository[User]):
         if await self.session.scalar(own.returning(UserSession.id)) is None:
             raise NotFound("There is no such session.")
 
+    async def end_stolen_session(self, login: UserSession) -> None:
+        """End a session, and delete the API keys that were created in it."""
+        stolen = delete(APIKey).where(
+            APIKey.user_id == login.user_id, APIKey.session_id == login.id
+        )
+        await self.session.execute(stolen)
+        await self.end_session(login.user_id, login.id)
+
     async def end_sessions(self, user_id: UUID, *, keep: UUID | None = None) -> None:
         """End every session of a user, but for the one to keep."""
         found = select(UserSession.id).where(UserSession.user_id == user_id)
@@ -224,14 +261,23 @@ class UserRepository(Repository[User]):
             )
         )
 
-    async def lock(self, user_id: UUID, token_version: int) -> bool:
-        """Lock a user until the transaction ends; return False if the version was raised."""
-        # FOR NO KEY UPDATE: rows that refer to the user can still be written meanwhile.
-        found = select(User.id).where(
-            User.id == user_id, User.token_version == token_version, User.is_active
+    async def lock(self, user_id: UUID, token_version: int, session_id: UUID) -> Row[Any] | None:
+        """Lock a user and a session until the transaction ends, or return None.
+
+        The row has ``is_superuser``. It is None if the version was raised or the session has ended.
+        """
+        found = (
+            select(User.is_superuser)
+            .join(UserSession, UserSession.user_id == User.id)
+            .where(
+                User.id == user_id,
+                User.token_version == token_version,
+                User.is_active,
+                UserSession.id == session_id,
+            )
         )
-        locked = await self.rows(found.with_for_update(key_share=True))
-        return bool(locked)
+        # FOR NO KEY UPDATE: rows that refer to the user can still be written meanwhile.
+        return next(iter(await self.rows(found.with_for_update(key_share=True))), None)
 
     async def count_keys(self, user_id: UUID) -> int:
         """Return how many API keys a user has, with those that have expired."""

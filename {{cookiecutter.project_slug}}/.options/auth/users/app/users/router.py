@@ -14,7 +14,7 @@ from app.kit.pagination import Page, PageQuery, PageResult
 from app.kit.routing import Router
 from app.kit.security_log import bind_request, security_event
 from app.users import service
-from app.users.caller import RecentLoginDep, UserCaller, get_settings, require
+from app.users.caller import RECENT_LOGIN, RecentLoginDep, UserCaller, get_settings, require
 from app.users.errors import Forbidden
 from app.users.models import APIKey, User
 from app.users.permissions import Permission
@@ -159,16 +159,26 @@ async def list_sessions(
 
 
 @sessions.delete("", status_code=204)
-async def end_other_sessions(user_id: UserIdDep, caller: CallerDep, users: Users) -> None:
-    """End every session of the caller but the one of this request."""
-    login = cast("UserCaller", caller).session
-    await users.end_sessions(user_id, keep=login.id if login is not None else None)
+async def end_other_sessions(user_id: UserIdDep, login: RecentLoginDep, users: Users) -> None:
+    """End every session of the caller but the one of this request.
+
+    It takes an access token of a login in the last 5 minutes.
+    """
+    await users.end_sessions(user_id, keep=login.id)
     security_event("sessions_ended")
 
 
-@sessions.delete("/{session_id}", status_code=204, responses=error_responses(404))
+@sessions.delete(
+    "/{session_id}",
+    status_code=204,
+    dependencies=[RECENT_LOGIN],
+    responses=error_responses(404),
+)
 async def end_session(session_id: UUID, user_id: UserIdDep, users: Users) -> None:
-    """End one of the caller's sessions: its access and refresh tokens are invalid at once."""
+    """End one of the caller's sessions: its access and refresh tokens are invalid at once.
+
+    It takes an access token of a login in the last 5 minutes.
+    """
     await users.end_session(user_id, session_id)
     security_event("session_ended", session=session_id)
 
@@ -190,13 +200,13 @@ async def update_me(
     return await service.update(database, settings, user_id, body)
 
 
-@me.delete("", status_code=204, dependencies=[OWN])
-async def delete_me(user_id: UserIdDep, login: RecentLoginDep, users: Users) -> None:
+@me.delete("", status_code=204, dependencies=[OWN, RECENT_LOGIN], responses=error_responses(409))
+async def delete_me(caller: CallerDep, users: Users) -> None:
     """Delete the caller's account, with everything that belongs to it.
 
-    It takes an access token of a login in the last 5 minutes.
+    It takes an access token of a login in the last 5 minutes. The last superuser stays.
     """
-    await users.delete(user_id)
+    await users.delete_account(cast("UUID", caller.id), is_superuser=caller.is_superuser)
     security_event("user_deleted")
 
 
@@ -212,10 +222,8 @@ async def create_key(
 
     It takes an access token of a login in the last 5 minutes; the scope `admin` takes a superuser.
     """
-    if "admin" in body.scopes and not caller.is_superuser:
-        raise Forbidden("Only superusers may create a key with the scope 'admin'.")
     user_id = cast("UUID", caller.id)
-    key, raw = await service.create_key(users, settings, user_id, login.token_version, body)
+    key, raw = await service.create_key(users, settings, user_id, login, body)
     security_event("api_key_created", api_key=key.id, scopes=key.scopes)
     return _secret(key, raw)
 
@@ -244,11 +252,14 @@ async def list_users(query: Annotated[PageQuery, Query()], users: Users) -> obje
 @admin.patch(
     "/{user_id}",
     response_model=UserAdmin,
-    dependencies=[MANAGE_USERS],
-    responses=error_responses(404),
+    dependencies=[MANAGE_USERS, RECENT_LOGIN],
+    responses=error_responses(404, 409),
 )
 async def update_user(user_id: UUID, body: UserAdminUpdate, users: Users) -> User:
-    """Change a user. Deactivation revokes every session and API key; activation restores none."""
+    """Change a user. Deactivation revokes every session and API key; activation restores none.
+
+    It takes an access token of a login in the last 5 minutes. The last superuser stays one.
+    """
     changes = body.model_dump(exclude_unset=True)
     user = await users.change_by_superuser(user_id, changes)
     security_event("user_changed", user=user_id, **changes)
@@ -272,11 +283,11 @@ async def list_sessions_of_user(
 @admin.delete(
     "/{user_id}/sessions",
     status_code=204,
-    dependencies=[MANAGE_USERS],
+    dependencies=[MANAGE_USERS, RECENT_LOGIN],
     responses=error_responses(404),
 )
 async def end_sessions_of_user(user_id: UUID, users: Users) -> None:
-    """End every session of a user."""
+    """End every session of a user. It takes a login in the last 5 minutes."""
     await users.get(user_id)
     await users.end_sessions(user_id)
     security_event("sessions_ended", user=user_id)
@@ -285,10 +296,10 @@ async def end_sessions_of_user(user_id: UUID, users: Users) -> None:
 @admin.delete(
     "/{user_id}/sessions/{session_id}",
     status_code=204,
-    dependencies=[MANAGE_USERS],
+    dependencies=[MANAGE_USERS, RECENT_LOGIN],
     responses=error_responses(404),
 )
 async def end_session_of_user(user_id: UUID, session_id: UUID, users: Users) -> None:
-    """End a session of a user."""
+    """End a session of a user. It takes a login in the last 5 minutes."""
     await users.end_session(user_id, session_id)
     security_event("session_ended", user=user_id, session=session_id)

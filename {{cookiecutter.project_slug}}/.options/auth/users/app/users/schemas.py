@@ -21,6 +21,7 @@ from pydantic import (
     field_validator,
 )
 
+from app.kit.db.models import now
 from app.kit.schemas import RequestModel, ResponseModel, Text, UTCTime
 from app.users import passwords
 from app.users.permissions import ALL_SCOPES, Scope
@@ -197,6 +198,13 @@ class APIKeyCreate(RequestModel):
         description="At the latest, and by default, after `API_KEY_LIFETIME`.",
         examples=["2031-01-01T00:00:00Z"],
     )
+
+    @field_validator("expires_at")
+    @classmethod
+    def _refuse_past(cls, moment: datetime | None) -> datetime | None:
+        if moment is not None and moment <= now():
+            raise ValueError("Must be in the future")
+        return moment
 
 
 class APIKeyPublic(ResponseModel):

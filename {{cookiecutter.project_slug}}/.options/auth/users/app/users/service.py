@@ -17,6 +17,7 @@ from app.kit.db.models import now
 from app.kit.errors import Conflict, FieldError, Unprocessable
 from app.kit.security_log import security_event
 from app.users import passwords, security
+from app.users.caller import SessionClaims
 from app.users.errors import Forbidden, Unauthorized
 from app.users.models import APIKey, User, UserSession
 from app.users.repository import UserRepository
@@ -60,20 +61,26 @@ async def create_key(
     users: UserRepository,
     settings: UserSettings,
     user_id: UUID,
-    token_version: int,
+    login: SessionClaims,
     body: APIKeyCreate,
 ) -> tuple[APIKey, str]:
     """Create an API key; return its row and the key itself, which is stored nowhere.
 
     Raises:
         Unauthorized: the caller's credentials were revoked meanwhile.
+        Forbidden: the scope is ``admin``, and the user is no superuser.
         Conflict: the user has too many keys.
     """
-    if not await users.lock(user_id, token_version):
+    user = await users.lock(user_id, login.token_version, login.id)
+    if user is None:
         raise Unauthorized("Sign in with an access token or an API key.")
+    if "admin" in body.scopes and not user.is_superuser:
+        raise Forbidden("Only superusers may create a key with the scope 'admin'.")
     if await users.count_keys(user_id) >= MAX_KEYS:
         raise Conflict(f"A user may have {MAX_KEYS} API keys: delete one first.")
-    return await _write_key(users, settings, user_id, token_version, body)
+    return await _write_key(
+        users, settings, user_id, login.token_version, body, session_id=login.id
+    )
 
 
 async def _write_key(
@@ -82,12 +89,15 @@ async def _write_key(
     user_id: UUID,
     token_version: int,
     body: APIKeyCreate,
+    *,
+    session_id: UUID | None = None,
 ) -> tuple[APIKey, str]:
     raw = security.opaque_token("key")
     latest = now() + timedelta(seconds=settings.api_key_lifetime)
     key = await users.create_key(
         user_id,
         token_version=token_version,
+        session_id=session_id,
         name=body.name,
         prefix=raw[:KEY_PREFIX_LENGTH],
         key_hash=security.hash_token(raw),
@@ -108,19 +118,23 @@ async def sign_in(
         user = await UserRepository(session).by_email(email)
     known = user.password_hash if user is not None and user.is_active else None
     good = await security.verify_password(password, known)
+    wrong = Unauthorized("The e-mail address or the password is wrong.")
     if user is None or not good:
         security_event("sign_in_failed", user=user and user.id, level=WARNING)
-        raise Unauthorized("The e-mail address or the password is wrong.")
+        raise wrong
     rehashed = None
     if security.needs_rehash(user.password_hash):
         rehashed = await security.hash_password(password)
-    async with database.transaction() as session:
-        users = UserRepository(session)
-        if rehashed is not None:
-            await users.rehash(user, rehashed)
-        login = await _create_session(users, settings, user, client)
-        token = security.opaque_token("refresh")
-        await users.add_refresh_token(login.id, security.hash_token(token))
+    token = security.opaque_token("refresh")
+    try:
+        async with database.transaction() as session:
+            users = UserRepository(session)
+            if rehashed is not None:
+                await users.rehash(user, rehashed)
+            login = await _create_session(users, settings, user, client)
+            await users.add_refresh_token(login.id, security.hash_token(token))
+    except Conflict:  # the user was deleted meanwhile
+        raise wrong from None
     security_event("signed_in", user=user.id, session=login.id)
     return _tokens(settings, login, token)
 
@@ -155,7 +169,7 @@ async def refresh(database: Database, settings: UserSettings, token: SecretStr) 
         if login is not None:
             successor = await _successor(users, login, raw, lifetime)
             if successor is None:
-                await users.end_session(login.user_id, login.id)
+                await users.end_stolen_session(login)
     if login is not None and successor is None:
         security_event("refresh_token_reused", user=login.user_id, session=login.id, level=WARNING)
     if login is None or successor is None:  # raised after the commit
@@ -221,7 +235,9 @@ async def update(
             raise wrong
     if body.password is MISSING:
         async with database.transaction() as session:
-            changed = await UserRepository(session).update(user.id, changes)
+            changed = await UserRepository(session).change_email(user, changes)
+            if changed is None:
+                raise wrong
         security_event("email_changed", user=user.id)
         return changed
     known = {"email": user.email, "name": user.name} | changes

@@ -1,5 +1,7 @@
 """The settings of users and their tokens."""
 
+import hashlib
+import re
 import zlib
 from collections import Counter
 from collections.abc import Sequence
@@ -11,12 +13,26 @@ from pydantic import BeforeValidator, Field, SecretStr, ValidationInfo, field_va
 from pydantic_settings import BaseSettings, NoDecode
 
 from app.kit.config import split_words
+from app.users import passwords
 
 LOCAL_SECRET_KEY: Final = SecretStr("local-only-" * 4)
 MIN_SECRET_KEY: Final = 32
 MIN_ENTROPY: Final = 96
 """Bits, by an estimate that finds about 115 in the 128 of `openssl rand -hex 16`."""
 PLACEHOLDERS: Final = ("local-only", "change", "secret", "example", "placeholder", "password")
+
+MIN_CHANGES: Final = 1 / 12
+"""Changes between capitals, small letters and digits, by character: random text has 1 in 3."""
+PUBLISHED: Final = frozenset(
+    {
+        # The SHA-256 of the key in FastAPI's tutorial.
+        "570dad43de1af4c925f92c16a68a50936da42b7dd6fdeb24850507a1199aac89",
+    }
+)
+GUESSED: Final = passwords.COMMON | {"", "secret", "test", "admin", "changeme", "key", "secret_key"}
+"""Texts whose hash is no random key."""
+DIGESTS: Final = {32: ("md5",), 40: ("sha1",), 64: ("sha256", "sha3_256"), 128: ("sha512",)}
+"""Hash functions by the length of their hexadecimal digests."""
 
 MAX_LIFETIME: Final = 10 * 365 * 24 * 3600
 
@@ -54,22 +70,42 @@ class UserSettings(BaseSettings):
             return LOCAL_SECRET_KEY
         if not value:
             raise ValueError("Required unless ENVIRONMENT=local: try `openssl rand -base64 32`")
-        _check_key(value)
+        check_key(value)
         return key
 
     @field_validator("secret_key_fallbacks")
     @classmethod
     def _refuse_weak_fallbacks(cls, keys: tuple[SecretStr, ...]) -> tuple[SecretStr, ...]:
         for key in keys:
-            _check_key(key.get_secret_value())
+            check_key(key.get_secret_value())
         return keys
 
 
-def _check_key(key: str) -> None:
+def check_key(key: str) -> None:
+    """Raise ``ValueError`` for a key that is short, repetitive, a placeholder or known."""
     if len(key) < MIN_SECRET_KEY or entropy(key) < MIN_ENTROPY:
         raise ValueError(f"Too weak: take {MIN_SECRET_KEY} random characters at least")
     if any(word in key.lower() for word in PLACEHOLDERS):
         raise ValueError("This is a placeholder: take random characters")
+    if _is_words(key) or _is_known(key.lower()):
+        raise ValueError("This can be guessed: take random characters")
+
+
+def _is_words(key: str) -> bool:
+    # Words, whole rows of the keyboard, and numbers: capitals, small letters and digits seldom mix.
+    words = re.sub(r"[A-Z][a-z]{2,}", lambda word: word[0].lower(), key)
+    kinds = [(each.isdigit(), each.isupper()) for each in words if each.isalnum()]
+    changes = sum(before != after for before, after in pairwise(kinds))
+    return changes < MIN_CHANGES * len(kinds)
+
+
+def _is_known(key: str) -> bool:
+    if hashlib.sha256(key.encode()).hexdigest() in PUBLISHED:
+        return True
+    names = DIGESTS.get(len(key), ()) if re.fullmatch("[0-9a-f]+", key) else ()
+    return any(
+        hashlib.new(name, guess.encode()).hexdigest() == key for name in names for guess in GUESSED
+    )
 
 
 def entropy(text: str) -> float:

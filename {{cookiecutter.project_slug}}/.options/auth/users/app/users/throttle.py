@@ -3,6 +3,7 @@
 Attempts are counted in the database, for all workers together. A refused attempt writes nothing.
 """
 
+import asyncio
 import hashlib
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import asynccontextmanager
@@ -19,6 +20,7 @@ from app.kit.db import driver
 from app.kit.db.engine import Database
 from app.kit.db.models import now
 from app.kit.db.repository import Repository
+from app.kit.errors import Unavailable
 from app.kit.security_log import security_event
 from app.users.errors import TooManyRequests
 from app.users.models import Attempt
@@ -83,6 +85,8 @@ async def throttled(
 ) -> AsyncGenerator[None]:
     """Count an attempt before the block, and take it back if the block succeeds.
 
+    An attempt that was not decided, since the service was busy, is taken back as well.
+
     Args:
         database: the database that has the counts.
         limits: what the attempt counts against.
@@ -98,10 +102,19 @@ async def throttled(
     if is_first:  # once in a window is enough
         async with database.transaction() as session:
             await AttemptRepository(session).delete_expired()
-    yield
+    try:
+        yield
+    except (Unavailable, asyncio.CancelledError):
+        await asyncio.shield(_take_back(database, limits))
+        raise
     if resets:
         async with database.transaction() as session:
             await AttemptRepository(session).reset(limits)
+
+
+async def _take_back(database: Database, limits: Limits) -> None:
+    async with database.transaction() as session:
+        await AttemptRepository(session).reset(limits, keep=True)
 
 
 def _subject(*parts: str) -> str:
@@ -165,12 +178,13 @@ class AttemptRepository(Repository[Attempt]):
             raise TooManyRequests(1)  # it was reached, and has been reset meanwhile
         return resets_at in counted
 
-    async def reset(self, limits: Limits) -> None:
-        """Set the counts back after a success."""
+    async def reset(self, limits: Limits, *, keep: bool = False) -> None:
+        """Set the counts back after a success, or take one attempt back and keep the others."""
         subjects = select(Attempt.subject).where(Attempt.subject.in_(limits.all))
         # Locked in the order of `add`, so that the two can't deadlock.
         ordered = subjects.order_by(Attempt.subject).with_for_update()
-        back = case((Attempt.subject.in_(limits.own), 0), else_=Attempt.count - 1)
+        zeroed = () if keep else tuple(limits.own)
+        back = case((Attempt.subject.in_(zeroed), 0), else_=Attempt.count - 1)
         await self.session.execute(
             update(Attempt)
             .where(Attempt.subject.in_(ordered), Attempt.count > 0)

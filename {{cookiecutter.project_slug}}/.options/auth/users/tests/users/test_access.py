@@ -341,6 +341,7 @@ async def test_a_good_token_opens_everything(
 ) -> None:
     # Signed anew by the test itself: so it is not for its form that the bad ones are refused.
     headers = signed(claims_of(await add_user(db, BOB, is_superuser=True)))
+    await add_user(db, "other@example.com", is_superuser=True)
     for operation in closed:
         if operation != ("DELETE", ME):
             assert is_let_in(await call(anonymous, operation, headers))

@@ -1,17 +1,23 @@
 """What superusers see and change of others."""
 
+import asyncio
+from contextvars import Context
 from uuid import UUID
 
 import pytest
+from fastapi import FastAPI
 from httpx2 import AsyncClient
+from sqlalchemy import delete, select, update
 
 from app.kit.db.engine import Database
-from app.users.models import User
+from app.users.models import User, UserSession
+from app.users.repository import UserRepository
 from tests.caller import headers as bearer_of
 from tests.conftest import problem
 from tests.users.helpers import (
     ADA,
     BOB,
+    KEYS,
     ME,
     NOBODY,
     USERS,
@@ -22,6 +28,8 @@ from tests.users.helpers import (
     bearer,
     blamed,
     login,
+    past,
+    stored_keys,
     stored_user,
     try_login,
     try_refresh,
@@ -162,3 +170,86 @@ async def test_a_plain_user_changes_nobody(anonymous: AsyncClient, bob: User, db
         change = {"is_superuser": True}
         problem(await anonymous.patch(target, json=change, headers=bearer_of(bob)), 403)
     assert not (await stored_user(db, BOB)).is_superuser
+
+
+async def test_a_change_takes_a_recent_login(
+    anonymous: AsyncClient, root: Headers, bob: User, db: Database
+) -> None:
+    async with db.transaction() as session:
+        await session.execute(update(UserSession).values(created_at=past(301)))
+    for change in ({"is_superuser": True}, {"is_active": False}, {"name": "x"}, {}):
+        answer = await anonymous.patch(path(bob), json=change, headers=root)
+        assert problem(answer, 403)["detail"].startswith("Sign in again: ")
+    user = await stored_user(db, BOB)
+    assert (user.is_superuser, user.is_active, user.name) == (False, True, "Somebody")
+
+
+async def test_the_last_superuser_stays(
+    anonymous: AsyncClient, root: Headers, bob: User, db: Database
+) -> None:
+    own = path(await stored_user(db, "root@example.com"))
+    # Neither a member nor a superuser who is deactivated takes over.
+    await add_user(db, ADA, is_superuser=True, is_active=False)
+    for answer in (
+        await anonymous.patch(own, json={"is_superuser": False}, headers=root),
+        await anonymous.patch(own, json={"is_active": False}, headers=root),
+        await anonymous.delete(ME, headers=root),
+    ):
+        detail = "This is the last superuser: make another user a superuser first."
+        assert problem(answer, 409)["detail"] == detail
+    assert (await anonymous.get(USERS, headers=root)).status_code == 200
+    await anonymous.patch(path(bob), json={"is_superuser": True}, headers=root)
+    assert (await anonymous.delete(ME, headers=root)).status_code == 204
+
+
+async def test_two_superusers_at_once_leave_one(live: AsyncClient, live_app: FastAPI) -> None:
+    db: Database = live_app.state.database
+    for round_ in range(4):
+        pair = [
+            await add_user(db, f"{round_}-{number}@example.com", is_superuser=True)
+            for number in range(2)
+        ]
+        first, second = map(bearer_of, pair)
+        answers = await asyncio.gather(
+            live.patch(path(pair[1]), json={"is_superuser": False}, headers=first),
+            live.patch(path(pair[0]), json={"is_active": False}, headers=second),
+            live.delete(ME, headers=first),
+            live.delete(ME, headers=second),
+        )
+        assert {answer.status_code for answer in answers} <= {200, 204, 401, 403, 404, 409}
+        async with db.transaction() as session:
+            left = list(
+                await session.scalars(select(User).where(User.is_superuser, User.is_active))
+            )
+            assert len(left) >= 1
+            await session.execute(delete(User))
+
+
+async def test_no_admin_key_is_born_after_the_demotion(
+    live: AsyncClient, live_app: FastAPI
+) -> None:
+    """A key with the scope `admin` that is created during the demotion is refused."""
+    db: Database = live_app.state.database
+    await add_user(db, ADA, is_superuser=True)
+    user = await add_user(db, BOB, is_superuser=True)
+    sent = {"name": "key", "scopes": ["read", "admin"]}
+    async with db.transaction() as session:
+        await UserRepository(session).change_by_superuser(user.id, {"is_superuser": False})
+        creating = asyncio.create_task(
+            live.post(KEYS, json=sent, headers=bearer_of(user)), context=Context()
+        )
+        for _ in range(20):  # time enough for it to meet the row that is locked here
+            await live.get(ME)
+    detail = problem(await creating, 403)["detail"]
+    assert detail == "Only superusers may create a key with the scope 'admin'."
+    assert await stored_keys(db) == []
+
+
+async def test_a_promotion_brings_no_admin_key_back(
+    anonymous: AsyncClient, root: Headers, bob: User, db: Database
+) -> None:
+    plain, admin = await add_key(db, bob, "read"), await add_key(db, bob, "read", "admin")
+    change = {"is_superuser": True}
+    assert (await anonymous.patch(path(bob), json=change, headers=root)).status_code == 200
+    problem(await anonymous.get(USERS, headers=admin), 401)
+    assert (await anonymous.get(ME, headers=plain)).status_code == 200

@@ -96,6 +96,7 @@ async def test_a_key_may_read_where_nothing_else_is_said(
         ({"name": "x", "scopes": "read"}, ["body.scopes"]),
         ({"name": "x", "expires_at": 1}, ["body.expires_at"]),
         ({"name": "x", "expires_at": "2030-01-01T00:00:00"}, ["body.expires_at"]),
+        ({"name": "x", "expires_at": "2020-01-01T00:00:00Z"}, ["body.expires_at"]),
         ({"name": "x", "user_id": str(UUID(int=0))}, ["body.user_id"]),
         ({"name": "x", "key_hash": "x"}, ["body.key_hash"]),
     ],

@@ -7,13 +7,15 @@ from uuid import UUID
 import jwt
 import pytest
 from httpx2 import AsyncClient
-from sqlalchemy import select
+from pydantic import SecretStr
+from sqlalchemy import delete, select
 
 from app.kit import project
 from app.kit.db.engine import Database
 from app.kit.db.models import now
 from app.main import create_app
-from app.users.models import RefreshToken, UserSession
+from app.users import security
+from app.users.models import RefreshToken, User, UserSession
 from app.users.security import key_id
 from app.users.settings import LOCAL_SECRET_KEY
 from tests.conftest import problem, running, settings_for
@@ -242,3 +244,21 @@ async def test_a_token_opens_no_other_service(live_url: str) -> None:
         assert (await client.get(ME, headers=bearer(tokens))).status_code == 200
     async with running(create_app(settings_for(live_url))) as client:
         problem(await client.get(ME, headers=bearer(tokens)), 401)
+
+
+async def test_who_is_deleted_meanwhile_gets_the_answer_of_a_stranger(
+    anonymous: AsyncClient, db: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    user = await add_user(db, ADA)
+    verify = security.verify_password
+
+    async def verify_and_delete(password: SecretStr, stored: str | None) -> bool:
+        good = await verify(password, stored)
+        async with db.transaction() as session:
+            await session.execute(delete(User).where(User.id == user.id))
+        return good
+
+    with monkeypatch.context() as patch:
+        patch.setattr(security, "verify_password", verify_and_delete)
+        late = problem(await try_login(anonymous), 401)
+    assert late == problem(await try_login(anonymous), 401)

@@ -6,9 +6,13 @@ from typing import Any
 import pytest
 from fastapi import FastAPI
 from httpx2 import AsyncClient
-from sqlalchemy import delete, update
+from pydantic import SecretStr
+from sqlalchemy import delete, select, update
 
 from app.kit.db.engine import Database
+from app.kit.idempotency.models import IdempotencyKey
+from app.kit.idempotency.repository import IdempotencyRepository
+from app.users import security
 from app.users.models import APIKey, RefreshToken, User, UserSession
 from tests.conftest import problem
 from tests.users.helpers import (
@@ -250,3 +254,41 @@ async def test_who_is_gone_meanwhile_changes_nothing(
         await session.execute(delete(User))
     problem(await anonymous.patch(ME, json=CHANGE, headers=ada), 401)
     assert recorded.done == []
+
+
+async def test_who_leaves_takes_the_stored_responses_along(
+    anonymous: AsyncClient, ada: Headers, db: Database
+) -> None:
+    user = await stored_user(db)
+    bob = await add_user(db, BOB)
+    async with db.transaction() as session:
+        for caller in (user.id, bob.id):
+            await IdempotencyRepository(session).save(
+                caller=str(caller), key="x", fingerprint=b"", status=201, headers={}, body=b"text"
+            )
+    assert (await anonymous.delete(ME, headers=ada)).status_code == 204
+    async with db.reading() as session:
+        left = list(await session.scalars(select(IdempotencyKey.caller)))
+    assert left == [str(bob.id)]
+
+
+@pytest.mark.parametrize("changed", [{"password_hash": "another"}, {"token_version": 2}])
+async def test_an_address_takes_the_password_of_now(
+    anonymous: AsyncClient,
+    ada: Headers,
+    db: Database,
+    monkeypatch: pytest.MonkeyPatch,
+    changed: Json,
+) -> None:
+    """The password is changed after it was verified, and before the address is written."""
+    verify = security.verify_password
+
+    async def verify_and_change(password: SecretStr, stored: str | None) -> bool:
+        good = await verify(password, stored)
+        await change_user(db, await stored_user(db), **changed)
+        return good
+
+    monkeypatch.setattr(security, "verify_password", verify_and_change)
+    sent = {"email": BOB, "current_password": WORDS}
+    problem(await anonymous.patch(ME, json=sent, headers=ada), 403)
+    assert (await stored_user(db)).email == ADA

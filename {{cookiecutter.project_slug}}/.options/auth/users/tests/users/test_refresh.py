@@ -16,13 +16,15 @@ from app.kit.db.engine import Database
 from app.kit.db.models import now
 from app.main import create_app
 from app.users import security
-from app.users.models import RefreshToken, UserSession
+from app.users.models import APIKey, RefreshToken, UserSession
 from app.users.repository import UserRepository
+from tests.caller import headers as bearer_of
 from tests.conftest import problem, running, settings_for
 from tests.users.helpers import (
     ADA,
     BOB,
     JSON,
+    KEYS,
     LOGOUT,
     ME,
     REFRESH,
@@ -32,12 +34,14 @@ from tests.users.helpers import (
     blamed,
     change_user,
     count,
+    create_key,
     login,
     past,
     refresh,
     register,
     stored_user,
     try_refresh,
+    with_key,
 )
 
 
@@ -324,3 +328,36 @@ async def test_many_refresh_at_once(live: AsyncClient) -> None:
         families.append(await login(live, address))
     for _ in range(3):
         families = list(await asyncio.gather(*(refresh(live, each) for each in families)))
+
+
+async def test_a_used_token_ends_the_keys_of_its_session(
+    anonymous: AsyncClient, tokens: Json, db: Database
+) -> None:
+    other = await login(anonymous)
+    stolen = await create_key(anonymous, bearer(tokens), "read")
+    kept = await create_key(anonymous, bearer(other), "read")
+    fresh = await refresh(anonymous, tokens)
+    await refresh(anonymous, fresh)
+    problem(await try_refresh(anonymous, tokens), 401)
+    problem(await anonymous.get(ME, headers=with_key(stolen)), 401)
+    assert (await anonymous.get(ME, headers=with_key(kept))).status_code == 200
+    # A logout ends none.
+    await logout(anonymous, other)
+    assert (await anonymous.get(ME, headers=with_key(kept))).status_code == 200
+
+
+async def test_no_key_is_born_after_the_session_has_ended(
+    live: AsyncClient, live_app: FastAPI
+) -> None:
+    """A key that is created while reuse ends its session is refused."""
+    db: Database = live_app.state.database
+    user = await add_user(db, BOB)
+    async with db.transaction() as session:
+        await UserRepository(session).end_session(user.id, user.id)
+        creating = asyncio.create_task(
+            live.post(KEYS, json={"name": "key"}, headers=bearer_of(user)), context=Context()
+        )
+        for _ in range(20):  # time enough for it to meet the row that is locked here
+            await live.get(ME)
+    problem(await creating, 401)
+    assert await count(db, APIKey) == 0

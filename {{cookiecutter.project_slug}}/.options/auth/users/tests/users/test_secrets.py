@@ -206,7 +206,7 @@ async def test_no_canary_gets_out(
 
 
 async def test_a_representation_tells_no_secret(live_url: str) -> None:
-    canary = "canary-in-the-coal-mine-0123456789"
+    canary = "canary-hD2q7Vb0sLx9KfTzRwYn4Jm6Pc8"
     settings = settings_for(live_url, secret_key=canary)
     app = create_app(settings)
     form = {"email": ADA, "password": canary, "name": "Ada"}

@@ -182,3 +182,26 @@ async def test_expired_sessions_are_neither_listed_nor_kept(
         kept = list(await reading.scalars(select(UserSession.id)))
     assert len(kept) == 1
     assert UUID(session["id"]) not in kept
+
+
+async def test_ending_a_session_takes_a_recent_login(
+    anonymous: AsyncClient, tokens: Json, root: Headers, db: Database
+) -> None:
+    await login(anonymous)
+    first, _ = found = await listed(anonymous, bearer(tokens))
+    user = (await anonymous.get(ME, headers=bearer(tokens))).json()
+    others = f"{USERS}/{user['id']}/sessions"
+    async with db.transaction() as writing:
+        await writing.execute(update(UserSession).values(created_at=past(301)))
+    for path, headers in (
+        (SESSIONS, bearer(tokens)),
+        (f"{SESSIONS}/{first['id']}", bearer(tokens)),
+        (others, root),
+        (f"{others}/{first['id']}", root),
+    ):
+        answer = await anonymous.delete(path, headers=headers)
+        assert problem(answer, 403)["detail"].startswith("Sign in again: ")
+    assert len(await listed(anonymous, bearer(tokens))) == len(found)
+    # Signing out of the own session does not.
+    sent = {"refresh_token": tokens["refresh_token"]}
+    assert (await anonymous.post(LOGOUT, json=sent)).status_code == 204

@@ -35,6 +35,7 @@ from tests.users.helpers import (
 async def root(db: Database) -> Headers:
     """Return the headers of a superuser with a password, and with keys."""
     user = await add_user(db, ADA, is_superuser=True)
+    await add_user(db, "other@example.com", is_superuser=True)
     for _ in range(3):
         await add_key(db, user, "read")
         await add_user(db, f"{_}@example.com")
@@ -49,7 +50,7 @@ async def root(db: Database) -> Headers:
         ("PATCH", ME, {"name": "x"}, 1),
         ("PATCH", ME, {"email": BOB, "current_password": WORDS}, 6),
         ("PATCH", ME, {"password": OTHER_WORDS, "current_password": WORDS}, 8),
-        ("DELETE", ME, None, 1),
+        ("DELETE", ME, None, 3),
         ("POST", KEYS, {"name": "x"}, 3),
         ("GET", KEYS, None, 1),
         ("GET", f"{KEYS}?limit=1", None, 1),
@@ -57,8 +58,8 @@ async def root(db: Database) -> Headers:
         ("GET", USERS, None, 1),
         ("GET", f"{USERS}?limit=1", None, 1),
         ("PATCH", f"{USERS}/{{user}}", {"name": "x"}, 1),
-        ("PATCH", f"{USERS}/{{user}}", {"is_active": False}, 4),
-        ("PATCH", f"{USERS}/{{user}}", {"is_superuser": False}, 2),
+        ("PATCH", f"{USERS}/{{user}}", {"is_active": False}, 5),
+        ("PATCH", f"{USERS}/{{user}}", {"is_superuser": False}, 3),
         ("GET", SESSIONS, None, 1),
         ("DELETE", SESSIONS, None, 1),
         ("DELETE", f"{SESSIONS}/{{user}}", None, 1),

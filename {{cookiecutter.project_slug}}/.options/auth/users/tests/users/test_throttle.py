@@ -3,6 +3,8 @@
 import asyncio
 from collections import Counter
 from collections.abc import AsyncIterator
+from typing import Any
+from uuid import UUID
 
 import pytest
 from fastapi import FastAPI
@@ -10,8 +12,12 @@ from httpx2 import AsyncClient, Response
 from sqlalchemy import select, update
 
 from app.kit.db.engine import Database
+from app.kit.errors import Unavailable
 from app.main import create_app
+from app.users import hashing, throttle
+from app.users.hashing import HashQueue
 from app.users.models import Attempt
+from app.users.throttle import password_limits
 from tests.conftest import Statements, problem, settings_for
 from tests.users.helpers import (
     ADA,
@@ -64,6 +70,13 @@ async def far(narrow: FastAPI) -> AsyncIterator[AsyncClient]:
     """Return a client somewhere else."""
     async with calling_from(narrow, "2001:db8::1") as client:
         yield client
+
+
+class Busy(HashQueue):
+    """A queue that has no room."""
+
+    async def run(self, *_: Any, **__: Any) -> Any:
+        raise Unavailable("Too many passwords are being checked: try again.")
 
 
 async def attempts(app: FastAPI) -> list[Attempt]:
@@ -299,3 +312,44 @@ async def test_nobody_is_named_in_the_table(narrow: FastAPI, near: AsyncClient) 
     for attempt in stored:
         assert len(attempt.subject) == 64
         assert set(attempt.subject) <= set("0123456789abcdef")
+
+
+async def test_an_attempt_that_is_not_decided_is_taken_back(
+    narrow: FastAPI, near: AsyncClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    problem(await try_login(near, password=OTHER_WORDS), 401)
+    before = await counts(narrow)
+    async with calling_from(narrow, "192.0.2.200") as client:
+        await add_user(narrow.state.database, "eve@example.com")
+        headers = bearer(await login(client, "eve@example.com"))
+    change = {"password": OTHER_WORDS, "current_password": WORDS}
+    with monkeypatch.context() as patch:
+        patch.setattr(hashing, "_queue", lambda *_: Busy(1, 1))
+        for _ in range(12):
+            problem(await try_login(near), 503)
+            problem(await near.patch(ME, json=change, headers=headers), 503)
+            problem(await near.post(USERS, json=body(BOB)), 503)
+    # A wrong guess stays counted.
+    after = await counts(narrow)
+    assert {subject: after[subject] for subject in before} == before
+    assert sum(after.values()) == sum(before.values())
+    await login(near)
+
+
+async def test_a_cancelled_attempt_is_taken_back(narrow: FastAPI) -> None:
+    db: Database = narrow.state.database
+    limits = password_limits(narrow.state.settings, UUID(int=1))
+    inside = asyncio.Event()
+
+    async def wait() -> None:
+        async with throttle.throttled(db, limits):
+            inside.set()
+            await asyncio.Event().wait()
+
+    task = asyncio.create_task(wait())
+    await inside.wait()
+    assert set((await counts(narrow)).values()) == {1}
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert set((await counts(narrow)).values()) == {0}
