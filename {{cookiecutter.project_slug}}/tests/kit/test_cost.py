@@ -133,9 +133,8 @@ def _filled(media_type: str, place: Place, body: Schema, fill: Fill) -> Callable
 
 async def growing(api: Api) -> AsyncIterator[tuple[str, Callable[[int], Request]]]:
     """Return functions that make a request of a size."""
-    for operation in api.operations:
-        example = await api.example(operation)
-        yield f"{operation}, many keys of the query", _many_parameters(api, operation, example)
+    examples = [(each, await api.example(each)) for each in api.operations]
+    for operation, example in examples:
         for media_type in operation.media_types:
             for name, make in bodies(operation, media_type, example):
 
@@ -152,6 +151,8 @@ async def growing(api: Api) -> AsyncIterator[tuple[str, Callable[[int], Request]
                     )
 
                 yield f"{operation}, {media_type}, {name}", request
+    for operation, example in examples:  # last: they may delete what the others need
+        yield f"{operation}, many keys of the query", _many_parameters(api, operation, example)
 
 
 def _many_parameters(api: Api, operation: Operation, example: Example) -> Callable[[int], Request]:
