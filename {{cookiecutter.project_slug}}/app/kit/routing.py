@@ -20,6 +20,7 @@ from app.kit.db.session import SAFE_METHODS, before_response, opens_transaction
 from app.kit.errors import COMMON_ERRORS, error_responses
 from app.kit.etag import if_none_match
 from app.kit.idempotency.session import is_idempotent, use_idempotency_key
+from app.kit.security_log import current_request
 
 Mount = tuple[str, APIRouter]
 
@@ -67,6 +68,7 @@ class Route(APIRoute):
         handler = super().get_route_handler()
 
         async def handle(request: Request) -> Response:
+            current_request.set(request)
             _check_count(request.scope["query_string"], "query")
             _check_encoding(request)
             response = await handler(StrictRequest(request.scope, request.receive))

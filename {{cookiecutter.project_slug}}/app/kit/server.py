@@ -20,6 +20,7 @@ from uvicorn.config import LOGGING_CONFIG
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 from uvicorn.supervisors import ChangeReload, Multiprocess
 
+from app.kit import security_log
 from app.kit.app import HASTEN, STOP_SIGNALS
 from app.kit.config import KitSettings
 from app.kit.errors import MEDIA_TYPE, Problem
@@ -322,6 +323,9 @@ def _refuse_port(host: str, port: int, error: OSError) -> NoReturn:
 
 def _log_config(level: str) -> dict[str, Any]:
     config: dict[str, Any] = deepcopy(LOGGING_CONFIG)
+    for name, part in security_log.log_config(level).items():
+        if isinstance(part, dict):
+            config[name] |= part
     config["loggers"]["uvicorn"]["level"] = level
     config["loggers"]["app"] = {"handlers": ["default"], "level": level, "propagate": False}
     config["loggers"]["python_multipart"] = {"level": "ERROR"}  # it logs clients' mistakes
