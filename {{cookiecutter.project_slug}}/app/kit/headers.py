@@ -49,7 +49,7 @@ REQUEST_ID: Final = "app.request_id"
 _GIVEN_ID: Final = re.compile(rb"[\w.:-]{1,100}")
 _HOST: Final = re.compile(r"([a-z0-9._-]+|\[[0-9a-f:.]+\])(?::\d*)?")
 _SCRIPT: Final = re.compile(rb"<script>(.*?)</script>", re.DOTALL)
-_CDN: Final = "https://cdn.jsdelivr.net"
+_CDN: Final = "https://cdn.jsdelivr.net/npm/swagger-ui-dist@5/"  # anybody can publish beside it
 
 
 def install(app: FastAPI, settings: KitSettings) -> None:
