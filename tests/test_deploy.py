@@ -435,6 +435,7 @@ def test_pods_talk_to_named_peers_only(bake: Bake, answers: dict[str, str]) -> N
     production = kinds["NetworkPolicy"]["spec"]
     proxies = kinds["ConfigMap"]["data"]["FORWARDED_ALLOW_IPS"].split(",")
     assert all(ip_network(proxy).num_addresses == 1 for proxy in proxies)
+    assert "127.0.0.1" not in proxies, "a placeholder that trusts nobody"
     for policy in (base, production):
         assert all(rule["from"] for rule in policy["ingress"])
         named = [

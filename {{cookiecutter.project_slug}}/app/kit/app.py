@@ -62,6 +62,7 @@ def build_app(settings: KitSettings, mount: Callable[[FastAPI], None]) -> FastAP
         lifespan=lifespan,
         openapi_url="/openapi.json" if settings.docs else None,
         redoc_url=None,
+        swagger_ui_oauth2_redirect_url=None,  # signing in takes a password, no redirect
         redirect_slashes=False,  # a redirect would repeat the client's Host
     )
     app.state.settings = settings

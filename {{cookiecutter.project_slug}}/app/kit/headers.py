@@ -2,8 +2,10 @@
 
 import base64
 import hashlib
+import logging
 import re
 from http import HTTPStatus
+from secrets import token_hex
 from typing import Final
 
 from fastapi import FastAPI
@@ -12,6 +14,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.kit.config import KitSettings
 from app.kit.errors import problem_response
+
+logger = logging.getLogger(__name__)
 
 Header = tuple[bytes, bytes]
 
@@ -39,13 +43,17 @@ CORS_HEADERS: Final = (
 CORS_EXPOSED: Final = ("ETag", "Idempotent-Replayed", "Location", "Retry-After", "X-Request-ID")
 """Response headers that it may read."""
 
+REQUEST_ID: Final = "app.request_id"
+"""The name in the ASGI scope of the request's id: that of the client, or a new one."""
+
+_GIVEN_ID: Final = re.compile(rb"[\w.:-]{1,100}")
+_HOST: Final = re.compile(r"([a-z0-9._-]+|\[[0-9a-f:.]+\])(?::\d*)?")
 _SCRIPT: Final = re.compile(rb"<script>(.*?)</script>", re.DOTALL)
-_CDN: Final = "https://cdn.jsdelivr.net"
+_CDN: Final = "https://cdn.jsdelivr.net/npm/swagger-ui-dist@5/"  # anybody can publish beside it
 
 
 def install(app: FastAPI, settings: KitSettings) -> None:
-    """Add the middleware. It comes last, so that it sees the responses of all others."""
-    app.add_middleware(HeadersMiddleware, settings=settings)
+    """Add the middleware, outside of all others."""
     if settings.cors_origins:
         app.add_middleware(
             CORSMiddleware,
@@ -54,10 +62,11 @@ def install(app: FastAPI, settings: KitSettings) -> None:
             allow_headers=CORS_HEADERS,
             expose_headers=CORS_EXPOSED,
         )
+    app.add_middleware(HeadersMiddleware, settings=settings)
 
 
 class HeadersMiddleware:
-    """Rejects requests with a wrong ``Host``, and adds security headers to responses."""
+    """Rejects a wrong ``Host``; adds security headers and ``X-Request-ID`` to responses."""
 
     def __init__(self, app: ASGIApp, settings: KitSettings) -> None:
         """Wrap ``app``."""
@@ -67,14 +76,17 @@ class HeadersMiddleware:
         self.restricted = bool(settings.allowed_hosts)
         hsts = f"max-age={settings.hsts_max_age}; includeSubDomains".encode()
         secure = ((b"strict-transport-security", hsts),) if settings.hsts_max_age else ()
-        self.added = {"http": ALWAYS, "https": (*ALWAYS, *secure)}
+        self.plain, self.secure = ALWAYS, (*ALWAYS, *secure)
+        self.has_warned = False
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass the request on if its ``Host`` is right, and its response with more headers."""
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        added = self.added[scope["scheme"]]
+        added = self.secure if scope["scheme"] in {"https", "wss"} else self.plain
+        hosts, request_id = self._read(scope)
+        scope[REQUEST_ID] = request_id.decode()
 
         async def send_with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
@@ -83,9 +95,10 @@ class HeadersMiddleware:
                 if b"cache-control" not in names:
                     headers.append(REVALIDATE if b"etag" in names else NO_STORE)
                 headers.extend(added)
+                headers.append((b"x-request-id", request_id))
             await send(message)
 
-        if not self._is_accepted(scope):
+        if not self._is_accepted(scope, hosts):
             detail = "The request needs one Host header, with a name of this service."
             response = problem_response(scope["path"], HTTPStatus.BAD_REQUEST, detail)
             await response(scope, receive, send_with_headers)
@@ -94,16 +107,41 @@ class HeadersMiddleware:
         else:
             await self.app(scope, receive, send_with_headers)
 
-    def _is_accepted(self, scope: Scope) -> bool:
-        hosts = [value for name, value in scope["headers"] if name == b"host"]
+    def _read(self, scope: Scope) -> tuple[list[bytes], bytes]:
+        """Return the ``Host`` headers, and the client's request id or a new one."""
+        hosts: list[bytes] = []
+        request_id = b""
+        for name, value in scope["headers"]:
+            if name == b"host":
+                hosts.append(value)
+            elif name == b"x-request-id":
+                request_id = value
+            elif name == b"x-forwarded-for" and not self.has_warned:
+                self._check_proxy(scope, value)
+        if not _GIVEN_ID.fullmatch(request_id):
+            request_id = token_hex(16).encode()
+        return hosts, request_id
+
+    def _is_accepted(self, scope: Scope, hosts: list[bytes]) -> bool:
         if scope["path"].startswith(HEALTH):
             return len(hosts) <= 1
-        if len(hosts) != 1 or not hosts[0]:
+        if len(hosts) != 1:
             return False
-        if not self.restricted:
-            return True
-        host = _without_port(hosts[0].decode("latin-1").lower())
-        return host in self.hosts or host.endswith(self.suffixes)
+        found = _HOST.fullmatch(hosts[0].decode("latin-1").lower())
+        if found is None:
+            return False
+        return not self.restricted or found[1] in self.hosts or found[1].endswith(self.suffixes)
+
+    def _check_proxy(self, scope: Scope, forwarded: bytes) -> None:
+        """Warn if the server did not take the client's address from ``X-Forwarded-For``."""
+        address = scope["client"][0] if scope["client"] else ""
+        if address.encode() not in forwarded:
+            self.has_warned = True
+            logger.warning(
+                "X-Forwarded-For from %s is ignored. If it is your proxy, add it to "
+                "FORWARDED_ALLOW_IPS: until then, all its clients count as one.",
+                address,
+            )
 
 
 class _PageSend:
@@ -136,8 +174,3 @@ def page_policy(page: bytes) -> str:
         f"frame-ancestors 'none'; script-src {' '.join([_CDN, *hashes])}; "
         f"style-src {_CDN} 'unsafe-inline'; img-src 'self' data: https://fastapi.tiangolo.com"
     )
-
-
-def _without_port(host: str) -> str:
-    name, colon, port = host.rpartition(":")
-    return name if colon and port.isdigit() else host

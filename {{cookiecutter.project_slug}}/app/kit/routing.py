@@ -3,11 +3,12 @@
 import json
 import re
 from collections.abc import Callable, Coroutine, Sequence
+from http import HTTPStatus
 from typing import Any, Final
 from urllib.parse import unquote_to_bytes
 from uuid import UUID
 
-from fastapi import APIRouter, Depends, FastAPI, Request, Response
+from fastapi import APIRouter, Depends, FastAPI, HTTPException, Request, Response
 from fastapi.dependencies.models import Dependant
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import StreamingResponse
@@ -19,6 +20,7 @@ from app.kit.db.session import SAFE_METHODS, before_response, opens_transaction
 from app.kit.errors import COMMON_ERRORS, error_responses
 from app.kit.etag import if_none_match
 from app.kit.idempotency.session import is_idempotent, use_idempotency_key
+from app.kit.security_log import current_request
 
 Mount = tuple[str, APIRouter]
 
@@ -29,12 +31,17 @@ _ALL_METHODS: Final = {"DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT
 MAX_KEYS: Final = 1000
 """Keys that a JSON object may have: each unknown one costs an error of its own."""
 
+MAX_PARAMETERS: Final = 100
+"""Parameters of a query or a form: the work for unknown ones grows with the square."""
+
 
 class StrictRequest(Request):
     """A request whose JSON is unambiguous: no object repeats a key."""
 
     async def _get_form(self, **limits: Any) -> FormData:
-        await self.body()  # kept for what reads the body after the form
+        body = await self.body()  # kept for what reads the body after the form
+        if "multipart" not in self.headers.get("content-type", "").lower():
+            _check_count(body, "form")
         return await super()._get_form(**limits)
 
     async def json(self) -> Any:
@@ -61,6 +68,8 @@ class Route(APIRoute):
         handler = super().get_route_handler()
 
         async def handle(request: Request) -> Response:
+            current_request.set(request)
+            _check_count(request.scope["query_string"], "query")
             _check_encoding(request)
             response = await handler(StrictRequest(request.scope, request.receive))
             await before_response(request, response)
@@ -160,6 +169,12 @@ def _opens_transaction(dependant: Dependant) -> bool:
     return opens_transaction(dependant.call) or any(
         _opens_transaction(each) for each in dependant.dependencies
     )
+
+
+def _check_count(encoded: bytes, name: str) -> None:
+    if encoded.count(b"&") >= MAX_PARAMETERS:
+        detail = f"The {name} has more than {MAX_PARAMETERS} parameters."
+        raise HTTPException(HTTPStatus.UNPROCESSABLE_ENTITY, detail)
 
 
 def _check_encoding(request: Request) -> None:

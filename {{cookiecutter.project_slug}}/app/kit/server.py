@@ -20,9 +20,11 @@ from uvicorn.config import LOGGING_CONFIG
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 from uvicorn.supervisors import ChangeReload, Multiprocess
 
+from app.kit import security_log
 from app.kit.app import HASTEN, STOP_SIGNALS
 from app.kit.config import KitSettings
 from app.kit.errors import MEDIA_TYPE, Problem
+from app.kit.headers import ALWAYS, NO_STORE
 
 MAX_HEAD = 64 * 1024
 """Bytes of a request line, headers or trailers; uvicorn itself has no limit."""
@@ -32,6 +34,8 @@ LINGER = 0.5
 
 CLEANUP: Final = 3
 """Seconds of ``SHUTDOWN_TIMEOUT`` that are reserved for closing connections."""
+
+_HEADERS: Final = b"".join(b"%b: %b\r\n" % each for each in (NO_STORE, *ALWAYS))
 
 
 @dataclass
@@ -200,8 +204,8 @@ class Protocol(HttpToolsProtocol):
     def _refuse(self, status: HTTPStatus, detail: str) -> None:
         problem = Problem(title=status.phrase, status=status, detail=detail, instance="/")
         content = problem.model_dump_json(exclude_none=True).encode()
-        head = b"content-type: %b\r\ncontent-length: %d\r\nconnection: close\r\n\r\n"
-        head %= MEDIA_TYPE.encode(), len(content)
+        head = b"content-type: %b\r\ncontent-length: %d\r\nconnection: close\r\n%b\r\n"
+        head %= MEDIA_TYPE.encode(), len(content), _HEADERS
         started = self.in_body and self.cycle.response_started
         if not started:
             self.transport.write(STATUS_LINE[status] + head + content)
@@ -319,6 +323,9 @@ def _refuse_port(host: str, port: int, error: OSError) -> NoReturn:
 
 def _log_config(level: str) -> dict[str, Any]:
     config: dict[str, Any] = deepcopy(LOGGING_CONFIG)
+    for name, part in security_log.log_config(level).items():
+        if isinstance(part, dict):
+            config[name] |= part
     config["loggers"]["uvicorn"]["level"] = level
     config["loggers"]["app"] = {"handlers": ["default"], "level": level, "propagate": False}
     config["loggers"]["python_multipart"] = {"level": "ERROR"}  # it logs clients' mistakes

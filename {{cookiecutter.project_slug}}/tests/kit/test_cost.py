@@ -1,8 +1,8 @@
-"""The work of a request grows no faster than its body, whatever the body holds.
+"""The work of a request grows no faster than its body or its query, whatever they hold.
 
 Every field of every operation is filled with bodies of growing size, up to the largest allowed, and
-the processor time is compared within one run. Quadratic work on 1 MiB would hold a worker for
-minutes.
+every query with a growing number of keys. The processor time is compared within one run. Quadratic
+work on 1 MiB would hold a worker for minutes.
 """
 
 import asyncio
@@ -14,12 +14,16 @@ from typing import Annotated, Any
 from urllib.parse import quote
 
 import pytest
-from fastapi import FastAPI
+from fastapi import FastAPI, Form, Query
 from pydantic import AfterValidator, Field
+from starlette.datastructures import QueryParams
+from starlette.formparsers import FormParser
 
+from app.kit import routing
 from app.kit.routing import Router
 from app.kit.schemas import RequestModel
 from tests import caller
+from tests.conftest import problem, running
 from tests.kit.openapi import (
     Api,
     Example,
@@ -40,6 +44,9 @@ GROWTH = 8
 SLACK = 3
 """So many times as much may the work grow: what is quadratic grows 8 times as much."""
 REPEATS = 5
+AS_FORM = {"content-type": "application/x-www-form-urlencoded"}
+QUERY_SHARE = 16
+"""A body may be so many times as large as a query: 1 MiB and 64 KiB."""
 
 Fill = Callable[[Any, int], bytes]
 """Returns JSON of at most so many bytes, and ``ROOM``, from an example of the value."""
@@ -125,11 +132,9 @@ def _filled(media_type: str, place: Place, body: Schema, fill: Fill) -> Callable
 
 
 async def growing(api: Api) -> AsyncIterator[tuple[str, Callable[[int], Request]]]:
-    """Return functions that make a request of a size, for all that has a body."""
-    for operation in api.operations:
-        if not operation.media_types:
-            continue
-        example = await api.example(operation)
+    """Return functions that make a request of a size."""
+    examples = [(each, await api.example(each)) for each in api.operations]
+    for operation, example in examples:
         for media_type in operation.media_types:
             for name, make in bodies(operation, media_type, example):
 
@@ -146,6 +151,16 @@ async def growing(api: Api) -> AsyncIterator[tuple[str, Callable[[int], Request]
                     )
 
                 yield f"{operation}, {media_type}, {name}", request
+    for operation, example in examples:  # last: they may delete what the others need
+        yield f"{operation}, many keys of the query", _many_parameters(api, operation, example)
+
+
+def _many_parameters(api: Api, operation: Operation, example: Example) -> Callable[[int], Request]:
+    def make(size: int) -> Request:
+        keys = b"&".join(b"%07d=" % number for number in range(size // QUERY_SHARE // 9))
+        return operation.request(example, sent=api.names, more_query=keys)
+
+    return make
 
 
 @asynccontextmanager
@@ -232,6 +247,42 @@ async def test_others_are_answered_while_the_largest_body_is_worked_on(
     only = ("combining marks", "again and again")
     found, _ = await faster_than_linear(shared_app, largest, longest_stall, only=only)
     assert found == []
+
+
+class Tags(RequestModel):
+    tag: list[str] = Field(default_factory=list)
+
+
+@pytest.mark.parametrize("count", [routing.MAX_PARAMETERS, routing.MAX_PARAMETERS + 1])
+@pytest.mark.parametrize("place", ["query", "form"])
+async def test_parameters_are_counted_before_they_are_parsed(
+    live_app: FastAPI, monkeypatch: pytest.MonkeyPatch, place: str, count: int
+) -> None:
+    router = Router()
+
+    @router.get("/parameters")
+    async def query(found: Annotated[Tags, Query()]) -> int:
+        return len(found.tag)
+
+    @router.post("/parameters")
+    async def form(found: Annotated[Tags, Form()]) -> int:
+        return len(found.tag)
+
+    live_app.include_router(router)
+    sent = "&".join(["tag=x"] * count)
+    async with running(live_app) as client:
+        if count > routing.MAX_PARAMETERS:
+            for parser in (QueryParams, FormParser):
+                monkeypatch.setattr(parser, "__init__", None)  # parsing would be an error
+        if place == "query":
+            response = await client.get(f"/parameters?{sent}")
+        else:
+            response = await client.post("/parameters", content=sent, headers=AS_FORM)
+    if count > routing.MAX_PARAMETERS:
+        document = problem(response, 422)
+        assert document["detail"] == f"The {place} has more than 100 parameters."
+    else:
+        assert response.json() == count
 
 
 def _no_repeats(values: list[str]) -> list[str]:

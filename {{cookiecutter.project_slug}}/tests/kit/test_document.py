@@ -16,7 +16,7 @@ from tests.kit.serving import serving
 from tests.kit.test_bad_input import trying
 
 # Differ between two requests, or tell how the body is sent.
-OWN_HEADERS = {"date"}
+OWN_HEADERS = {"x-request-id", "date"}
 
 
 def same_headers(one: Response, other: Response) -> bool:

@@ -4,11 +4,13 @@ import asyncio
 import base64
 import hashlib
 import re
+from typing import Any
 
 import pytest
 from fastapi import FastAPI
 from fastapi.responses import JSONResponse
 from httpx2 import ASGITransport, AsyncClient, Response
+from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
 from app.main import create_app
 from tests import caller
@@ -27,6 +29,11 @@ def protected(response: Response, cache: str = "no-store") -> None:
     assert response.headers.get_list("cache-control") == [cache]
     assert response.headers["x-content-type-options"] == "nosniff"
     assert response.headers["referrer-policy"] == "no-referrer"
+
+
+def behind_proxy(app: Any, trusted: str) -> Any:
+    """Return the app as uvicorn calls it, with the addresses of trusted proxies."""
+    return ProxyHeadersMiddleware(app, trusted_hosts=trusted)
 
 
 async def test_every_response_is_protected(client: AsyncClient) -> None:
@@ -81,6 +88,18 @@ async def test_strict_transport_security_is_for_tls(live_app: FastAPI, path: str
         assert "strict-transport-security" not in plain.headers
 
 
+@pytest.mark.parametrize(("scheme", "is_secure"), [("ws", False), ("wss", True)])
+async def test_schemes_of_web_sockets_are_accepted(
+    live_app: FastAPI, scheme: str, *, is_secure: bool
+) -> None:
+    transport = ASGITransport(behind_proxy(live_app, "127.0.0.1"))
+    async with AsyncClient(transport=transport, base_url="http://test") as client:
+        response = await client.get("/health/live", headers={"X-Forwarded-Proto": scheme})
+    assert response.status_code == 200
+    assert ("strict-transport-security" in response.headers) is is_secure
+    protected(response)
+
+
 async def test_it_can_be_turned_off(live_url: str) -> None:
     async with running(create_app(settings_for(live_url, hsts_max_age=0))) as client:
         response = await client.get("https://test/health/live")
@@ -101,11 +120,16 @@ async def test_the_docs_page_runs_its_own_scripts_only(client: AsyncClient) -> N
             digest = base64.b64encode(hashlib.sha256(content.encode()).digest()).decode()
             assert f"'sha256-{digest}'" in policy["script-src"]
         else:
-            assert "https://cdn.jsdelivr.net/" in attributes
+            # The folder of one package: a host of the world's packages has any script.
+            (folder,) = (each for each in policy["script-src"].split() if "https:" in each)
+            assert re.fullmatch(r"https://cdn\.jsdelivr\.net/npm/swagger-ui-dist@\d+/", folder)
+            assert f'src="{folder}' in attributes
+            assert folder in policy["style-src"]
     assert "unsafe" not in policy["script-src"]
     head = await client.head("/docs")
     assert head.status_code in {200, 405}
-    assert (await client.get("/redoc")).status_code == 404
+    for path in ("/redoc", "/docs/oauth2-redirect"):
+        assert (await client.get(path)).status_code == 404
 
 
 async def test_docs_are_off_unless_asked_for(live_url: str) -> None:
@@ -134,6 +158,10 @@ async def test_no_redirect_repeats_a_host(client: AsyncClient) -> None:
         ("evil.example", False),
         ("api.example.com.evil.example", False),
         ("evil-example.org", False),
+        ("evil.example/.example.org", False),
+        ("evil.example#.example.org", False),
+        ("evil@a.example.org", False),
+        ("a.example.org:x", False),
         ("", False),
     ],
 )
@@ -158,6 +186,7 @@ async def test_only_allowed_hosts_are_served(
         (b"host: a", 404),
         (b"x: y", 400),
         (b"host:", 400),
+        (b"host: a/b", 400),
         (b"host: a\r\nhost: a", 400),
         (b"host: a\r\nhost: b", 400),
     ],
@@ -188,13 +217,51 @@ async def test_pages_of_these_origins_may_call(live_url: str) -> None:
         assert allowed.status_code == 200
         assert allowed.headers["access-control-allow-origin"] == ORIGIN["Origin"]
         assert "access-control-allow-credentials" not in allowed.headers
+        protected(allowed)
         refused = await client.options(
             "/v1/tasks", headers=PREFLIGHT | {"Origin": "https://evil.example"}
         )
         assert "access-control-allow-origin" not in refused.headers
+        protected(refused)
         for path in ("/health/live", "/nowhere"):  # and errors can be read
             response = await client.get(path, headers=ORIGIN)
             assert response.headers["access-control-allow-origin"] == ORIGIN["Origin"]
             exposed = set(response.headers["access-control-expose-headers"].split(", "))
             assert {"ETag", "Location", "Retry-After", "Idempotent-Replayed"} < exposed
             assert "X-Request-ID" in exposed
+
+
+async def test_a_preflight_needs_an_allowed_host(live_url: str) -> None:
+    app = create_app(settings_for(live_url, cors_origins=ORIGIN["Origin"], allowed_hosts="test"))
+    async with running(app) as client:
+        assert (await client.options("/v1/tasks", headers=PREFLIGHT)).status_code == 200
+        refused = await client.options("/v1/tasks", headers=PREFLIGHT | {"Host": "evil.example"})
+        problem(refused, 400)
+        protected(refused)
+
+
+@pytest.mark.parametrize("path", ["/health/live", "/nowhere"])
+async def test_a_request_has_an_id(live_app: FastAPI, path: str) -> None:
+    async with running(live_app) as client:
+        given = await client.get(path, headers={"X-Request-ID": "a-1:b.c_d"})
+        assert given.headers.get_list("x-request-id") == ["a-1:b.c_d"]
+        made = set()
+        for bad in ("", "a b", "x" * 101, '"', None):
+            headers = {} if bad is None else {"X-Request-ID": bad}
+            (found,) = (await client.get(path, headers=headers)).headers.get_list("x-request-id")
+            assert re.fullmatch("[0-9a-f]{32}", found)
+            made.add(found)
+        assert len(made) == 5
+
+
+async def test_a_proxy_that_is_not_trusted_is_told_once(
+    live_app: FastAPI, caplog: pytest.LogCaptureFixture
+) -> None:
+    sent = {"X-Forwarded-For": "203.0.113.7"}
+    url = "/health/live"
+    for trusted, count in (("127.0.0.1", 0), ("192.0.2.1", 1)):
+        transport = ASGITransport(behind_proxy(live_app, trusted))
+        async with AsyncClient(transport=transport, base_url="http://test") as client:
+            for headers in ({}, sent, sent):
+                assert (await client.get(url, headers=headers)).status_code == 200
+        assert caplog.text.count("X-Forwarded-For from 127.0.0.1 is ignored") == count

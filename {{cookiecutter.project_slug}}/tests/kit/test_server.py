@@ -210,6 +210,8 @@ async def test_what_is_no_http_is_refused(served: Served) -> None:
     await connection.send(b"\x16\x03\x01 hello\r\n\r\n")
     answer = await connection.answer()
     assert (answer.status, answer.json()["title"]) == (400, "Bad Request")
+    assert answer.headers["cache-control"] == "no-store"
+    assert answer.headers["x-content-type-options"] == "nosniff"
     await served.pass_linger()
     assert await connection.closed()
 

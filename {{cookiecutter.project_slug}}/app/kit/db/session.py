@@ -2,6 +2,7 @@
 
 from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
+from functools import partial
 from typing import Annotated, Any, Final, TypeVar
 
 from fastapi import Depends, Request, Response
@@ -18,6 +19,7 @@ _READ_SESSION: Final = "app.read_session"
 _WRITE_SESSION: Final = "app.write_session"
 _TRANSACTION: Final = "app.transaction"
 _HOOKS: Final = "app.before_response"
+_COMMITTED: Final = "app.after_commit"
 _WRITES: Final = "__opens_transaction__"
 
 Hook = Callable[[Response], Awaitable[None]]
@@ -46,6 +48,8 @@ async def write_session(request: Request) -> WriteSession:
     """Return the session of this request's transaction, which the first call opens."""
     if _WRITE_SESSION not in request.scope:
         transaction = request.scope.get(_TRANSACTION) or get_database(request).transaction
+        stack: AsyncExitStack = request.scope["fastapi_function_astack"]
+        stack.push(partial(_call_committed, request))
         request.scope[_WRITE_SESSION] = await enter_request_context(request, transaction())
     session: WriteSession = request.scope[_WRITE_SESSION]
     return session
@@ -107,6 +111,20 @@ def is_session_open(request: Request) -> bool:
 def add_hook(request: Request, hook: Hook) -> None:
     """Call ``hook`` with the response when it is built, before the transaction commits."""
     request.scope.setdefault(_HOOKS, []).append(hook)
+
+
+def after_commit(request: Request, function: Callable[[], None]) -> None:
+    """Call ``function`` after the request's transaction commits; now, if none is open."""
+    if _WRITE_SESSION in request.scope:
+        request.scope.setdefault(_COMMITTED, []).append(function)
+    else:
+        function()
+
+
+def _call_committed(request: Request, error: type[BaseException] | None, *_: object) -> None:
+    if error is None:
+        for function in request.scope.get(_COMMITTED, ()):
+            function()
 
 
 async def before_response(request: Request, response: Response) -> None:

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from logging import WARNING
 from typing import Annotated, Any, Final
 from uuid import UUID
 
@@ -11,6 +12,8 @@ from fastapi.security import APIKeyHeader, OAuth2PasswordBearer
 from app.kit.caller import ANONYMOUS, Caller, CallerDep
 from app.kit.db.models import now
 from app.kit.db.session import SAFE_METHODS, get_database, is_session_open
+from app.kit.errors import AppError
+from app.kit.security_log import security_event
 from app.users import security
 from app.users.errors import Forbidden, Unauthorized
 from app.users.permissions import SCOPES, Permission, permissions_of_key, permissions_of_user
@@ -45,6 +48,12 @@ class SessionClaims:
     signed_in_at: datetime
 
 
+def refused(error: AppError, reason: str) -> AppError:
+    """Write why a request is refused to the security log; return the error to raise."""
+    security_event("refused", level=WARNING, status=error.status.value, reason=reason)
+    return error
+
+
 def get_settings(request: Request) -> UserSettings:
     """Return the settings that the app was created with."""
     settings: UserSettings = request.app.state.settings
@@ -67,7 +76,8 @@ async def identify(
     elif api_key is not None:
         caller = await _by_key(request, api_key)
     if caller is None:
-        raise Unauthorized("Sign in with an access token or an API key.")
+        error = Unauthorized("Sign in with an access token or an API key.")
+        raise refused(error, "invalid_key" if bearer is None else "invalid_token")
     request.state.caller = caller
     return caller
 
@@ -106,7 +116,8 @@ OptionalCallerDep = Annotated[Caller, Depends(identify, scope="function")]
 async def authorize(request: Request, caller: OptionalCallerDep) -> None:
     """Require the permission to read for GET and HEAD, else the permission to write."""
     if not isinstance(caller, UserCaller):
-        raise Unauthorized("Sign in with an access token or an API key.")
+        error = Unauthorized("Sign in with an access token or an API key.")
+        raise refused(error, "no_credential")
     reads = request.method in SAFE_METHODS
     _check(caller, Permission.READ if reads else Permission.WRITE)
 
@@ -126,9 +137,10 @@ def _check(caller: Caller, permission: Permission) -> None:
     if isinstance(caller, UserCaller) and caller.session is None:
         scopes = [scope for scope, allowed in SCOPES.items() if permission in allowed]
         if scopes:
-            raise Forbidden(f"This takes an API key with the scope {scopes[0]!r}.")
-        raise Forbidden("An API key can't do this: sign in with a password.")
-    raise Forbidden("Only superusers may do this.")
+            error = Forbidden(f"This takes an API key with the scope {scopes[0]!r}.")
+            raise refused(error, "scope")
+        raise refused(Forbidden("An API key can't do this: sign in with a password."), "api_key")
+    raise refused(Forbidden("Only superusers may do this."), "not_superuser")
 
 
 async def recent_sign_in(caller: CallerDep) -> SessionClaims:
@@ -139,9 +151,10 @@ async def recent_sign_in(caller: CallerDep) -> SessionClaims:
     """
     login = caller.session if isinstance(caller, UserCaller) else None
     if login is None:
-        raise Forbidden("An API key can't do this: sign in with a password.")
+        raise refused(Forbidden("An API key can't do this: sign in with a password."), "api_key")
     if now() - login.signed_in_at > RECENT_SIGN_IN:
-        raise Forbidden("Sign in again: this takes a login in the last 5 minutes.")
+        error = Forbidden("Sign in again: this takes a login in the last 5 minutes.")
+        raise refused(error, "old_sign_in")
     return login
 
 

@@ -189,10 +189,10 @@ class UserRepository(Repository[User]):
             .returning(UserSession)
         )
 
-    async def end_session_of(self, token_hash: str) -> bool:
-        """End the session of a refresh token, used or not; return whether there was one."""
+    async def end_session_of(self, token_hash: str) -> UserSession | None:
+        """End the session of a refresh token, used or not; return it, if there was one."""
         own = delete(UserSession).where(UserSession.id == _session_of(token_hash))
-        return await self.session.scalar(own.returning(UserSession.id)) is not None
+        return await self.session.scalar(own.returning(UserSession))
 
     async def end_session(self, user_id: UUID, session_id: UUID) -> None:
         """End a session of a user.

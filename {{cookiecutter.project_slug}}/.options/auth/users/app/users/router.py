@@ -12,7 +12,7 @@ from app.kit.db.session import get_database, repository
 from app.kit.errors import error_responses
 from app.kit.pagination import Page, PageQuery, PageResult
 from app.kit.routing import Router
-from app.kit.security_log import bind_request, security_event
+from app.kit.security_log import security_event
 from app.users import service
 from app.users.caller import RECENT_LOGIN, RecentLoginDep, UserCaller, get_settings, require
 from app.users.errors import Forbidden
@@ -43,18 +43,17 @@ OWN = require(Permission.MANAGE_ACCOUNT)
 READ_USERS = require(Permission.READ_USERS)
 MANAGE_USERS = require(Permission.MANAGE_USERS)
 
-bound = [Depends(bind_request)]
-auth = Router(prefix="/auth", tags=["auth"], dependencies=bound, description="Signing in and out.")
-registration = Router(prefix="/users", tags=["users"], dependencies=bound, description="Accounts.")
-me = Router(prefix="/users/me", tags=["users"], dependencies=bound)
-sessions = Router(prefix="/auth/sessions", tags=["auth"], dependencies=[*bound, OWN])
+auth = Router(prefix="/auth", tags=["auth"], description="Signing in and out.")
+registration = Router(prefix="/users", tags=["users"], description="Accounts.")
+me = Router(prefix="/users/me", tags=["users"])
+sessions = Router(prefix="/auth/sessions", tags=["auth"], dependencies=[OWN])
 keys = Router(
     prefix="/api-keys",
     tags=["API keys"],
-    dependencies=[*bound, OWN],
+    dependencies=[OWN],
     description="Credentials for programs.",
 )
-admin = Router(prefix="/users", tags=["users"], dependencies=bound)
+admin = Router(prefix="/users", tags=["users"])
 
 
 async def database(request: Request) -> Database:
@@ -141,8 +140,9 @@ async def refresh(body: Refresh, database: DatabaseDep, settings: SettingsDep) -
 @auth.post("/logout", status_code=204)
 async def sign_out(body: Refresh, users: Users) -> None:
     """End the session of a refresh token: its access and refresh tokens."""
-    if await users.end_session_of(hash_token(body.refresh_token.get_secret_value())):
-        security_event("signed_out")
+    login = await users.end_session_of(hash_token(body.refresh_token.get_secret_value()))
+    if login is not None:
+        security_event("signed_out", user=login.user_id, session=login.id)
 
 
 @sessions.get("", response_model=Page[OwnSession])

@@ -4,11 +4,13 @@ import argparse
 import asyncio
 import getpass
 import sys
+from logging.config import dictConfig
 
 from pydantic import TypeAdapter, ValidationError
 
 from app.kit.db.engine import Database
 from app.kit.errors import AppError, Conflict, NotFound
+from app.kit.security_log import log_config, security_event
 from app.settings import load_settings
 from app.users.repository import UserRepository
 from app.users.schemas import UserCreate
@@ -59,19 +61,23 @@ async def make_superuser(body: UserCreate, *, promote: bool) -> str:
                         f"{body.email} is registered: --promote makes the user a superuser, sets "
                         "this password, and revokes every session and API key."
                     )
-                await users.create({"email": body.email, "name": body.name, **rights})
-                return f"{body.email} is a new superuser."
-            if user is None:
+                user = await users.create({"email": body.email, "name": body.name, **rights})
+            elif user is None:
                 raise NotFound(f"{body.email} is not registered: leave out --promote.")
-            await users.update(user.id, rights)
-            await users.revoke_credentials(user.id)
-            return (
-                f"{body.email} is a superuser now, with the new password; every session and API "
-                "key was revoked."
-            )
+            else:
+                await users.update(user.id, rights)
+                await users.revoke_credentials(user.id)
+        security_event("superuser_promoted" if promote else "superuser_created", user=user.id)
+        if not promote:
+            return f"{body.email} is a new superuser."
+        return (
+            f"{body.email} is a superuser now, with the new password; every session and API "
+            "key was revoked."
+        )
     finally:
         await database.close()
 
 
 if __name__ == "__main__":
+    dictConfig(log_config("INFO"))
     main()

@@ -40,6 +40,8 @@ class Limits:
     """Attempts that are allowed for each subject. Success sets them back to zero."""
     shared: Mapping[str, int]
     """The same, for the client's address, which others may have: success takes one back."""
+    names: Mapping[str, str]
+    """The name of each limit, for the log."""
 
     @property
     def all(self) -> dict[str, int]:
@@ -50,20 +52,24 @@ class Limits:
 def email_limits(settings: UserSettings, email: str, address: str) -> Limits:
     """Return the limits of signing in or up with an e-mail address from a client address."""
     client = client_network(address)
+    both, mail = _subject("e-mail and address", email, client), _subject("e-mail", email)
+    place = _subject("address", client)
     return Limits(
         settings.throttle_window,
         own={
-            _subject("e-mail and address", email, client): settings.throttle_per_email_and_address,
-            _subject("e-mail", email): settings.throttle_per_email,
+            both: settings.throttle_per_email_and_address,
+            mail: settings.throttle_per_email,
         },
-        shared={_subject("address", client): settings.throttle_per_address},
+        shared={place: settings.throttle_per_address},
+        names={both: "email_and_address", mail: "email", place: "address"},
     )
 
 
 def password_limits(settings: UserSettings, user_id: UUID) -> Limits:
     """Return the limits of confirming the password of a user who is signed in."""
-    own = {_subject("password", str(user_id)): settings.throttle_per_email_and_address}
-    return Limits(settings.throttle_window, own, shared={})
+    subject = _subject("password", str(user_id))
+    own = {subject: settings.throttle_per_email_and_address}
+    return Limits(settings.throttle_window, own, shared={}, names={subject: "password"})
 
 
 def client_network(address: str) -> str:
@@ -142,14 +148,14 @@ class AttemptRepository(Repository[Attempt]):
             TooManyRequests: one is.
         """
         allowed = limits.all
-        waits = [
-            (resets_at - now()).total_seconds()
+        waits = {
+            limits.names[subject]: (resets_at - now()).total_seconds()
             for subject, (count, resets_at) in counts.items()
             if count >= allowed[subject]
-        ]
+        }
         if waits:
-            security_event("throttled", level=WARNING)
-            raise TooManyRequests(max(waits))
+            security_event("throttled", level=WARNING, limits=sorted(waits))
+            raise TooManyRequests(max(waits.values()))
 
     async def add(self, limits: Limits) -> bool:
         """Count an attempt, atomically; return whether it starts the window of a subject.

@@ -131,6 +131,8 @@ async def test_nobody_learns_why(anonymous: AsyncClient) -> None:
     first = answers[0]
     problem(first, 401)
     for answer in answers:
+        del answer.headers["x-request-id"]
+    for answer in answers:
         assert answer.status_code == first.status_code
         assert answer.content == first.content
         assert answer.headers == first.headers

@@ -2,15 +2,21 @@
 
 import json
 import logging
+import re
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 from fastapi import FastAPI
 from httpx2 import AsyncClient
+from sqlalchemy import Column, ForeignKey, MetaData, Table, delete, insert, update
 
 from app.kit.db.engine import Database
 from app.kit.security_log import security_event
+from app.users.models import User, UserSession
 from tests import caller
+from tests.conftest import problem, running
+from tests.kit.serving import serving
 from tests.users.helpers import (
     ADA,
     KEYS,
@@ -20,12 +26,22 @@ from tests.users.helpers import (
     REFRESH,
     USERS,
     WORDS,
+    add_key,
     add_user,
     bearer,
+    count,
     login,
+    past,
     refresh,
     register,
     try_login,
+)
+
+blockers = Table(
+    "tests_blockers",
+    MetaData(),
+    # Checked only at commit, on both databases.
+    Column("user_id", ForeignKey(User.id, deferrable=True, initially="DEFERRED")),
 )
 
 SENT = {"X-Request-ID": "request-1"}
@@ -113,7 +129,7 @@ async def test_each_event_has_its_line(
 
 
 async def test_a_reused_refresh_token_has_a_line(anonymous: AsyncClient, log: Log) -> None:
-    await register(anonymous)
+    ada = (await register(anonymous))["id"]
     tokens = await login(anonymous)
     await refresh(anonymous, await refresh(anonymous, tokens))
     log.lines()
@@ -124,9 +140,9 @@ async def test_a_reused_refresh_token_has_a_line(anonymous: AsyncClient, log: Lo
         assert (await anonymous.post(REFRESH, json=sent)).status_code == 401
         assert log.lines() == []
     tokens = await login(anonymous)
-    log.lines()
+    (signed_in,) = log.lines()
     await anonymous.post(LOGOUT, json={"refresh_token": tokens["refresh_token"]})
-    log.one("signed_out")
+    log.one("signed_out", user=ada, session=signed_in["session"])
 
 
 async def test_a_throttled_attempt_has_a_line(
@@ -139,7 +155,7 @@ async def test_a_throttled_attempt_has_a_line(
     await try_login(anonymous, password=OTHER_WORDS)
     log.lines()
     assert (await try_login(anonymous)).status_code == 429
-    log.one("throttled")
+    log.one("throttled", limits=["email_and_address"])
 
 
 @pytest.mark.parametrize("given", ["a\nb", 'x", "event": "signed_in', "x" * 101, "\u2028", "a b"])
@@ -153,4 +169,67 @@ async def test_nothing_can_be_forged(anonymous: AsyncClient, log: Log, given: st
     await anonymous.post("/v1/auth/token", data=sent, headers=headers)
     await anonymous.post("/v1/auth/token", data=sent | {"username": ADA}, headers=headers)
     for line in log.lines():
+        assert re.fullmatch("[0-9a-f]{32}", line.pop("request_id"))
         assert line == {"event": "sign_in_failed", "address": "127.0.0.1"}
+
+
+async def test_refusals_have_a_line_with_the_reason(
+    anonymous: AsyncClient, db: Database, log: Log
+) -> None:
+    async def one(url: str, headers: dict[str, str], status: int, reason: str, **who: Any) -> None:
+        assert (await anonymous.post(url, json={}, headers=headers)).status_code == status
+        log.one("refused", status=status, reason=reason, **who)
+
+    await one(KEYS, {}, 401, "no_credential", user=None)
+    await one(KEYS, {"Authorization": "Bearer x"}, 401, "invalid_token", user=None)
+    await one(KEYS, {"X-API-Key": "x"}, 401, "invalid_key", user=None)
+    ada = await add_user(db, ADA)
+    key = await add_key(db, ada, "read")
+    await one("/v1/tasks", key, 403, "scope", user=str(ada.id))
+    key = await add_key(db, ada, "read", "write")
+    await one(KEYS, key, 403, "api_key", user=str(ada.id))
+    headers = bearer(await login(anonymous))
+    log.lines()
+    assert (await anonymous.get(USERS, headers=headers)).status_code == 403
+    log.one("refused", status=403, reason="not_superuser", user=str(ada.id))
+    async with db.transaction() as session:
+        await session.execute(update(UserSession).values(created_at=past(301)))
+    assert (await anonymous.delete(ME, headers=headers)).status_code == 403
+    log.one("refused", reason="old_sign_in", user=str(ada.id))
+
+
+async def test_an_event_is_written_after_the_commit_and_not_without(
+    live_app: FastAPI, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, logger="app.security")
+    async with running(live_app) as client:
+        db: Database = live_app.state.database
+        ada = await add_user(db, ADA)
+        headers = bearer(await login(client))
+        async with db.write_engine.begin() as connection:
+            await connection.run_sync(blockers.create)
+            await connection.execute(insert(blockers), {"user_id": ada.id})
+        problem(await client.delete(ME, headers=headers), 409)  # the commit fails
+        assert await count(db, User) == 1
+        assert "user_deleted" not in caplog.text
+        async with db.write_engine.begin() as connection:
+            await connection.execute(delete(blockers))
+        assert (await client.delete(ME, headers=headers)).status_code == 204
+        assert caplog.text.count("user_deleted") == 1
+
+
+async def test_the_server_writes_json_with_time_and_level(live_url: str) -> None:
+    async with serving(live_url) as service:
+        async with AsyncClient(base_url=service.url) as client:
+            before = datetime.now(UTC)
+            sent = {"username": ADA, "password": WORDS}
+            response = await client.post("/v1/auth/token", data=sent)
+            assert response.status_code == 401
+        await service.logged("sign_in_failed")
+        (text,) = [line for line in service.lines if "sign_in_failed" in line]
+        line = json.loads(text)
+        time = datetime.fromisoformat(line["time"])
+        assert time.utcoffset() == timedelta(0)
+        assert before - timedelta(seconds=1) <= time <= datetime.now(UTC)
+        assert line["level"] == "warning"
+        assert line["request_id"] == response.headers["x-request-id"]

@@ -2,6 +2,7 @@
 
 import asyncio
 import getpass
+import json
 import sys
 from dataclasses import dataclass
 from io import StringIO
@@ -81,9 +82,12 @@ async def test_as_a_process(
     new, refused = await asyncio.gather(
         run(live_url, "ADA@Example.com"), run(live_url, BOB, words="7 chars")
     )
-    assert new == Ended(0, f"{ADA} is a new superuser.\n", "")
+    assert (new.status, new.out) == (0, f"{ADA} is a new superuser.\n")
+    line = json.loads(new.err)
+    assert (line["event"], line["level"]) == ("superuser_created", "info")
     assert refused == Ended(1, "", "password: Use 8 to 256 characters\n")
     db: Database = live_app.state.database
+    assert line["user"] == str((await stored_user(db)).id)
     assert (await stored_user(db)).password_hash.startswith("$argon2id$v=19$m=65536,")
     headers = bearer(await login(live))
     listed = (await live.get(USERS, headers=headers)).json()["items"]
@@ -113,7 +117,9 @@ async def test_who_is_promoted_gets_a_new_password_and_loses_every_credential(
     live_app: FastAPI,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
+    caplog.set_level("INFO", logger="app.security")
     async with live_app.router.lifespan_context(live_app):
         db: Database = live_app.state.database
         before = await add_user(db, BOB)
@@ -126,6 +132,7 @@ async def test_who_is_promoted_gets_a_new_password_and_loses_every_credential(
         assert out.startswith(f"{BOB} is a superuser now, with the new password; ")
         assert (out.count("\n"), err) == (1, "")
         after = await stored_user(db, BOB)
+        assert f'"superuser_promoted", "user": "{after.id}"' in caplog.text
         assert (after.is_superuser, after.is_active) == (True, True)
         assert after.token_version > before.token_version
         assert (await count(db, UserSession), await count(db, APIKey)) == (0, 0)
