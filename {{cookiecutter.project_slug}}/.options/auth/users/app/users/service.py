@@ -18,6 +18,7 @@ from app.kit.errors import Conflict, FieldError, Unprocessable
 from app.kit.security_log import security_event
 from app.users import passwords, security
 from app.users.caller import SessionClaims
+from app.users.caller import refused
 from app.users.errors import Forbidden, Unauthorized
 from app.users.models import APIKey, User, UserSession
 from app.users.repository import UserRepository
@@ -75,7 +76,8 @@ async def create_key(
     if user is None:
         raise Unauthorized("Sign in with an access token or an API key.")
     if "admin" in body.scopes and not user.is_superuser:
-        raise Forbidden("Only superusers may create a key with the scope 'admin'.")
+        error = Forbidden("Only superusers may create a key with the scope 'admin'.")
+        raise refused(error, "not_superuser")
     if await users.count_keys(user_id) >= MAX_KEYS:
         raise Conflict(f"A user may have {MAX_KEYS} API keys: delete one first.")
     return await _write_key(
