@@ -17,8 +17,7 @@ from app.kit.db.models import now
 from app.kit.errors import Conflict, FieldError, Unprocessable
 from app.kit.security_log import security_event
 from app.users import passwords, security
-from app.users.caller import SessionClaims
-from app.users.caller import refused
+from app.users.caller import SessionClaims, refused
 from app.users.errors import Forbidden, Unauthorized
 from app.users.models import APIKey, User, UserSession
 from app.users.repository import UserRepository

@@ -318,7 +318,7 @@ def test_no_route_hides_from_the_document(app: FastAPI, operations: list[Operati
     assert len(routes) == len(operations)
     assert all(isinstance(route, APIRoute) and route.include_in_schema for route in routes)
     beside = {route.path for route in app.routes if isinstance(route, Route)}
-    assert beside == {"/docs", "/docs/oauth2-redirect", "/openapi.json"}
+    assert beside == {"/docs", "/openapi.json"}
     assert len(app.routes) == len(beside) + len(routers)
 
 
