@@ -306,7 +306,7 @@ async def test_a_schema_that_is_not_there_is_503_and_one_line(
 
     app.include_router(router)
     async with running(app) as client:
-        assert caplog.messages == [f"Not ready: {NOT_MIGRATED}"]
+        assert caplog.messages.count(f"Not ready: {NOT_MIGRATED}") == 1
         caplog.clear()
         answers = [await client.get("/keys") for _ in range(3)]
     assert [problem(answer, 503)["detail"] for answer in answers] == [NOT_MIGRATED] * 3
