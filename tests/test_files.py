@@ -112,6 +112,7 @@ COMMON = """
     tests/tasks/test_create.py
     tests/tasks/test_delete.py
     tests/tasks/test_get.py
+    tests/tasks/test_headers.py
     tests/tasks/test_list.py
     tests/tasks/test_openapi.py
     tests/tasks/test_public.py
