@@ -185,7 +185,7 @@ async def test_refusals_have_a_line_with_the_reason(
     await one(KEYS, {"X-API-Key": "x"}, 401, "invalid_key", user=None)
     ada = await add_user(db, ADA)
     key = await add_key(db, ada, "read")
-    await one(ME, key, 403, "scope", user=str(ada.id))
+    await one(KEYS, key, 403, "scope", user=str(ada.id))
     key = await add_key(db, ada, "read", "write")
     await one(KEYS, key, 403, "api_key", user=str(ada.id))
     headers = bearer(await login(anonymous))
