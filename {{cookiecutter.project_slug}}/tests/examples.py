@@ -7,13 +7,16 @@ function here that returns what is missing: it may call the app to create what t
         answer = await client.post("/v1/customers", json={"name": "Ada"})
         return Example(body={"customer_id": answer.json()["id"]})
 
-    EXAMPLES = {**caller.EXAMPLES, "POST /v1/orders": order}
+    EXAMPLES = caller.EXAMPLES | {"POST /v1/orders": order}
 
 Other required fields of the body are made up from the document. A function for an operation that
 returns a list may create what is in the list.
 
 ``tests/kit/test_migrations.py`` migrates a row of each table. Where it says that it can't make up
 a value, put one here: ``VALUES = {"places.position": "POINT(0 0)"}``.
+
+``just fuzz`` expects that every request that the document allows is accepted. Where a field has a
+rule that a JSON schema can't express, name it: ``RULES = caller.RULES | {"body.ends_at"}``.
 """
 
 from typing import Any
@@ -21,9 +24,12 @@ from typing import Any
 from tests import caller
 from tests.kit.openapi import Examples
 
-EXAMPLES: Examples = {**caller.EXAMPLES}
+EXAMPLES: Examples = caller.EXAMPLES
 
 VALUES: dict[str, Any] = {}
+
+RULES: frozenset[str] = caller.RULES
+
 SHARED: frozenset[str] = frozenset()
 """Operations, such as ``GET /v1/news/{id}``, on rows that every user may see.
 

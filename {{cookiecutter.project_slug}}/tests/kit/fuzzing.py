@@ -20,8 +20,8 @@ Case = schemathesis.Case[Any]
 CREDENTIALS_PORT = int(os.environ.get("FUZZ_CREDENTIALS_PORT", "0"))
 CALLERS = int(os.environ.get("FUZZ_CALLERS", "1"))
 
-# Values that are valid only if an earlier response, or request, makes them so.
-STATE = {"query.cursor", "header.Idempotency-Key"}
+# Fields whose valid values depend on an earlier response, or on a rule of `tests/examples.py`.
+UNKNOWN = {"query.cursor", "header.Idempotency-Key", *os.environ.get("FUZZ_RULES", "").split()}
 
 # By default they are made up in reserved domains, which e-mail validators refuse.
 schemathesis.openapi.format("email", strategies.emails(domains=strategies.just("example.com")))
@@ -122,7 +122,7 @@ def filter_failure(
     case: Case,
     response: schemathesis.Response,
 ) -> bool:
-    """Drop a failure that is explained by the state of the service."""
+    """Drop a failure that the document and the request alone don't explain."""
     if isinstance(failure, EnsureResourceAvailability):
         # The resource has another key since, or it belongs to a caller who is gone.
         own = sent_by(response)
@@ -130,5 +130,5 @@ def filter_failure(
         return all(reachable_by.get(key, own) == own for key in keys)
     if isinstance(failure, RejectedPositiveData) and response.status_code == 422:
         blamed = {error["field"] for error in response.json().get("errors", ())}
-        return not blamed or not blamed <= STATE
+        return not blamed or not blamed <= UNKNOWN
     return True

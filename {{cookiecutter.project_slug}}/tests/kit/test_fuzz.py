@@ -1,6 +1,6 @@
 """The service conforms to its OpenAPI document for requests that Schemathesis generates.
 
-``schemathesis.toml`` configures it, and ``tests/fuzzing.py`` has its hooks. ``just fuzz 1000``
+``schemathesis.toml`` configures it, and ``tests/kit/fuzzing.py`` has its hooks. ``just fuzz 1000``
 makes up more requests.
 """
 
@@ -21,6 +21,7 @@ from app.kit.db.engine import Database
 from app.settings import Settings
 from tests import caller
 from tests.conftest import settings_for
+from tests.examples import RULES
 from tests.kit.serving import serving
 
 EXAMPLES = int(os.environ.get("FUZZ_EXAMPLES", "5"))
@@ -92,6 +93,7 @@ async def fuzz(
     async with credentials(callers) as port:
         environment |= {
             "FUZZ_CALLERS": str(len(callers)),
+            "FUZZ_RULES": " ".join(sorted(RULES)),
             # Unicode tables, which take two seconds to generate, are shared by all runs.
             "HYPOTHESIS_STORAGE_DIRECTORY": str(project.ROOT / ".pytest_cache" / "hypothesis"),
             "FUZZ_CREDENTIALS_PORT": str(port),

@@ -15,6 +15,7 @@ from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 from app.main import create_app
 from tests import caller
 from tests.conftest import PATIENCE, problem, running, settings_for
+from tests.kit.openapi import operations
 from tests.kit.serving import serving
 
 ORIGIN = {"Origin": "https://app.example.com"}
@@ -34,6 +35,21 @@ def protected(response: Response, cache: str = "no-store") -> None:
 def behind_proxy(app: Any, trusted: str) -> Any:
     """Return the app as uvicorn calls it, with the addresses of trusted proxies."""
     return ProxyHeadersMiddleware(app, trusted_hosts=trusted)
+
+
+async def test_every_response_is_protected(app: FastAPI, client: AsyncClient) -> None:
+    for method, url, status in (
+        ("GET", "/health/live", 200),
+        ("GET", "/openapi.json", 200),
+        ("GET", "/nowhere", 404),
+        ("PUT", "/health/live", 405),
+    ):
+        response = await client.request(method, url)
+        assert response.status_code == status
+        protected(response)
+    client.headers.pop("authorization", None)
+    for each in operations(app):
+        protected(await client.request(each.method, re.sub(r"\{\w+\}", "x", each.path)))
 
 
 async def test_a_defect_is_protected_and_a_choice_is_kept(live_url: str) -> None:

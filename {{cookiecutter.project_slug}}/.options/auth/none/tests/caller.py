@@ -31,6 +31,9 @@ CALLERS = (credentials,)
 EXAMPLES: Examples = {}
 """Valid requests that can't be made up: there are none."""
 
+RULES: frozenset[str] = frozenset()
+"""Fields with a rule that the OpenAPI document can't express: there are none."""
+
 
 def own(*rows: object) -> None:
     """Do nothing: rows have no owner."""

@@ -103,6 +103,9 @@ EXAMPLES: Examples = {
 }
 """Valid requests that can't be made up: nothing but a login creates a session."""
 
+RULES = frozenset({"body.password", "body.expires_at"})
+"""Fields with a rule that the OpenAPI document can't express."""
+
 
 def own(*rows: OwnerMixin) -> None:
     """Let rows belong to the latest caller."""

@@ -196,7 +196,7 @@ class APIKeyCreate(RequestModel):
     expires_at: UTCTime | None = Field(
         default=None,
         description="At the latest, and by default, after `API_KEY_LIFETIME`.",
-        examples=["2031-01-01T00:00:00Z"],
+        examples=["2099-12-31T00:00:00Z"],
     )
 
     @field_validator("expires_at")
