@@ -391,6 +391,15 @@ async def test_clocks_may_differ_by_ten_seconds(
         assert (await anonymous.get(ME, headers=headers)).status_code == status
 
 
+async def test_a_token_that_was_valid_expires(
+    anonymous: AsyncClient, db: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    headers = signed(claims_of(await add_user(db, BOB)) | {"exp": past(5)})
+    assert (await anonymous.get(ME, headers=headers)).status_code == 200
+    monkeypatch.setattr(security, "CLOCK_LEEWAY", 0)
+    problem(await anonymous.get(ME, headers=headers), 401)
+
+
 async def test_what_belongs_to_others_is_not_there(
     client: AsyncClient, anonymous: AsyncClient, db: Database
 ) -> None:
