@@ -29,8 +29,8 @@ PUBLISHED: Final = frozenset(
         "570dad43de1af4c925f92c16a68a50936da42b7dd6fdeb24850507a1199aac89",
     }
 )
-GUESSED: Final = passwords.COMMON | {"", "secret", "test", "admin", "changeme", "key", "secret_key"}
-"""Texts whose hash is no random key."""
+GUESSED: Final = ("", "secret", "test", "admin", "changeme", "key", "secret_key")
+"""Texts whose hash is no random key, beside common passwords."""
 DIGESTS: Final = {32: ("md5",), 40: ("sha1",), 64: ("sha256", "sha3_256"), 128: ("sha512",)}
 """Hash functions by the length of their hexadecimal digests."""
 
@@ -104,7 +104,9 @@ def _is_known(key: str) -> bool:
         return True
     names = DIGESTS.get(len(key), ()) if re.fullmatch("[0-9a-f]+", key) else ()
     return any(
-        hashlib.new(name, guess.encode()).hexdigest() == key for name in names for guess in GUESSED
+        hashlib.new(name, guess.encode()).hexdigest() == key
+        for name in names
+        for guess in (*GUESSED, *passwords.COMMON)
     )
 
 
