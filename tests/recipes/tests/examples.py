@@ -30,4 +30,5 @@ EXAMPLES: Examples = {
     "GET /v1/notebooks/{notebook_id}/pages": pages_of_notebook,
 }
 VALUES: dict[str, Any] = {}
+RULES: frozenset[str] = caller.RULES
 SHARED: frozenset[str] = frozenset()
