@@ -346,6 +346,7 @@ def cheap_hashes(monkeypatch: pytest.MonkeyPatch) -> None:
     caller.hash_cheaply(monkeypatch)
 
 
+@pytest.mark.fuzz
 async def test_every_operation_refuses_bad_input(shared_app: FastAPI) -> None:
     found, sent = await findings(shared_app)
     assert not found, "\n".join(found)
@@ -475,6 +476,7 @@ def is_stranger(other: Listing, page: Listing) -> bool:
     return one is not another
 
 
+@pytest.mark.fuzz
 async def test_cursors(shared_app: FastAPI) -> None:
     found, pages = [], list[Listing]()
     async with trying(shared_app, caller.CALLERS[-1]) as api:
@@ -533,6 +535,7 @@ async def credential_findings(api: Api) -> tuple[list[str], int]:
     return found, number
 
 
+@pytest.mark.fuzz
 async def test_bad_credentials(app: FastAPI) -> None:
     async with calling(app) as client:
         found, _ = await credential_findings(Api(app, client, operations(app), EXAMPLES))
@@ -591,6 +594,7 @@ def head(line: str, *headers: str) -> bytes:
     return "\r\n".join([line, "host: test", *headers, "", ""]).encode()
 
 
+@pytest.mark.fuzz
 async def test_bad_input_on_a_socket(live_url: str, shared_app: FastAPI) -> None:
     long = "x" * 100_000
     readers = [

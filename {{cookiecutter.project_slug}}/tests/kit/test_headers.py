@@ -172,26 +172,28 @@ async def test_only_allowed_hosts_are_served(
             assert (await client.get("/health/live", headers={"Host": host})).status_code == 200
 
 
-@pytest.mark.parametrize(
-    ("head", "status"),
-    [
-        (b"host: a", 404),
-        (b"x: y", 400),
-        (b"host:", 400),
-        (b"host: a/b", 400),
-        (b"host: a\r\nhost: a", 400),
-        (b"host: a\r\nhost: b", 400),
-    ],
-)
-async def test_a_request_has_one_host(live_url: str, head: bytes, status: int) -> None:
+HOSTS = {
+    b"host: a": 404,
+    b"x: y": 400,
+    b"host:": 400,
+    b"host: a/b": 400,
+    b"host: a\r\nhost: a": 400,
+    b"host: a\r\nhost: b": 400,
+}
+"""Heads of a request, and the statuses of the responses."""
+
+
+async def test_a_request_has_one_host(live_url: str) -> None:
+    answers = {}
     async with serving(live_url) as service, asyncio.timeout(PATIENCE):
-        host, port = service.url.removeprefix("http://").split(":")
-        reader, writer = await asyncio.open_connection(host, int(port))
-        writer.write(b"GET /nowhere HTTP/1.1\r\nconnection: close\r\n" + head + b"\r\n\r\n")
-        answer = await reader.read()
-        writer.close()
-    assert answer.startswith(b"HTTP/1.1 %d " % status)
-    assert b"application/problem+json" in answer
+        address, port = service.url.removeprefix("http://").split(":")
+        for head in HOSTS:
+            reader, writer = await asyncio.open_connection(address, int(port))
+            writer.write(b"GET /nowhere HTTP/1.1\r\nconnection: close\r\n" + head + b"\r\n\r\n")
+            answers[head] = await reader.read()
+            writer.close()
+    assert {head: int(answer[9:12]) for head, answer in answers.items()} == HOSTS
+    assert all(b"application/problem+json" in answer for answer in answers.values())
 
 
 async def test_without_origins_no_page_may_call(client: AsyncClient) -> None:

@@ -371,7 +371,7 @@ async def test_a_long_session_keeps_no_entities(
     async with getattr(database, kind)() as session:
         entries = Entries(session)
         kept = await entries.all(select(Entry))
-        for _ in range(500):
+        for _ in range(200):
             await entries.all(select(Entry))  # loaded by a session
             await entries.page(ENTRIES, PageQuery())  # built from columns
         assert states() - before <= MAX_TRACKED + 3 * len(kept)
@@ -389,7 +389,7 @@ async def test_a_change_of_an_entity_that_was_dropped_is_found(
             for _ in range(pages):
                 await entries.page(ENTRIES, PageQuery())
 
-    for pages in (0, 500):
+    for pages in (0, 200):
         with pytest.raises(InvalidRequestError, match="A Entry was changed"):
             await read(pages)
 
