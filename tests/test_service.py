@@ -65,7 +65,7 @@ WITHOUT_COVERAGE = ["uv run just lint", "uv run just test tests"]
 """What `check` does, without coverage: that is measured once for each answer."""
 
 
-def test_what_its_ci_runs_passes(
+def test_the_commands_of_its_ci_pass(
     service: Project, answers: dict[str, str], measured: Measured
 ) -> None:
     covered = answers in each_answer_once()
@@ -84,7 +84,7 @@ FUZZED = [answers for answers in proven() if answers["auth"] == "users"]
 
 
 @pytest.mark.parametrize("chosen", FUZZED, ids=label)
-def test_made_up_requests_find_nothing(
+def test_generated_requests_find_no_defect(
     bake: Bake, chosen: dict[str, str], *, full: bool, measured: Measured
 ) -> None:
     most = 400 if full else 100  # of a kind
@@ -92,11 +92,13 @@ def test_made_up_requests_find_nothing(
         printed = just(service, "fuzz", str(most))
 
     cases = sum(int(count) for count in re.findall(r"(\d+) generated", printed))
-    measured("Requests made up from the OpenAPI document", LABELS[chosen["database"]], cases=cases)
+    measured(
+        "Requests generated from the OpenAPI document", LABELS[chosen["database"]], cases=cases
+    )
     assert cases >= 25 * most
 
 
-def test_no_slug_can_be_the_name_of_what_is_installed(service: Project) -> None:
+def test_no_slug_can_be_the_name_of_an_installed_package(service: Project) -> None:
     hook = (ROOT / "hooks" / "pre_gen_project.py").read_text(encoding="utf-8")
     reserved = set(re.findall(r"[\w-]+", hook.partition("PACKAGES")[2].partition(".split")[0]))
     lock = tomllib.loads(service.text("uv.lock"))
@@ -113,7 +115,7 @@ def test_no_slug_can_be_the_name_of_what_is_installed(service: Project) -> None:
         ("PORT", "abc"),
     ],
 )
-def test_a_bad_setting_is_named_in_one_line(
+def test_an_invalid_setting_is_reported_in_one_line(
     service: Project, database: str, variable: str, value: str
 ) -> None:
     if value == "other":
@@ -128,7 +130,7 @@ def test_a_bad_setting_is_named_in_one_line(
     assert "secret" not in done.stderr
 
 
-def test_a_migration_is_a_revision_with_a_timestamp(service: Project) -> None:
+def test_a_new_migration_has_a_timestamp_in_its_name(service: Project) -> None:
     succeeded(service.run("uv", "run", "just", "migrate"))
     versions = service.path / "migrations" / "versions"
     before = set(versions.glob("*.py"))
@@ -147,7 +149,7 @@ def test_a_migration_is_a_revision_with_a_timestamp(service: Project) -> None:
     [(signal.SIGINT, True), (signal.SIGTERM, True), (signal.SIGTERM, False)],
     ids=["Ctrl-C", "SIGTERM", "SIGTERM to the first process"],
 )
-def test_dev_serves_at_once_and_leaves_nothing_running(
+def test_dev_serves_and_stops_all_its_processes(
     service: Project,
     answers: dict[str, str],
     stop: signal.Signals,
@@ -175,7 +177,7 @@ def test_dev_serves_at_once_and_leaves_nothing_running(
     assert "error" not in printed.lower(), printed
 
 
-def test_fix_formats_what_it_can_not_repair(service: Project) -> None:
+def test_fix_formats_files_that_it_can_not_repair(service: Project) -> None:
     file = service.path / "scripts" / "unfinished.py"
     try:
         file.write_text('"""A script."""\nx = {  "a":1}\nprint(missing)\n', encoding="utf-8")

@@ -78,7 +78,7 @@ def classes(modules: dict[Path, str]) -> Iterator[tuple[str, list[str]]]:
                 yield node.name, [ast.unparse(base).partition("[")[0] for base in node.bases]
 
 
-def test_every_way_to_import_counts() -> None:
+def test_every_kind_of_import_is_counted() -> None:
     module = ast.parse(
         "import app.kit.errors\n"
         "from app.kit import pagination as pages\n"
@@ -145,7 +145,7 @@ def test_the_service_has_few_concepts(
     assert roots == ["Repository"]
 
 
-def test_comments_are_few(
+def test_comments_are_within_their_limit(
     modules: dict[Path, str], answers: dict[str, str], measured: Measured
 ) -> None:
     filled = prose = 0

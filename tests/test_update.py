@@ -208,7 +208,7 @@ def current(grown: Path, folder: Path, bake: Bake) -> Project:
     return project
 
 
-def test_cruft_tells_that_there_is_something_new(grown: Path) -> None:
+def test_cruft_reports_a_newer_template(grown: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "cruft", "check", "--checkout", "main"],
         cwd=grown,
@@ -220,12 +220,12 @@ def test_cruft_tells_that_there_is_something_new(grown: Path) -> None:
     assert done.returncode == 1, done.stdout + done.stderr
 
 
-def test_an_old_project_with_work_on_top_is_updated(current: Project) -> None:
+def test_an_older_project_with_changes_is_updated(current: Project) -> None:
     cruft(current.path, "check", "--checkout", "main")
     passes(current)
 
 
-def test_it_grows_from_sqlite_to_postgresql_with_its_rows(
+def test_a_project_changes_from_sqlite_to_postgresql_with_its_rows(
     current: Project, folder: Path, bake: Bake
 ) -> None:
     with served(current, signal.SIGINT, "uv", "run", "just", "dev") as client:
@@ -252,7 +252,7 @@ def test_it_grows_from_sqlite_to_postgresql_with_its_rows(
     assert after == before
 
 
-def test_it_takes_users_in(current: Project, folder: Path, bake: Bake) -> None:
+def test_a_project_adds_users(current: Project, folder: Path, bake: Bake) -> None:
     project = updated(current.path, folder / "users" / current.path.name, auth="users")
     # The only module that both sides have changed, which requires a caller.
     assert conflicts(project) <= {"app/api.py"}

@@ -204,7 +204,7 @@ async def test_a_fault_is_found(app: FastAPI, handler: Any, where: str) -> None:
     assert [line for line in found if line.startswith(wanted)], found
 
 
-async def test_what_is_missing_is_named_and_can_be_given(app: FastAPI) -> None:
+async def test_a_missing_example_is_reported_and_can_be_provided(app: FastAPI) -> None:
     router = Router()
 
     @router.post("/orders/{customer}", status_code=202, responses=DECLARED)
@@ -230,7 +230,7 @@ async def test_what_is_missing_is_named_and_can_be_given(app: FastAPI) -> None:
     assert "application/json, ('title',) = a NUL" in sent["POST /orders/{customer}"]
 
 
-async def test_a_creator_that_is_refused_is_named(app: FastAPI) -> None:
+async def test_a_refused_creation_is_reported(app: FastAPI) -> None:
     class Order(RequestModel):
         customer: Annotated[Text, Field(max_length=9)]
         note: Annotated[Text, Field(min_length=1, max_length=9)]
@@ -263,7 +263,7 @@ async def test_a_creator_that_is_refused_is_named(app: FastAPI) -> None:
     assert "application/json, ('note',) = a NUL" in sent["POST /orders"]
 
 
-async def test_a_valid_request_that_is_refused_is_named(app: FastAPI) -> None:
+async def test_a_refused_valid_request_is_reported(app: FastAPI) -> None:
     router = Router()
 
     @router.post("/strict", responses=DECLARED)
@@ -352,7 +352,7 @@ OBJECT = {"type": "object", "properties": {"a": {"type": "string"}}, "required":
     ids=str,
 )
 @pytest.mark.parametrize("full", [False, True])
-def test_an_example_is_allowed(definition: Any, *, full: bool) -> None:
+def test_an_example_matches_its_schema(definition: Any, *, full: bool) -> None:
     node = {
         "type": "object",
         "properties": {"next": {"anyOf": [REF, {"type": "null"}]}, "below": {"items": REF}},
@@ -399,7 +399,7 @@ def test_each_field_is_put_into_a_valid_body() -> None:
     assert put["b", 0, "a"] == {"b": [{"a": None}]}
 
 
-def test_a_field_is_put_into_the_body_that_is_given() -> None:
+def test_a_field_is_put_into_the_provided_body() -> None:
     body = schema({"type": "object", "properties": {"a": OBJECT, "b": {"type": "integer"}}})
     given = {"a": {"a": "known"}, "b": 7}
     put = {place.where: place.put(None) for place in body.places(given)}
@@ -423,7 +423,7 @@ def test_a_field_is_put_into_the_body_that_is_given() -> None:
         ("task_id", b"not JSON", "", "sent"),
     ],
 )
-def test_the_key_of_what_was_created(name: str, content: bytes, location: str, key: Any) -> None:
+def test_the_key_of_a_created_resource(name: str, content: bytes, location: str, key: Any) -> None:
     request = Request("POST", b"/tasks", b"", [], b'{"id": "sent"}')
     answer = Answer(201, content=content, headers={"location": location} if location else {})
     assert key_of(name, f"/tasks/{{{name}}}", request, answer) == key

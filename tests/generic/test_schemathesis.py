@@ -78,7 +78,7 @@ Call = tuple[str, str, str, int, Any]
         ([("POST", "", "a", 201, {"slug": "old"})], ("GET", "old", "b", 404, {}), False),
     ],
 )
-def test_a_resource_that_is_gone_for_a_reason_is_no_failure(
+def test_a_resource_that_was_deleted_or_renamed_is_no_failure(
     monkeypatch: pytest.MonkeyPatch, before: list[Call], last: Call, *, is_failure: bool
 ) -> None:
     monkeypatch.setattr(fuzzing, "reachable_by", {})

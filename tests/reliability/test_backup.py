@@ -53,7 +53,7 @@ async def root(stage: Stage, *statements: str) -> None:
         await other.fetch(statement)
 
 
-async def test_a_database_destroyed_under_load_is_restored_to_the_row(
+async def test_a_database_destroyed_under_load_is_restored_completely(
     stage: Stage, tmp_path: Path, measured: Measured
 ) -> None:
     file = tmp_path / "backup"
@@ -91,7 +91,7 @@ async def test_a_database_destroyed_under_load_is_restored_to_the_row(
     )
 
 
-async def test_a_restore_replaces_rows_and_tables_only_if_told_to(
+async def test_a_restore_replaces_existing_data_only_with_the_flag(
     stage: Stage, tmp_path: Path
 ) -> None:
     file = tmp_path / "backup"
@@ -111,7 +111,7 @@ async def test_a_restore_replaces_rows_and_tables_only_if_told_to(
     await stage.database.fetch("CREATE TABLE later (id int)")  # the one before is gone
 
 
-async def test_what_is_no_backup_is_refused_and_changes_nothing(
+async def test_an_invalid_backup_is_refused_and_changes_nothing(
     stage: Stage, tmp_path: Path
 ) -> None:
     async with stage.serving() as service:

@@ -50,7 +50,7 @@ def turned_away_at_once(writers: Writers, late: Lag) -> float:
 
 
 @pytest.mark.alone
-async def test_a_killed_database_loses_nothing_acknowledged(
+async def test_a_killed_database_loses_no_acknowledged_write(
     on_postgresql: Stage, rounds: int, measured: Measured
 ) -> None:
     async with on_postgresql.serving() as service, lag() as late:
@@ -64,13 +64,13 @@ async def test_a_killed_database_loses_nothing_acknowledged(
     # The connection died during the commit: only the database knows the outcome.
     unknown = len(there.keys() & writers.titles(503))
     measured(
-        "A killed database loses nothing acknowledged",
+        "A killed database loses no acknowledged write",
         on_postgresql.label,
         kills=rounds,
         acknowledged=len(acknowledged),
         lost=len(acknowledged - there.keys()),
-        answered_503=writers.statuses()[503],
-        of_these_written_all_the_same=unknown,
+        responses_503=writers.statuses()[503],
+        of_these_written_anyway=unknown,
         slowest_503=f"{turned_away_at_once(writers, late):.2f} s",
         back_in_service=spread(recoveries),
     )
@@ -83,7 +83,7 @@ async def test_a_killed_database_loses_nothing_acknowledged(
 
 
 @pytest.mark.alone
-async def test_a_request_with_a_key_is_carried_out_exactly_once(
+async def test_a_request_with_an_idempotency_key_runs_exactly_once(
     on_postgresql: Stage, rounds: int, measured: Measured
 ) -> None:
     async with (
@@ -97,7 +97,7 @@ async def test_a_request_with_a_key_is_carried_out_exactly_once(
     wanted = {sent.title for sent in writers.sent}
     replayed = sum("idempotent-replayed" in answer.headers for answer in writers.answers(201))
     measured(
-        "A request with a key is carried out exactly once",
+        "A request with an Idempotency-Key runs exactly once",
         on_postgresql.label,
         kills=rounds,
         requests=len(wanted),
@@ -115,7 +115,9 @@ async def test_a_request_with_a_key_is_carried_out_exactly_once(
 
 
 @pytest.mark.alone
-async def test_it_starts_without_its_database(on_postgresql: Stage, measured: Measured) -> None:
+async def test_the_service_starts_without_its_database(
+    on_postgresql: Stage, measured: Measured
+) -> None:
     assert isinstance(on_postgresql.database, PostgreSQL)
     server = on_postgresql.database.server
     server.kill()
@@ -132,14 +134,14 @@ async def test_it_starts_without_its_database(on_postgresql: Stage, measured: Me
 
         assert service.processes() == processes
     measured(
-        "It starts without its database, and is ready when that comes",
+        "The service starts without its database and becomes ready with it",
         on_postgresql.label,
         ready_after=f"{seconds:.2f} s",
     )
     assert seconds < BACK_SOON + late.worst
 
 
-async def test_a_killed_service_loses_nothing_acknowledged(
+async def test_a_killed_service_loses_no_acknowledged_write(
     stage: Stage, rounds: int, measured: Measured
 ) -> None:
     port = free_port()
@@ -154,12 +156,12 @@ async def test_a_killed_service_loses_nothing_acknowledged(
     there = await rows(stage.database)
     acknowledged = writers.titles(201)
     measured(
-        "A killed service loses nothing acknowledged",
+        "A killed service loses no acknowledged write",
         stage.label,
         kills=rounds,
         acknowledged=len(acknowledged),
         lost=len(acknowledged - there.keys()),
-        written_without_an_answer=len(there.keys() & writers.titles(None)),
+        written_without_a_response=len(there.keys() & writers.titles(None)),
     )
     assert acknowledged <= there.keys()
     assert set(there.values()) == {1}

@@ -97,7 +97,7 @@ class Times:
                 self.ready.append(await client.get("/health/ready"))
 
 
-async def test_a_frozen_database_is_told_of_in_time_by_every_route(
+async def test_every_route_returns_503_in_time_while_the_database_is_frozen(
     renders: Renders, databases: Databases, measured: Measured
 ) -> None:
     times = Times()
@@ -158,7 +158,7 @@ async def test_a_frozen_database_is_told_of_in_time_by_every_route(
     assert max(back) < BACK_SOON + late.worst
 
 
-async def test_a_database_that_freezes_under_load(on_postgresql: Stage, measured: Measured) -> None:
+async def test_a_database_freezes_under_load(on_postgresql: Stage, measured: Measured) -> None:
     assert isinstance(on_postgresql.database, PostgreSQL)
     recoveries = []
     async with (
@@ -178,9 +178,9 @@ async def test_a_database_that_freezes_under_load(on_postgresql: Stage, measured
 
     refused = writers.answers(503)
     measured(
-        "A database that freezes under load",
+        "The database freezes under load",
         on_postgresql.label,
-        answers_503=len(refused),
+        responses_503=len(refused),
         slowest_503=f"{slowest(refused):.2f} s",
         back_in_service=f"{max(recoveries):.2f} s",
     )

@@ -160,7 +160,7 @@ async def read(client: Client, _: int) -> Answer:
     return await client.get("/v1/tasks?limit=5")
 
 
-async def test_reads_go_to_the_replica_and_survive_it(
+async def test_reads_go_to_the_replica_and_to_the_primary_when_it_is_down(
     on_postgresql: Stage, folder: Path, measured: Measured
 ) -> None:
     async with (
@@ -185,10 +185,10 @@ async def test_reads_go_to_the_replica_and_survive_it(
 
     refused = load.statuses()[503]
     measured(
-        "Reads go to the replica, and survive it",
+        "Reads go to the replica, and to the primary while it is down",
         on_postgresql.label,
         reads=len(load.answers),
-        answers_503=refused,
+        responses_503=refused,
         slowest=f"{slowest([answer for _, _, answer in load.answers]):.2f} s",
         back_on_the_replica_after=f"{seconds:.1f} s",
     )

@@ -236,7 +236,7 @@ async def test_a_rolling_update_loses_no_request(
         acknowledged_writes=len(crowd.acknowledged),
         lost=lost,
         slowest=f"{slowest(crowd.answers):.2f} s",
-        connections_refused_and_taken_elsewhere=redispatched,
+        connections_refused_and_retried_elsewhere=redispatched,
     )
     assert not crowd.failed, "\n".join(crowd.failed)
     assert still_ready == [True, True]

@@ -145,7 +145,7 @@ async def test_two_processes_serve_more_than_one(
     one = await measure(on_postgresql, 1, part=part, seconds=SECONDS[full])
     two = await measure(on_postgresql, 2, part=part, seconds=SECONDS[full])
 
-    cores = f"a {PART:.0%} part of a core each" if part else "sharing this machine's cores"
+    cores = f"each limited to {PART:.0%} of a core" if part else "sharing this machine's cores"
     busy = (two.service + two.database + two.load) / two.seconds
     measured(
         f"One process and two, {cores}",

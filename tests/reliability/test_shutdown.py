@@ -74,7 +74,9 @@ async def gone_from_the_database(stage: Stage) -> None:
 
 
 @pytest.mark.parametrize("workers", [1, 2])
-async def test_a_stop_cuts_no_request(stage: Stage, workers: int, measured: Measured) -> None:
+async def test_a_shutdown_interrupts_no_request(
+    stage: Stage, workers: int, measured: Measured
+) -> None:
     async with stage.serving(WORKERS=str(workers)) as service:
         crowd = Crowd(service)
         async with asyncio.TaskGroup() as group:
@@ -87,11 +89,11 @@ async def test_a_stop_cuts_no_request(stage: Stage, workers: int, measured: Meas
         log = service.log()
 
     measured(
-        f"A stop cuts no request ({workers} workers)",
+        f"A shutdown interrupts no request ({workers} workers)",
         stage.label,
-        answered=crowd.statuses.total(),
+        responses=crowd.statuses.total(),
         of_these_after_the_signal=crowd.answered_since,
-        cut=len(crowd.cut),
+        interrupted=len(crowd.cut),
         ended_after=f"{seconds:.2f} s",
     )
     assert not crowd.cut, "\n".join(crowd.cut)
@@ -117,7 +119,7 @@ async def heard(service: Service) -> None:
 
 
 @pytest.mark.alone
-async def test_a_stop_waits_no_longer_than_its_grace(stage: Stage, measured: Measured) -> None:
+async def test_a_shutdown_ends_within_its_timeout(stage: Stage, measured: Measured) -> None:
     async with (
         stage.serving(
             SHUTDOWN_TIMEOUT=str(GRACE),
@@ -146,11 +148,11 @@ async def test_a_stop_waits_no_longer_than_its_grace(stage: Stage, measured: Mea
         log = service.log()
 
     measured(
-        "A stop waits no longer than its grace",
+        "A shutdown ends within its timeout",
         stage.label,
-        grace=f"{GRACE} s",
+        timeout=f"{GRACE} s",
         stuck=len(clients),
-        answered_503=ends[503],
+        responses_503=ends[503],
         new_connections_refused_after=f"{refused:.2f} s",
         ended_after=f"{seconds + refused:.2f} s",
     )
@@ -163,7 +165,9 @@ async def test_a_stop_waits_no_longer_than_its_grace(stage: Stage, measured: Mea
 
 
 @pytest.mark.parametrize("workers", [1, 2])
-async def test_a_stop_may_be_announced(stage: Stage, workers: int, measured: Measured) -> None:
+async def test_readiness_fails_during_the_shutdown_delay(
+    stage: Stage, workers: int, measured: Measured
+) -> None:
     delay = 3
     async with stage.serving(WORKERS=str(workers), SHUTDOWN_DELAY=str(delay)) as service:
 
@@ -182,7 +186,7 @@ async def test_a_stop_may_be_announced(stage: Stage, workers: int, measured: Mea
         log = service.log()
 
     measured(
-        f"A stop may be announced ({workers} workers)",
+        f"A shutdown can be announced ({workers} workers)",
         stage.label,
         delay=f"{delay} s",
         not_ready_after=f"{seconds:.2f} s",

@@ -37,7 +37,7 @@ def broken_urls(url: str, tmp_path: Path) -> dict[str, str]:
     }
 
 
-async def test_an_unusable_database_is_one_line(live_url: str, tmp_path: Path) -> None:
+async def test_an_unusable_database_is_reported_in_one_line(live_url: str, tmp_path: Path) -> None:
     for url, told in broken_urls(live_url, tmp_path).items():
         code, errors = await alembic(url)
         assert code == 1

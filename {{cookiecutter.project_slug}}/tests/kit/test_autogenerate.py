@@ -78,14 +78,14 @@ async def written(databases: Databases) -> Write:
     return write
 
 
-async def test_the_same_models_change_nothing(written: Write) -> None:
+async def test_unchanged_models_generate_no_changes(written: Write) -> None:
     upgrade, downgrade = await written(models(), models())
     assert "pass" in upgrade
     assert "pass" in downgrade
 
 
 @pytest.mark.skipif(not driver.NOT_VALID, reason="constraints are always valid")
-async def test_a_constraint_that_is_not_validated_yet_changes_nothing(written: Write) -> None:
+async def test_a_constraint_that_is_not_validated_generates_no_change(written: Write) -> None:
     before = models()
     added = "ALTER TABLE things ADD CONSTRAINT ck_things_not_five CHECK (number <> 5) NOT VALID"
     event.listen(before.tables["things"], "after_create", DDL(added))  # type: ignore[no-untyped-call]
@@ -115,7 +115,7 @@ async def test_a_changed_check_is_replaced(
     assert ("NOT VALID" in upgrade) == bool(driver.NOT_VALID)
 
 
-async def test_a_dropped_column_is_warned_of(
+async def test_a_dropped_column_logs_a_warning(
     written: Write, caplog: pytest.LogCaptureFixture
 ) -> None:
     before = models(Column("name", String(10), nullable=False))
@@ -128,7 +128,7 @@ async def test_a_dropped_column_is_warned_of(
     assert warning not in downgrade
 
 
-async def test_an_added_enum_has_its_check_once(written: Write) -> None:
+async def test_an_added_enum_has_one_check(written: Write) -> None:
     kind = Enum("x", "y", name="other", native_enum=False, create_constraint=True, length=20)
     upgrade, _ = await written(models(), models(Column("other", kind)))
     assert "sa.Column('other', sa.String(length=20)" in upgrade

@@ -156,7 +156,7 @@ async def target(databases: Databases) -> AsyncIterator[str]:
     await databases.drop(url)
 
 
-async def test_every_row_arrives_as_it_was(source: str, target: str) -> None:
+async def test_every_row_is_copied_unchanged(source: str, target: str) -> None:
     assert await copied(source, target) == COUNT + 1
     rows = await found(target, people)
     assert len(rows) == COUNT
@@ -170,7 +170,7 @@ async def test_every_row_arrives_as_it_was(source: str, target: str) -> None:
     assert [tuple(row) for row in await found(target, houses)] == [(1, 7)]
 
 
-async def test_numbers_go_on_and_both_nulls_stay(source: str, target: str) -> None:
+async def test_sequences_continue_and_both_kinds_of_null_are_kept(source: str, target: str) -> None:
     await copied(source, target)
     engine = create_async_engine(driver.parse_url(target))
     async with engine.begin() as connection:
@@ -186,7 +186,7 @@ async def test_numbers_go_on_and_both_nulls_stay(source: str, target: str) -> No
     assert tuple(latest) == (COUNT + 1, 2 * COUNT + 1 if counts else None)
 
 
-async def test_from_a_database_of_its_own_kind(
+async def test_copying_within_one_kind_of_database(
     source: str, target: str, databases: Databases
 ) -> None:
     await copied(source, target)
@@ -216,7 +216,7 @@ class Busy(Progress):
             await session.execute(insert(people), {"id": COUNT + 1, "name": "late"})
 
 
-async def test_what_is_copied_is_of_one_moment(
+async def test_rows_are_copied_from_one_snapshot(
     source: str, target: str, databases: Databases
 ) -> None:
     await copied(source, target)
@@ -231,7 +231,7 @@ async def test_what_is_copied_is_of_one_moment(
     await databases.drop(other)
 
 
-async def test_a_target_that_holds_something_is_refused(source: str, target: str) -> None:
+async def test_a_target_with_rows_is_refused(source: str, target: str) -> None:
     await copied(source, target)
     with pytest.raises(Refused, match="The target is not empty"):
         await copied(source, target)
@@ -249,7 +249,7 @@ async def test_another_revision_is_refused(source: str, databases: Databases) ->
         await databases.drop(url)
 
 
-async def test_a_row_that_is_refused_leaves_nothing(source: str, target: str) -> None:
+async def test_an_invalid_row_rolls_everything_back(source: str, target: str) -> None:
     filled(source, (houses, [{"id": 2, "owner_id": 99_999}]))  # refers to nobody
     with pytest.raises(Refused):
         await copied(source, target)
@@ -257,7 +257,7 @@ async def test_a_row_that_is_refused_leaves_nothing(source: str, target: str) ->
     assert await found(target, houses) == []
 
 
-async def test_a_circle_without_a_way_in_is_refused(source: str, target: str) -> None:
+async def test_a_required_circular_reference_is_refused(source: str, target: str) -> None:
     closed = MetaData()
     Table(
         "eggs",
@@ -285,7 +285,7 @@ async def test_a_circle_without_a_way_in_is_refused(source: str, target: str) ->
         ("mysql://user:secret@host/name", "This service runs on"),
     ],
 )
-async def test_what_is_no_database_is_named(
+async def test_an_invalid_database_is_named(
     source: str, target: str, url: str, message: str
 ) -> None:
     for one, other in ((url, target), (source, url)):
@@ -305,7 +305,7 @@ def run(url: str, *arguments: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-def test_the_command_says_how_it_went(tmp_path: Path, live_url: str) -> None:
+def test_the_command_prints_its_result(tmp_path: Path, live_url: str) -> None:
     source = file_made(tmp_path / "app.db", Base.metadata)
     key = {"caller": "", "key": str(uuid4()), "fingerprint": b"x", "status": 201}
     filled(source, (IdempotencyKey.__table__, [{**key, "headers": {}, "body": b"{}"}]))

@@ -82,7 +82,7 @@ async def test_headers_are_declared(shared_app: FastAPI, monkeypatch: pytest.Mon
     assert not found, "\n".join(found)
 
 
-def test_every_operation_says_who_may_call_it(shared_app: FastAPI) -> None:
+def test_every_operation_declares_its_security(shared_app: FastAPI) -> None:
     assert [str(each) for each in operations(shared_app) if "security" not in each.definition] == []
 
 
@@ -94,7 +94,7 @@ def test_every_tag_is_described(shared_app: FastAPI) -> None:
     }
 
 
-def test_no_parameter_is_null(shared_app: FastAPI) -> None:
+def test_no_parameter_allows_null(shared_app: FastAPI) -> None:
     for operation in operations(shared_app):
         for parameter in operation.parameters:
             assert not parameter.schema.is_kind("null"), f"{operation} {parameter.name}"
@@ -108,7 +108,7 @@ async def second() -> None:
     """Do nothing."""
 
 
-def test_two_operations_with_one_id_stop_the_app() -> None:
+def test_duplicate_operation_ids_stop_the_app() -> None:
     def app_with(name: str) -> FastAPI:
         app = FastAPI(generate_unique_id_function=lambda route: route.name)
         router = Router(prefix="/articles")

@@ -28,7 +28,7 @@ async def rename(things_app: FastAPI, things: AsyncClient) -> Rename:
     return call
 
 
-async def test_the_tag_is_that_of_the_new_version(rename: Rename) -> None:
+async def test_the_etag_is_that_of_the_new_version(rename: Rename) -> None:
     for version in (2, 3):
         answer = await rename(f"version {version}")
         assert answer.status_code == 200
@@ -53,7 +53,7 @@ async def test_the_tag_is_that_of_the_new_version(rename: Rename) -> None:
     ],
     ids=str,
 )
-async def test_what_was_seen_can_be_changed(rename: Rename, tags: list[str]) -> None:
+async def test_a_matching_version_can_be_changed(rename: Rename, tags: list[str]) -> None:
     await rename("b")
     answer = await rename("c", *tags)
     assert answer.status_code == 200, answer.text
@@ -90,7 +90,7 @@ async def test_what_was_seen_can_be_changed(rename: Rename, tags: list[str]) -> 
     ],
     ids=lambda tags: f"{str(tags)[:20]} {len(tags[0])}",
 )
-async def test_what_was_not_seen_can_not(rename: Rename, tags: list[str]) -> None:
+async def test_a_stale_version_can_not_be_changed(rename: Rename, tags: list[str]) -> None:
     await rename("b")
     answer = await rename("c", *tags)
     assert answer.status_code == 412, answer.text
@@ -100,7 +100,7 @@ async def test_what_was_not_seen_can_not(rename: Rename, tags: list[str]) -> Non
     assert (await rename("d", '"2"')).status_code == 200
 
 
-async def test_what_is_not_there_has_no_version(things: AsyncClient) -> None:
+async def test_a_missing_row_has_no_version(things: AsyncClient) -> None:
     path = f"/things/entries/{UUID(int=0)}"
     for headers in ({}, {"If-Match": '"1"'}):
         answer = await things.patch(path, json={"name": "b"}, headers=headers)

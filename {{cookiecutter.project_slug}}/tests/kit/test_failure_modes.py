@@ -74,7 +74,7 @@ def test_no_relationship_loads_lazily() -> None:
     assert lazy == {}
 
 
-async def test_lazy_load(blog: Database) -> None:
+async def test_a_lazy_load_is_an_error(blog: Database) -> None:
     async with blog.reading() as session:
         post = (await session.scalars(select(Post))).one()
         with pytest.raises(InvalidRequestError, match="raise"):
@@ -83,7 +83,7 @@ async def test_lazy_load(blog: Database) -> None:
         _ = post.notes
 
 
-async def test_loading_says_how_far_it_goes(blog: Database) -> None:
+async def test_loader_options_load_several_levels(blog: Database) -> None:
     # Collections by a second SELECT, single references by a JOIN, one behind the other.
     statement = select(Post).options(selectinload(Post.notes).joinedload(Note.author))
     async with blog.reading() as session:
@@ -115,7 +115,7 @@ async def test_a_blocking_call_on_the_loop_is_an_error() -> None:
         time.sleep(0)  # noqa: ASYNC251
 
 
-async def test_a_missing_flush_shows_no_id(blog: Database) -> None:
+async def test_without_a_flush_there_is_no_id(blog: Database) -> None:
     async with blog.transaction() as session:
         session.add(author := Author(name="Bob"))
         assert author.id is None
@@ -127,7 +127,7 @@ async def test_a_missing_flush_shows_no_id(blog: Database) -> None:
         assert await session.scalar(select(Author).where(Author.name == "Bob")) is None
 
 
-async def test_a_leaked_session_is_seen(blog: Database) -> None:
+async def test_a_leaked_session_is_detected(blog: Database) -> None:
     session = blog.write_sessions()
     session.sync_session.begin()
     await session.scalar(select(Post))
@@ -147,7 +147,7 @@ async def test_a_shared_session_is_refused(live_url: str) -> None:
     assert any(isinstance(result, InvalidRequestError) for result in results)
 
 
-async def test_what_was_read_stays_readable_after_the_commit(blog: Database) -> None:
+async def test_entities_stay_readable_after_the_commit(blog: Database) -> None:
     async with blog.transaction() as session:
         author = (await session.scalars(select(Author))).one()
     assert author.name == "Ada"

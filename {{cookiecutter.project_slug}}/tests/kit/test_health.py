@@ -25,7 +25,7 @@ async def test_live_and_ready(live: AsyncClient) -> None:
         assert (response.status_code, response.json()) == (200, {"status": "ok"})
 
 
-async def test_live_asks_no_database(live_app: FastAPI, live: AsyncClient) -> None:
+async def test_live_does_not_query_the_database(live_app: FastAPI, live: AsyncClient) -> None:
     del live_app.state.database
     assert (await live.get("/health/live")).status_code == 200
 
@@ -58,7 +58,7 @@ async def be_at(app: FastAPI, *revisions: str) -> None:
             await session.execute(text(f"INSERT INTO alembic_version VALUES ('{revision}')"))  # noqa: S608 - ours
 
 
-async def test_not_ready_behind(live_app: FastAPI, live: AsyncClient) -> None:
+async def test_not_ready_if_the_schema_is_behind(live_app: FastAPI, live: AsyncClient) -> None:
     history: health.History = live_app.state.schema_history
     if not history.heads:
         pytest.skip("there is no revision yet: nothing can be missing")
@@ -68,13 +68,13 @@ async def test_not_ready_behind(live_app: FastAPI, live: AsyncClient) -> None:
         assert detail == "The database schema is behind: run `alembic upgrade head`."
 
 
-async def test_not_ready_when_about_to_end(live_app: FastAPI, live: AsyncClient) -> None:
+async def test_not_ready_during_the_shutdown_delay(live_app: FastAPI, live: AsyncClient) -> None:
     live_app.state.ending = True
     assert "shutting down" in problem(await live.get("/health/ready"), 503)["detail"]
     assert (await live.get("/health/live")).status_code == 200
 
 
-async def test_ready_ahead(live_app: FastAPI, live: AsyncClient) -> None:
+async def test_ready_if_the_schema_is_ahead(live_app: FastAPI, live: AsyncClient) -> None:
     # A newer version has migrated, while this one still serves.
     await be_at(live_app, "newer")
     assert (await live.get("/health/ready")).status_code == 200
@@ -88,7 +88,7 @@ async def test_ready_ahead(live_app: FastAPI, live: AsyncClient) -> None:
     ],
     ids=["a table", "a column"],
 )
-async def test_not_ready_on_the_database_of_a_stranger(
+async def test_not_ready_on_the_database_of_another_service(
     live_app: FastAPI, live: AsyncClient, change: str
 ) -> None:
     # An unknown revision is that of a newer version only if all that this one needs is there.
@@ -125,16 +125,16 @@ async def test_not_ready_if_the_revision_can_not_be_read(
         ("d newer", True),
     ],
 )
-def test_what_is_behind_where_there_are_branches(found: str, *, behind: bool) -> None:
+def test_behind_with_several_branches(found: str, *, behind: bool) -> None:
     history = health.History(heads={"e", "f"}, passed={"a", "b", "c", "d"})
     assert history.is_behind(set(found.split())) == behind
 
 
-def test_without_a_revision_nothing_is_behind() -> None:
+def test_without_revisions_nothing_is_behind() -> None:
     assert not health.History(set(), set()).is_behind(set())
 
 
-async def test_not_ready_while_the_database_does_not_answer(
+async def test_not_ready_while_the_database_does_not_respond(
     live: AsyncClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def never(_: object) -> bool:
@@ -148,7 +148,7 @@ async def test_not_ready_while_the_database_does_not_answer(
     assert response.headers["retry-after"] == "1"
 
 
-async def test_not_ready_while_the_database_takes_no_writes(
+async def test_not_ready_while_the_database_is_read_only(
     databases: Databases, live_url: str, live: AsyncClient
 ) -> None:
     async with databases.read_only(live_url):
@@ -157,7 +157,7 @@ async def test_not_ready_while_the_database_takes_no_writes(
     assert (await live.get("/health/ready")).status_code == 200
 
 
-async def test_those_who_ask_at_once_are_told_the_same(
+async def test_concurrent_checks_share_one_result(
     live: AsyncClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked = 0
@@ -190,7 +190,7 @@ async def test_ready_while_every_connection_is_in_use(live_app: FastAPI, live: A
         await connection.close()
 
 
-def test_the_heads_are_those_that_alembic_finds(live_url: str) -> None:
+def test_the_heads_are_the_same_as_in_alembic(live_url: str) -> None:
     script = ScriptDirectory.from_config(alembic_config(settings_for(live_url)))
     assert health.schema_history().heads == set(script.get_heads())
 
@@ -204,7 +204,7 @@ def test_the_heads_of_a_history_with_branches(tmp_path: Path) -> None:
     assert health.schema_history(tmp_path) == ({"e", "f"}, {"a", "b", "c", "d"})
 
 
-def test_what_another_branch_depends_on_is_no_head(tmp_path: Path) -> None:
+def test_a_revision_that_another_depends_on_is_no_head(tmp_path: Path) -> None:
     # Alembic does not keep it in the database, either.
     (tmp_path / "a.py").write_text("revision = 'a'\ndown_revision = None\n")
     (tmp_path / "b.py").write_text("revision = 'b'\ndown_revision = None\ndepends_on = 'a'\n")

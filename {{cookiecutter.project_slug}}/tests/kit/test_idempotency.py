@@ -30,7 +30,7 @@ async def count(database: Database) -> int:
         return await session.scalar(select(func.count()).select_from(IdempotencyKey)) or 0
 
 
-async def test_the_first_answer_is_given_again(things: AsyncClient) -> None:
+async def test_the_stored_response_is_returned_again(things: AsyncClient) -> None:
     first = await send(things, "a key")
     again = await send(things, "a key")
     assert (first.status_code, again.status_code) == (201, 201)
@@ -41,7 +41,7 @@ async def test_the_first_answer_is_given_again(things: AsyncClient) -> None:
     assert (await things.get("/things")).json() == [1]
 
 
-async def test_without_a_key_each_request_is_carried_out(things: AsyncClient) -> None:
+async def test_without_a_key_each_request_runs(things: AsyncClient) -> None:
     assert (await things.post(ONCE, json={"id": 1})).status_code == 201
     assert (await things.post(ONCE, json={"id": 1})).status_code == 409
 
@@ -52,27 +52,29 @@ async def test_a_key_may_be_quoted(things: AsyncClient) -> None:
 
 
 @pytest.mark.parametrize("key", ["", '""', "x" * 256, "a\tb", "\xe9", 'a"b'])
-async def test_other_text_is_no_key(things: AsyncClient, key: str) -> None:
+async def test_invalid_keys_are_refused(things: AsyncClient, key: str) -> None:
     headers = {b"idempotency-key": key.encode("latin-1")}
     answer = await things.post(ONCE, json={"id": 1}, headers=headers)
     (error,) = problem(answer, 422)["errors"]
     assert error["field"] == "header.Idempotency-Key"
 
 
-async def test_a_key_is_good_for_one_request(things: AsyncClient) -> None:
+async def test_a_key_is_valid_for_one_request(things: AsyncClient) -> None:
     await send(things, "a key")
     problem(await send(things, "a key", number=2), 422)
     problem(await send(things, "a key", path=f"{ONCE}?x=1"), 422)
     assert (await things.get("/things")).json() == [1]
 
 
-async def test_what_was_refused_may_be_tried_again(things: AsyncClient) -> None:
+async def test_a_refused_request_may_be_retried(things: AsyncClient) -> None:
     await things.post("/things", json={"id": 1})
     problem(await send(things, "a key"), 409)
     assert (await send(things, "a key", number=2)).status_code == 201
 
 
-async def test_an_answer_is_for_who_has_asked(things_app: FastAPI, things: AsyncClient) -> None:
+async def test_a_stored_response_belongs_to_its_caller(
+    things_app: FastAPI, things: AsyncClient
+) -> None:
     database: Database = things_app.state.database
     async with database.transaction() as session:
         answer = {"fingerprint": b"x", "status": 201, "headers": {}, "body": b"secret"}
@@ -82,13 +84,13 @@ async def test_an_answer_is_for_who_has_asked(things_app: FastAPI, things: Async
     assert "idempotent-replayed" not in first.headers
 
 
-async def test_one_key_is_enough(things: AsyncClient) -> None:
+async def test_two_keys_are_refused(things: AsyncClient) -> None:
     headers = [("Idempotency-Key", "a"), ("Idempotency-Key", "b")]
     (error,) = problem(await things.post(ONCE, json={"id": 1}, headers=headers), 422)["errors"]
     assert error["field"] == "header.Idempotency-Key"
 
 
-async def test_one_that_is_still_running(live_app: FastAPI, live: AsyncClient) -> None:
+async def test_a_request_that_is_still_running_is_409(live_app: FastAPI, live: AsyncClient) -> None:
     await add_things(live_app)
     answers = await asyncio.gather(*(send(live, "a key") for _ in range(20)))
     codes = [answer.status_code for answer in answers]
@@ -101,7 +103,7 @@ async def test_one_that_is_still_running(live_app: FastAPI, live: AsyncClient) -
     assert (await live.get("/things")).json() == [1]
 
 
-async def test_one_that_is_still_running_in_another_process(live_url: str) -> None:
+async def test_a_request_that_is_still_running_in_another_process_is_409(live_url: str) -> None:
     apps = [create_app(settings_for(live_url)) for _ in range(2)]
     async with (
         apps[0].router.lifespan_context(apps[0]),
@@ -119,7 +121,7 @@ async def test_one_that_is_still_running_in_another_process(live_url: str) -> No
         assert sorted((await one.get("/things")).json()) == list(range(10))
 
 
-async def test_an_answer_whose_commit_fails_is_not_kept(
+async def test_a_response_whose_commit_fails_is_not_stored(
     live_app: FastAPI, live: AsyncClient
 ) -> None:
     await add_things(live_app)
@@ -130,7 +132,7 @@ async def test_an_answer_whose_commit_fails_is_not_kept(
     assert (again.status_code, "idempotent-replayed" in again.headers) == (201, False)
 
 
-async def test_old_answers_are_swept(live_app: FastAPI, live: AsyncClient) -> None:
+async def test_expired_responses_are_deleted(live_app: FastAPI, live: AsyncClient) -> None:
     await add_things(live_app)
     database: Database = live_app.state.database
     for number in range(3):
@@ -146,7 +148,9 @@ async def test_old_answers_are_swept(live_app: FastAPI, live: AsyncClient) -> No
     assert (await send(live, "key 1", 9)).status_code == 201
 
 
-async def test_many_are_swept_a_part_at_a_time(live_app: FastAPI, live: AsyncClient) -> None:
+async def test_expired_responses_are_deleted_in_batches(
+    live_app: FastAPI, live: AsyncClient
+) -> None:
     database: Database = live_app.state.database
     rows = [
         {"caller": "", "key": str(number), "fingerprint": b"", "body": b""}

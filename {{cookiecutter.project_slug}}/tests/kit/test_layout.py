@@ -19,7 +19,7 @@ def imports(module: Path) -> Iterator[str]:
             yield from (f"{node.module}.{alias.name}" for alias in node.names)
 
 
-def test_the_kit_imports_nothing_of_the_product() -> None:
+def test_the_kit_imports_no_feature_and_no_settings() -> None:
     modules = list(KIT.rglob("*.py"))
     assert modules
     for module in modules:

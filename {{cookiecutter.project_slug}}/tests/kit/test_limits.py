@@ -20,7 +20,7 @@ from tests.kit.sample_feature import add_things, things
 
 
 @pytest.mark.parametrize("kind", ["transaction", "reading"])
-async def test_a_session_has_its_time(live_url: str, kind: str) -> None:
+async def test_a_session_has_a_time_limit(live_url: str, kind: str) -> None:
     app = create_app(settings_for(live_url, database_session_timeout=0.2))
     async with running(app):
         database: Database = app.state.database
@@ -32,7 +32,7 @@ async def test_a_session_has_its_time(live_url: str, kind: str) -> None:
             assert await session.scalar(text("SELECT 1")) == 1
 
 
-async def test_a_read_of_columns_has_its_time(live_url: str) -> None:
+async def test_a_read_of_columns_has_a_time_limit(live_url: str) -> None:
     app = create_app(settings_for(live_url, database_session_timeout=0.2))
     async with running(app):
         database: Database = app.state.database
@@ -44,7 +44,7 @@ async def test_a_read_of_columns_has_its_time(live_url: str) -> None:
             assert await session.scalar(text("SELECT 1")) == 1
 
 
-async def test_a_commit_that_is_cancelled_leaves_nothing_open(live_url: str) -> None:
+async def test_a_cancelled_commit_leaves_no_transaction_open(live_url: str) -> None:
     app = create_app(settings_for(live_url))
     async with running(app):
         await add_things(app)
@@ -70,7 +70,7 @@ async def test_a_commit_that_is_cancelled_leaves_nothing_open(live_url: str) -> 
         assert checked_out(database) == 0
 
 
-async def test_whoever_waits_for_a_connection_has_no_more(live_url: str) -> None:
+async def test_waiting_for_a_connection_counts_towards_the_limit(live_url: str) -> None:
     app = create_app(settings_for(live_url, database_session_timeout=0.2))
     async with running(app):
         database: Database = app.state.database
@@ -85,7 +85,7 @@ async def test_whoever_waits_for_a_connection_has_no_more(live_url: str) -> None
 
 
 @pytest.mark.parametrize("kind", ["write", "read"])
-async def test_whoever_came_first_is_served_first(live_url: str, kind: str) -> None:
+async def test_requests_are_served_in_order_of_arrival(live_url: str, kind: str) -> None:
     database = Database(settings_for(live_url))
     engine = database.engines[kind]
     free, held = asyncio.Event(), asyncio.Semaphore(0)
@@ -119,7 +119,7 @@ async def test_whoever_came_first_is_served_first(live_url: str, kind: str) -> N
     assert served == ["waited", "came later"]
 
 
-async def test_a_script_takes_its_time(live_url: str) -> None:
+async def test_a_script_has_no_time_limit(live_url: str) -> None:
     app = create_app(settings_for(live_url, database_session_timeout=0.05))
     async with running(app):
         database: Database = app.state.database
@@ -129,14 +129,16 @@ async def test_a_script_takes_its_time(live_url: str) -> None:
                 assert await session.scalar(text("SELECT 1")) == 1
 
 
-async def test_time_of_ones_own_is_not_the_databases(live_app: FastAPI, live: AsyncClient) -> None:
+async def test_a_timeout_of_the_application_is_not_a_database_error(
+    live_app: FastAPI, live: AsyncClient
+) -> None:
     database: Database = live_app.state.database
     with pytest.raises(TimeoutError):
         async with database.transaction():
             raise TimeoutError
 
 
-async def test_a_request_that_is_out_of_time_is_503(live_url: str) -> None:
+async def test_a_request_that_times_out_is_503(live_url: str) -> None:
     app = create_app(settings_for(live_url, database_session_timeout=0.2))
     async with running(app) as client:
         await add_things(app)
@@ -152,9 +154,7 @@ async def test_a_request_that_is_out_of_time_is_503(live_url: str) -> None:
             assert await session.scalar(select(func.count()).select_from(things)) == 0
 
 
-async def test_a_transaction_that_others_were_preferred_to_is_done_again(
-    live_app: FastAPI, live: AsyncClient
-) -> None:
+async def test_a_serialization_failure_is_retried(live_app: FastAPI, live: AsyncClient) -> None:
     database: Database = live_app.state.database
     tries: list[WriteSession] = []
 
@@ -168,7 +168,7 @@ async def test_a_transaction_that_others_were_preferred_to_is_done_again(
     assert len(set(map(id, tries))) == 3
 
 
-async def test_it_is_not_tried_for_ever(live_app: FastAPI, live: AsyncClient) -> None:
+async def test_retries_are_limited(live_app: FastAPI, live: AsyncClient) -> None:
     database: Database = live_app.state.database
     tries: list[WriteSession] = []
 
@@ -184,7 +184,7 @@ async def test_it_is_not_tried_for_ever(live_app: FastAPI, live: AsyncClient) ->
     assert len(tries) == 4
 
 
-async def test_the_end_does_not_wait_for_a_database_that_is_gone(
+async def test_shutdown_does_not_wait_for_a_dead_database(
     live_url: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     database = Database(settings_for(live_url))
@@ -234,7 +234,7 @@ async def read(database: Database, *, primary: bool = False) -> None:
         assert await session.scalar(text("SELECT 1")) == 1
 
 
-async def test_a_replica_is_read_from_unless_it_has_to_be_fresh(
+async def test_reads_use_the_replica_unless_primary_is_requested(
     replicated: tuple[Database, Asked],
 ) -> None:
     database, asked = replicated
@@ -244,7 +244,7 @@ async def test_a_replica_is_read_from_unless_it_has_to_be_fresh(
         assert asked.names == [name]
 
 
-async def test_a_replica_that_is_away_is_not_asked_for_a_while(
+async def test_a_replica_that_is_down_is_not_tried_for_a_while(
     replicated: tuple[Database, Asked],
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
@@ -258,7 +258,7 @@ async def test_a_replica_that_is_away_is_not_asked_for_a_while(
     assert caplog.text.count("reads go to the primary") == 1
 
 
-async def test_a_replica_is_asked_again_and_that_it_is_away_is_logged_once(
+async def test_a_replica_is_tried_again_and_its_failure_is_logged_once(
     replicated: tuple[Database, Asked],
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,

@@ -18,7 +18,7 @@ needs_signals = pytest.mark.skipif(sys.platform == "win32", reason="Windows has 
 
 
 @needs_signals
-async def test_the_service_serves_and_ends(live_url: str) -> None:
+async def test_the_service_serves_and_stops(live_url: str) -> None:
     async with serving(live_url) as service:
         async with AsyncClient(base_url=service.url, timeout=PATIENCE) as client:
             # A second is all that the database has to answer: on a slow machine it takes another.
@@ -34,7 +34,7 @@ async def test_the_service_serves_and_ends(live_url: str) -> None:
 
 @needs_signals
 @pytest.mark.parametrize("workers", [1, 2])
-async def test_an_end_may_be_announced_and_hastened(live_url: str, workers: int) -> None:
+async def test_a_shutdown_delay_can_be_cut_short(live_url: str, workers: int) -> None:
     async with (
         serving(live_url, workers=str(workers), shutdown_delay="3600") as service,
         AsyncClient(base_url=service.url, timeout=PATIENCE) as client,
@@ -51,7 +51,7 @@ async def test_an_end_may_be_announced_and_hastened(live_url: str, workers: int)
 
 @needs_signals
 @pytest.mark.parametrize("workers", [1, 2])
-async def test_a_signal_to_the_group_is_one_signal(live_url: str, workers: int) -> None:
+async def test_a_signal_to_the_process_group_counts_once(live_url: str, workers: int) -> None:
     async with (
         serving(live_url, workers=str(workers), shutdown_delay="3600") as service,
         AsyncClient(base_url=service.url, timeout=PATIENCE) as client,
@@ -68,7 +68,7 @@ async def test_a_signal_to_the_group_is_one_signal(live_url: str, workers: int) 
     assert log.count("shutting down in 3600 s") == workers
 
 
-def test_a_process_of_its_own_looks_for_garbage_less_often(
+def test_a_worker_process_collects_garbage_less_often(
     template: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name, value in environment_for(template).items():
@@ -82,7 +82,7 @@ def test_a_process_of_its_own_looks_for_garbage_less_often(
         gc.set_threshold(*thresholds)
 
 
-async def test_the_app_does_without_what_serves_and_migrates_it() -> None:
+async def test_the_app_imports_neither_uvicorn_nor_alembic() -> None:
     # A script that imports the app should not load them.
     asked = "import sys, app.main; print(*{'alembic', 'uvicorn'} & set(sys.modules))"
     process = await asyncio.create_subprocess_exec(

@@ -217,7 +217,7 @@ EVERY_TYPE: list[tuple[Any, type]] = [
 
 
 @pytest.mark.parametrize(("kind", "python_type"), EVERY_TYPE, ids=repr)
-def test_a_value_of_every_type_is_made_up(kind: TypeEngine[Any], python_type: type) -> None:
+def test_a_value_of_every_type_is_generated(kind: TypeEngine[Any], python_type: type) -> None:
     assert isinstance(sample(kind), python_type)
 
 
@@ -225,7 +225,7 @@ class Unknown(UserDefinedType[object]):
     """A type that tells nothing about its values."""
 
 
-def test_rows_refer_to_rows_that_are_there() -> None:
+def test_generated_rows_refer_to_existing_rows() -> None:
     metadata = MetaData()
     parents = Table("parents", metadata, Column("id", Integer, primary_key=True))
     children = Table(
@@ -247,7 +247,7 @@ def test_rows_refer_to_rows_that_are_there() -> None:
     assert made_up([children])[children][children.c.parent_id] is None
 
 
-def test_what_can_not_be_made_up_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_column_without_a_generated_value_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     table = Table("places", MetaData(), Column("position", Unknown, nullable=False))
     with pytest.raises(pytest.fail.Exception, match=r"places\.position .* tests/examples\.py"):
         made_up([table])
@@ -285,7 +285,7 @@ def write_history(config: Config, folder: Path, *upgrades: str) -> None:
         (versions / f"{number}.py").write_text(text, encoding="utf-8")
 
 
-async def test_failed_migration_leaves_nothing(
+async def test_a_failed_migration_is_rolled_back(
     empty: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(_: Any) -> None:
@@ -309,7 +309,7 @@ command.upgrade(config, "head")
 """
 
 
-async def test_two_runners_at_once(empty: Config, tmp_path: Path) -> None:
+async def test_concurrent_migrations(empty: Config, tmp_path: Path) -> None:
     write_history(empty, tmp_path, TABLE.format("b"), UNIQUE)
     url = empty.attributes["settings"].database_url.render_as_string(hide_password=False)
     runners = [

@@ -98,7 +98,7 @@ def assert_blamed(answer: Response, field: str) -> None:
 
 
 @pytest.mark.parametrize("sort", SORTS)
-async def test_pages_of_every_size_give_each_row_once(
+async def test_pages_of_every_size_return_each_row_once(
     client: AsyncClient, entries: list[Entry], sort: str
 ) -> None:
     for limit in range(1, len(entries) + 2):  # so that a page ends at every row
@@ -107,7 +107,7 @@ async def test_pages_of_every_size_give_each_row_once(
 
 @pytest.mark.parametrize("sort", SORTS)
 @pytest.mark.parametrize("at", [None, day(1)], ids=["no value", "one value"])
-async def test_rows_that_all_tie(
+async def test_rows_with_equal_sort_values(
     client: AsyncClient, things_app: FastAPI, sort: str, at: datetime | None
 ) -> None:
     for count in range(5):
@@ -115,7 +115,7 @@ async def test_rows_that_all_tie(
         assert keys(await walk(client, sort, 2)) == in_order(entries, sort)
 
 
-async def test_twenty_rows_to_a_page(client: AsyncClient, things_app: FastAPI) -> None:
+async def test_the_default_page_has_twenty_rows(client: AsyncClient, things_app: FastAPI) -> None:
     await store(things_app, *(Entry(name="a") for _ in range(21)))
     page = (await client.get(ENTRIES)).json()
     assert len(page["items"]) == 20
@@ -123,7 +123,7 @@ async def test_twenty_rows_to_a_page(client: AsyncClient, things_app: FastAPI) -
 
 
 @pytest.mark.parametrize("sort", SORTS)
-async def test_what_comes_and_goes_meanwhile_shifts_nothing(
+async def test_inserts_and_deletes_do_not_shift_pages(
     client: AsyncClient, things_app: FastAPI, entries: list[Entry], sort: str
 ) -> None:
     query = {"sort": sort, "limit": "5"}
@@ -141,14 +141,18 @@ async def test_what_comes_and_goes_meanwhile_shifts_nothing(
 
 
 @pytest.mark.parametrize("sort", ["name", "-name"])
-async def test_any_text_can_be_paged(client: AsyncClient, things_app: FastAPI, sort: str) -> None:
+async def test_any_text_can_be_a_sort_value(
+    client: AsyncClient, things_app: FastAPI, sort: str
+) -> None:
     names = ["", "\x01" * 200, '"' * 200, "\N{GRINNING FACE}" * 200, "x" * 200]
     await store(things_app, *(Entry(name=name) for name in names))
     assert sorted(item["name"] for item in await walk(client, sort, 1)) == sorted(names)
 
 
 @pytest.mark.parametrize("sort", ["at", "-at"])
-async def test_any_time_can_be_paged(client: AsyncClient, things_app: FastAPI, sort: str) -> None:
+async def test_any_time_can_be_a_sort_value(
+    client: AsyncClient, things_app: FastAPI, sort: str
+) -> None:
     last = datetime.max.replace(tzinfo=UTC)
     times = [LONG_AGO, LONG_AGO.replace(microsecond=1), day(1), last]
     entries = await store(things_app, *(Entry(name="a", at=at) for at in times))
@@ -160,11 +164,11 @@ async def test_any_time_can_be_paged(client: AsyncClient, things_app: FastAPI, s
     ["0", "-1", "101", "abc", "", "1.5", "NaN", "1e400", "9" * 5000],
     ids=lambda limit: limit[:10],
 )
-async def test_a_limit_that_is_none(client: AsyncClient, limit: str) -> None:
+async def test_an_invalid_limit_is_refused(client: AsyncClient, limit: str) -> None:
     assert_blamed(await client.get(ENTRIES, params={"limit": limit}), "query.limit")
 
 
-async def test_a_question_that_no_list_knows(client: AsyncClient) -> None:
+async def test_an_unknown_parameter_is_refused(client: AsyncClient) -> None:
     assert_blamed(await client.get(ENTRIES, params={"offset": "5"}), "query.offset")
 
 
@@ -205,20 +209,18 @@ CURSORS = {
 
 
 @pytest.mark.parametrize("cursor", CURSORS.values(), ids=CURSORS)
-async def test_a_cursor_that_no_page_gave_is_refused(client: AsyncClient, cursor: str) -> None:
+async def test_a_made_up_cursor_is_refused(client: AsyncClient, cursor: str) -> None:
     query = {"sort": "at", "cursor": cursor}
     assert_blamed(await client.get(ENTRIES, params=query), "query.cursor")
 
 
 @pytest.mark.parametrize("text", ["\x00", "\ud800", 1, None, ["x"]], ids=ascii)
-async def test_a_cursor_with_a_text_that_none_can_have_is_refused(
-    client: AsyncClient, text: object
-) -> None:
+async def test_a_cursor_with_invalid_text_is_refused(client: AsyncClient, text: object) -> None:
     query = {"sort": "name", "cursor": cursor_of("name", text, KEY)}
     assert_blamed(await client.get(ENTRIES, params=query), "query.cursor")
 
 
-async def test_a_cursor_that_was_cut_or_changed_is_refused(
+async def test_a_truncated_or_changed_cursor_is_refused(
     client: AsyncClient, entries: list[Entry]
 ) -> None:
     cursor = (await client.get(ENTRIES, params={"limit": "1"})).json()["next_cursor"]
@@ -227,7 +229,7 @@ async def test_a_cursor_that_was_cut_or_changed_is_refused(
 
 
 @pytest.mark.parametrize("sort", SORTS)
-async def test_a_cursor_is_good_for_its_own_order_only(
+async def test_a_cursor_is_valid_for_its_own_sort_only(
     client: AsyncClient, entries: list[Entry], sort: str
 ) -> None:
     query = {"sort": sort, "limit": "1"}
@@ -237,7 +239,7 @@ async def test_a_cursor_is_good_for_its_own_order_only(
         assert answer.status_code == (200 if other == sort else 422)
 
 
-async def test_a_cursor_is_good_for_its_own_list_only(
+async def test_a_cursor_is_valid_for_its_own_list_only(
     client: AsyncClient, entries: list[Entry]
 ) -> None:
     cursors = {
@@ -265,9 +267,7 @@ def test_lists_with_other_conditions_have_other_cursors() -> None:
     assert lists[0].seal(b"x") == LIST.seal(b"x")
 
 
-async def test_a_number_that_no_column_holds_is_refused(
-    client: AsyncClient, entries: list[Entry]
-) -> None:
+async def test_a_number_out_of_range_is_refused(client: AsyncClient, entries: list[Entry]) -> None:
     url = f"{ENTRIES}/versions"
     for value in (10**30, 2**63, -(2**63) - 1):
         cursor = VERSIONS.seal(json.dumps(["version", value, KEY]).encode())
@@ -294,7 +294,7 @@ async def test_a_page_of_large_rows_ends_early(
     assert names == [entry.name for entry in stored]
 
 
-async def test_one_row_always_fits(things_app: FastAPI, client: AsyncClient) -> None:
+async def test_a_page_has_at_least_one_row(things_app: FastAPI, client: AsyncClient) -> None:
     await store(things_app, *(Entry(name=f"{number}{'x' * 1_100_000}") for number in range(2)))
     page = (await client.get(ENTRIES, params={"sort": "at"})).json()
     assert (len(page["items"]), page["next_cursor"] is None) == (1, False)
@@ -361,7 +361,7 @@ def remarks(request: pytest.FixtureRequest) -> Iterator[Callable[[Author], Seque
     [("x" * 50_000, "x", 10, 20), ("x", "x" * 50_000, 10, 20), ("x", "x", 100, 100)],
     ids=["an entity", "an entity of an entity", "small"],
 )
-def test_a_page_is_weighed_with_what_was_loaded_with_its_rows(
+def test_the_size_of_a_page_includes_loaded_relationships(
     remarks: Callable[[Author], Sequence[object]], about: str, label: str, fewest: int, most: int
 ) -> None:
     # Each row repeats the texts of its author.
@@ -370,6 +370,6 @@ def test_a_page_is_weighed_with_what_was_loaded_with_its_rows(
     assert fewest <= pagination.rows_within_limit(rows) <= most
 
 
-def test_entities_that_refer_to_each_other_are_weighed_once() -> None:
+def test_entities_that_refer_to_each_other_are_counted_once() -> None:
     author = Author(id=1, about="x" * 100_000, remarks=[Remark(id=1), Remark(id=2)])
     assert pagination.rows_within_limit([author] * 20) == 9

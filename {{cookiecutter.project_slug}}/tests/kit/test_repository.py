@@ -37,7 +37,7 @@ async def names(things: AsyncClient) -> list[str]:
     return stored
 
 
-async def test_what_is_created_is_read_changed_and_deleted(things: AsyncClient) -> None:
+async def test_create_read_update_and_delete(things: AsyncClient) -> None:
     created = (await things.post(URL, json={"name": "a"})).json()
     url = f"{URL}/{created['id']}"
     assert created == {**created, "name": "a", "at": None, "version": 1}
@@ -127,7 +127,7 @@ async def test_a_filter_that_is_forgotten_lists_nothing(
             await Entries(session).page(FILTERED, query, **values)
 
 
-async def test_columns_that_are_not_there(things_app: FastAPI, things: AsyncClient) -> None:
+async def test_unknown_columns(things_app: FastAPI, things: AsyncClient) -> None:
     database: Database = things_app.state.database
     async with database.transaction() as session:
         entries = Entries(session)
@@ -142,7 +142,7 @@ async def test_columns_that_are_not_there(things_app: FastAPI, things: AsyncClie
         assert [each.name for each in made] == ["c", "a", "b"]
 
 
-async def test_what_was_read_before_a_change_is_not_read_again(
+async def test_a_read_after_a_change_returns_the_new_values(
     things_app: FastAPI, things: AsyncClient
 ) -> None:
     database: Database = things_app.state.database
@@ -196,7 +196,7 @@ async def test_a_swallowed_error_is_not_committed(database: Database) -> None:
         assert set(await session.scalars(select(things_table.c.id))) == {1, 2}
 
 
-async def test_the_app_is_as_before_when_a_test_fails(things_app: FastAPI) -> None:
+async def test_rolled_back_restores_the_app_when_a_test_fails(things_app: FastAPI) -> None:
     database: Database = things_app.state.database
     before = database.connect, dict(database.write_sessions.kw)
     with pytest.raises(ZeroDivisionError):
@@ -226,7 +226,7 @@ async def test_entities_are_typed_and_detached(
         await change()
 
 
-async def test_what_is_not_there(things_app: FastAPI, things: AsyncClient) -> None:
+async def test_missing_rows(things_app: FastAPI, things: AsyncClient) -> None:
     database: Database = things_app.state.database
     async with database.transaction() as session:
         entries = Entries(session)
@@ -254,7 +254,9 @@ async def test_rows_that_exist_are_skipped(things_app: FastAPI, things: AsyncCli
         assert (await session.scalars(select(things_table.c.id))).all() == [0, 1]
 
 
-async def test_a_version_can_be_raised_alone(things_app: FastAPI, things: AsyncClient) -> None:
+async def test_a_version_can_be_raised_without_another_change(
+    things_app: FastAPI, things: AsyncClient
+) -> None:
     database: Database = things_app.state.database
     async with database.transaction() as session:
         entries = Entries(session)
@@ -309,7 +311,7 @@ async def hidden(things_app: FastAPI, things: AsyncClient, names: list[str]) -> 
     ],
     ids=["its own", "the scope", "a column", "a column of an outer join"],
 )
-async def test_a_list_shows_nothing_of_other_owners(
+async def test_a_list_contains_no_rows_of_other_owners(
     hidden: Database, items: KeysetList[Any], found: int
 ) -> None:
     async with hidden.reading() as session:
@@ -319,7 +321,7 @@ async def test_a_list_shows_nothing_of_other_owners(
         assert len(everything.items) == (7 if found == 6 else 2)
 
 
-async def test_only_superusers_name_another_owner(hidden: Database) -> None:
+async def test_only_superusers_may_set_another_owner(hidden: Database) -> None:
     async with hidden.transaction() as session:
         rows, superusers = HiddenRows(session, BOB), HiddenRows(session, SYSTEM)
         (row,) = (await rows.page(KeysetList(select(Hidden), sorts=[Hidden.id]), PageQuery())).items
@@ -338,7 +340,7 @@ async def test_only_superusers_name_another_owner(hidden: Database) -> None:
             await rows.get(row.id)
 
 
-async def test_a_conflict_leaves_out_the_owner_of_an_owned_row_only(hidden: Database) -> None:
+async def test_a_conflict_omits_the_owner_in_owned_repositories_only(hidden: Database) -> None:
     class Houses(Repository[House]):
         model = House
 
@@ -377,7 +379,7 @@ async def test_a_long_session_keeps_no_entities(
         assert states() - before <= MAX_TRACKED + 3 * len(kept)
 
 
-async def test_a_change_of_an_entity_that_was_dropped_is_found(
+async def test_a_change_of_an_expunged_entity_is_an_error(
     things_app: FastAPI, things: AsyncClient, names: list[str]
 ) -> None:
     database: Database = things_app.state.database
@@ -445,7 +447,7 @@ def test_a_model_that_inherits_is_refused(kind: type[Animal]) -> None:
         builder_of(kind)
 
 
-def test_contracts_in_camel_case() -> None:
+def test_camel_case_contracts() -> None:
     class Sent(CamelRequestModel):
         due_at: str
 

@@ -165,7 +165,7 @@ async def served(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Served]:
 
 
 @pytest.mark.parametrize("head", [b"GET / HTTP/1.1\r\nx: ", b"GET /"], ids=["header", "URL"])
-async def test_a_head_without_end_is_refused(served: Served, head: bytes) -> None:
+async def test_headers_without_end_are_refused(served: Served, head: bytes) -> None:
     connection = await served.connect()
     await connection.send(head + b"x" * 10 * MAX_HEAD)  # it is read to be forgotten
     answer = await connection.answer()
@@ -177,7 +177,7 @@ async def test_a_head_without_end_is_refused(served: Served, head: bytes) -> Non
     assert await connection.closed()
 
 
-async def test_each_request_has_its_own_room_for_a_head(served: Served) -> None:
+async def test_the_limit_of_headers_applies_to_each_request(served: Served) -> None:
     connection = await served.connect()
     for _ in range(5):
         await connection.send(GET.replace(b"host", b"x: %s\r\nhost" % (b"x" * 20_000)) % b"quick")
@@ -185,7 +185,7 @@ async def test_each_request_has_its_own_room_for_a_head(served: Served) -> None:
 
 
 @pytest.mark.parametrize("size", [10, 300_000])
-async def test_a_body_is_no_head(served: Served, size: int) -> None:
+async def test_a_body_does_not_count_as_headers(served: Served, size: int) -> None:
     connection = await served.connect()
     for _ in range(5):
         await connection.send(
@@ -196,7 +196,7 @@ async def test_a_body_is_no_head(served: Served, size: int) -> None:
         assert (answer.status, answer.json()) == (200, size)
 
 
-async def test_what_comes_behind_a_body_has_a_bound_too(served: Served) -> None:
+async def test_data_after_a_body_is_limited(served: Served) -> None:
     connection = await served.connect()
     head = b"POST /echo HTTP/1.1\r\nhost: test\r\ntransfer-encoding: chunked\r\n\r\n"
     await connection.send(head + b"3\r\nabc\r\n0\r\nx: " + b"x" * 10 * MAX_HEAD)
@@ -205,7 +205,7 @@ async def test_what_comes_behind_a_body_has_a_bound_too(served: Served) -> None:
     assert await connection.closed()
 
 
-async def test_what_is_no_http_is_refused(served: Served) -> None:
+async def test_data_that_is_not_http_is_refused(served: Served) -> None:
     connection = await served.connect()
     await connection.send(b"\x16\x03\x01 hello\r\n\r\n")
     answer = await connection.answer()
@@ -216,7 +216,7 @@ async def test_what_is_no_http_is_refused(served: Served) -> None:
     assert await connection.closed()
 
 
-async def test_a_request_that_runs_gets_its_answer(served: Served) -> None:
+async def test_a_running_request_gets_its_response_during_shutdown(served: Served) -> None:
     connection = await served.connect()
     await connection.send(GET % b"slow")
     await served.arrived.wait()
@@ -228,7 +228,7 @@ async def test_a_request_that_runs_gets_its_answer(served: Served) -> None:
     assert await connection.closed()
 
 
-async def test_a_request_on_its_way_gets_its_answer(served: Served) -> None:
+async def test_a_request_being_received_gets_its_response_during_shutdown(served: Served) -> None:
     connections = [await served.connect() for _ in range(2)]
     await connections[0].send(GET % b"quick")
     assert "connection" not in (await connections[0].answer()).headers
@@ -241,7 +241,7 @@ async def test_a_request_on_its_way_gets_its_answer(served: Served) -> None:
         assert await connection.closed()
 
 
-async def test_no_new_connection_is_taken(served: Served) -> None:
+async def test_no_new_connection_is_accepted_during_shutdown(served: Served) -> None:
     port = served.port
     connection = await served.connect()
     await connection.send(GET % b"slow")
@@ -252,14 +252,14 @@ async def test_no_new_connection_is_taken(served: Served) -> None:
     served.go_on.set()
 
 
-async def test_an_idle_connection_is_closed_soon(served: Served) -> None:
+async def test_an_idle_connection_is_closed_at_shutdown(served: Served) -> None:
     connection = await served.connect()
     await served.end()
     await served.pass_linger()
     assert await connection.closed()
 
 
-async def test_a_request_that_is_stuck_is_told_so(served: Served) -> None:
+async def test_a_stuck_request_is_503_after_the_shutdown_timeout(served: Served) -> None:
     connection = await served.connect()
     await connection.send(GET % b"slow")
     await served.arrived.wait()

@@ -57,14 +57,14 @@ async def test_success_is_committed(live: AsyncClient, stored: Any) -> None:
 
 
 @pytest.mark.parametrize(("path", "status"), [("refused", 409), ("crash", 500)])
-async def test_what_an_errored_request_wrote_is_rolled_back(
+async def test_a_failed_request_is_rolled_back(
     live: AsyncClient, stored: Any, path: str, status: int
 ) -> None:
     assert (await live.post(f"/things/{path}", json={"id": 1})).status_code == status
     assert await stored() == []
 
 
-async def test_a_commit_that_fails_is_no_success(live: AsyncClient, stored: Any) -> None:
+async def test_a_failed_commit_is_no_success(live: AsyncClient, stored: Any) -> None:
     # The foreign key is checked at COMMIT, long after the handler has returned.
     answer = await live.post("/things", json={"id": 1, "part_of": 99})
     (error,) = problem(answer, 409)["errors"]
@@ -74,7 +74,9 @@ async def test_a_commit_that_fails_is_no_success(live: AsyncClient, stored: Any)
     assert (await live.post("/things", json={"id": 1})).status_code == 201  # on that connection
 
 
-async def test_one_of_many_who_want_the_same_value_gets_it(live: AsyncClient, stored: Any) -> None:
+async def test_one_of_many_concurrent_inserts_of_a_unique_value_succeeds(
+    live: AsyncClient, stored: Any
+) -> None:
     answers = await asyncio.gather(
         *(live.post("/things", json={"id": number, "name": "same"}) for number in range(50))
     )
@@ -133,7 +135,7 @@ async def test_rows_in_one_statement_name_the_field_too(database: Database) -> N
     assert [error.field for error in caught.value.errors] == ["second"]
 
 
-async def test_a_savepoint_undoes_its_part_alone(live: AsyncClient, stored: Any) -> None:
+async def test_a_savepoint_rolls_back_its_own_part_only(live: AsyncClient, stored: Any) -> None:
     assert (await live.post("/things/savepoint", json={"id": 1})).status_code == 201
     assert await stored() == [1]
 
@@ -145,13 +147,13 @@ async def test_a_background_task_has_a_transaction_of_its_own(
     assert await stored() == [1]
 
 
-async def test_a_streamed_answer_has_a_session_of_its_own(live: AsyncClient, stored: Any) -> None:
+async def test_a_streamed_response_has_a_session_of_its_own(live: AsyncClient, stored: Any) -> None:
     for number in range(3):
         await live.post("/things", json={"id": number})
     assert (await live.get("/things/stream")).text == "0\n1\n2\n"
 
 
-async def test_no_connection_is_leaked_by_errors(
+async def test_errors_leak_no_connection(
     live: AsyncClient, database: Database, stored: Any
 ) -> None:
     answers = await asyncio.gather(
@@ -172,7 +174,7 @@ async def test_columns_are_read_without_a_session(live: AsyncClient, database: D
     assert answer.json() == [{"id": 1, "name": "a", "part_of": None, "in_use": 0}]
 
 
-async def test_a_read_of_columns_that_fails_leaves_nothing(database: Database) -> None:
+async def test_a_failed_read_of_columns_releases_its_connection(database: Database) -> None:
     for _ in range(2 * pool_size(database.read_engine)):
         with pytest.raises(DBAPIError):
             await database.read_session().execute(text("SELECT nothing FROM nowhere"))
@@ -180,7 +182,9 @@ async def test_a_read_of_columns_that_fails_leaves_nothing(database: Database) -
     assert (await database.read_session().execute(select(1))).all() == [(1,)]
 
 
-async def test_whoever_ends_a_transaction_can_do_no_more(database: Database) -> None:
+async def test_a_session_can_not_be_used_after_its_transaction_was_ended(
+    database: Database,
+) -> None:
     for ending in ("rollback", "commit"):
         async with database.transaction() as session:
             await session.execute(insert(things).values(id=1))
@@ -222,7 +226,7 @@ async def test_a_script_owns_its_transaction(database: Database) -> None:
     assert checked_out(database) == 0
 
 
-async def test_what_the_database_refuses_is_an_error_of_the_family(database: Database) -> None:
+async def test_database_errors_have_one_base_class(database: Database) -> None:
     async with database.transaction() as session:
         await session.execute(insert(things).values(id=1, name="a"))
     with pytest.raises(Conflict) as caught:
@@ -231,7 +235,7 @@ async def test_what_the_database_refuses_is_an_error_of_the_family(database: Dat
     assert [error.field for error in caught.value.errors] == ["name"]
 
 
-async def test_two_writers_of_one_row_both_count(database: Database) -> None:
+async def test_concurrent_updates_of_one_row_are_not_lost(database: Database) -> None:
     async with database.transaction() as session:
         await session.execute(insert(things).values(id=0, part_of=0))
 
@@ -266,7 +270,7 @@ async def test_a_read_session_begins_no_transaction(database: Database) -> None:
         assert (before, await session.scalar(count)) == (0, 1)
 
 
-async def test_a_second_transaction_at_once_is_refused(database: Database) -> None:
+async def test_a_second_transaction_in_one_task_is_refused(database: Database) -> None:
     async with database.transaction() as session:
         with pytest.raises(RuntimeError, match="open already"):
             async with database.transaction():
@@ -277,7 +281,7 @@ async def test_a_second_transaction_at_once_is_refused(database: Database) -> No
     assert checked_out(database) == 0
 
 
-async def test_a_second_transaction_is_refused_beside_one_of_another_database(
+async def test_a_second_transaction_is_refused_with_two_databases_open(
     live_url: str,
 ) -> None:
     databases = [Database(settings_for(live_url)) for _ in range(2)]
@@ -293,7 +297,7 @@ async def test_a_second_transaction_is_refused_beside_one_of_another_database(
         await each.close()
 
 
-async def test_a_task_that_is_started_in_a_transaction_is_told_so(database: Database) -> None:
+async def test_a_task_started_in_a_transaction_gets_a_clear_error(database: Database) -> None:
     async def nested() -> int | None:
         async with database.transaction() as session:
             return await session.scalar(select(1))
@@ -332,7 +336,7 @@ async def test_a_task_that_outlives_a_transaction_may_open_its_own(database: Dat
 
 
 @pytest.mark.parametrize("kind", ["transaction", "reading"])
-async def test_a_session_that_is_over_can_not_begin_anew(database: Database, kind: str) -> None:
+async def test_a_closed_session_can_not_be_used_again(database: Database, kind: str) -> None:
     async with getattr(database, kind)() as session:
         await session.scalar(select(1))
     with pytest.raises(InvalidRequestError, match=r"closed|begin"):
@@ -340,7 +344,7 @@ async def test_a_session_that_is_over_can_not_begin_anew(database: Database, kin
     assert checked_out(database) == 0
 
 
-async def test_an_error_beside_an_open_result_stays_what_it_is(database: Database) -> None:
+async def test_an_error_with_an_open_result_is_not_replaced(database: Database) -> None:
     async with database.transaction() as session:
         await session.execute(insert(things), [{"id": number} for number in range(100)])
 
@@ -359,7 +363,7 @@ class Things(Repository[Entry]):
     model = Entry
 
 
-async def test_a_repository_counts_what_a_statement_finds(database: Database) -> None:
+async def test_a_repository_counts_the_rows_of_a_statement(database: Database) -> None:
     async with database.transaction() as session:
         await session.execute(insert(things), [{"id": number} for number in range(5)])
         odd = select(things).where(things.c.id % 2 == bindparam("rest")).order_by(things.c.id)
@@ -367,7 +371,7 @@ async def test_a_repository_counts_what_a_statement_finds(database: Database) ->
         assert await Things(session).count(odd.limit(2), {"rest": 0}) == 2
 
 
-async def test_a_repository_gives_what_it_writes_as_columns(database: Database) -> None:
+async def test_a_repository_returns_written_columns(database: Database) -> None:
     async with database.transaction() as session:
         (row,) = await Things(session).rows(insert(things).returning(things), {"id": 7})
     assert (row.id, row.name) == (7, None)

@@ -137,7 +137,7 @@ async def test_a_stalled_request_is_closed(sent: bytes, status: int | None, *, u
         assert await connection.closed()
 
 
-async def test_a_client_that_is_gone_is_no_error(caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_disconnected_client_is_no_error(caplog: pytest.LogCaptureFixture) -> None:
     async with serving(ConnectionLimits()) as served:
         (stalled,) = await served.stall(BODY % 10 + b"12345")
         stalled.writer.close()
@@ -149,7 +149,7 @@ async def test_a_client_that_is_gone_is_no_error(caplog: pytest.LogCaptureFixtur
 
 
 @pytest.mark.parametrize("head", [b"GET /quick HTTP/1.1\r\nx: ", BODY % 100_000, CHUNKED])
-async def test_a_client_that_drips_has_no_more_time(head: bytes) -> None:
+async def test_sending_slowly_does_not_extend_the_time_limit(head: bytes) -> None:
     async with serving(ConnectionLimits(head_timeout=0.2, body_timeout=0.2)) as served:
         connection = await served.connect(head)
         answering = asyncio.create_task(connection.answer())
@@ -159,7 +159,7 @@ async def test_a_client_that_drips_has_no_more_time(head: bytes) -> None:
         assert answering.result().status == 408
 
 
-async def test_the_time_for_a_body_is_its_own() -> None:
+async def test_a_body_has_its_own_time_limit() -> None:
     async with serving(ConnectionLimits(head_timeout=0.1, body_timeout=LONG)) as served:
         connection = await served.connect(BODY % 2 + b"1")
         silent = await served.connect()  # closed after the time that a head has
@@ -168,7 +168,7 @@ async def test_the_time_for_a_body_is_its_own() -> None:
         assert (await connection.answer()).json() == 2
 
 
-async def test_a_slow_app_is_not_the_clients_fault() -> None:
+async def test_the_time_of_the_app_does_not_count() -> None:
     async with serving(ConnectionLimits(head_timeout=0.05, body_timeout=0.05)) as served:
         request = b"POST /slow HTTP/1.1\r\nhost: test\r\ncontent-length: 0\r\n\r\n"
         connection = await served.connect(request)
@@ -181,7 +181,7 @@ async def test_a_slow_app_is_not_the_clients_fault() -> None:
             assert (await each.answer()).status == 200
 
 
-async def test_an_idle_connection_stays_open_for_so_long() -> None:
+async def test_an_idle_connection_is_closed_after_its_timeout() -> None:
     async with serving(ConnectionLimits(head_timeout=0.05), keep_alive=1) as served:
         connection = await served.connect(GET)
         await connection.answer()
@@ -193,7 +193,7 @@ async def test_an_idle_connection_stays_open_for_so_long() -> None:
 
 
 @pytest.mark.parametrize("sent", [b"", GET[:9], BODY % 10, CHUNKED + b"5\r\n123"])
-async def test_a_new_connection_takes_the_place_of_the_longest_waiting(sent: bytes) -> None:
+async def test_at_the_limit_the_longest_waiting_connection_is_closed(sent: bytes) -> None:
     limits = ConnectionLimits(head_timeout=LONG, body_timeout=LONG, connections=3)
     async with serving(limits) as served:
         first, second, third = [await served.connect(sent) for _ in range(3)]
@@ -208,7 +208,7 @@ async def test_a_new_connection_takes_the_place_of_the_longest_waiting(sent: byt
         await gone(second)
 
 
-async def test_connections_at_work_are_not_closed_for_new_ones() -> None:
+async def test_connections_with_a_running_request_are_not_closed_for_new_ones() -> None:
     async with serving(ConnectionLimits(connections=1)) as served:
         busy = await served.connect(b"POST /slow HTTP/1.1\r\nhost: x\r\ncontent-length: 0\r\n\r\n")
         await served.entered.wait()
@@ -219,7 +219,7 @@ async def test_connections_at_work_are_not_closed_for_new_ones() -> None:
         assert (await busy.answer()).status == 200
 
 
-async def test_bodies_that_stall_hold_so_much_at_most() -> None:
+async def test_stalled_bodies_use_limited_memory() -> None:
     limits = ConnectionLimits(head_timeout=LONG, body_timeout=LONG, bodies=400_000)
     async with serving(limits) as served:
         stalled = await served.stall(BODY % 200_000 + b"x" * 100_000, 4)
@@ -232,7 +232,7 @@ async def test_bodies_that_stall_hold_so_much_at_most() -> None:
         assert (await stalled[3].answer()).json() == 200_000
 
 
-async def test_a_thousand_stalled_clients_keep_nobody_out(live_url: str) -> None:
+async def test_a_thousand_stalled_clients_block_no_others(live_url: str) -> None:
     """The latency of a good client among them, against that without them: by CPU and by order."""
     settings = settings_for(live_url)
     limits = limits_of(settings)

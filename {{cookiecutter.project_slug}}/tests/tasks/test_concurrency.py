@@ -14,7 +14,7 @@ from tests.conftest import problem
 from tests.tasks.helpers import TAGS, TASKS, Json, create, path, read, walk
 
 
-async def test_new_tags_in_many_requests_are_made_once(live: AsyncClient) -> None:
+async def test_concurrent_requests_create_each_tag_once(live: AsyncClient) -> None:
     bodies = [{"title": "x", "tags": ["b", "a", "c"]} for _ in range(20)]
     answers = await asyncio.gather(*(live.post(TASKS, json=body) for body in bodies))
     assert {answer.status_code for answer in answers} == {201}
@@ -40,7 +40,7 @@ async def test_tags_are_locked_in_one_order(client: AsyncClient, db: Database) -
     assert locked == sorted(locked)
 
 
-async def test_of_many_changes_of_one_version_one_wins(live: AsyncClient) -> None:
+async def test_one_of_many_changes_of_one_version_succeeds(live: AsyncClient) -> None:
     task = await create(live)
     answers = await asyncio.gather(
         *(
@@ -56,7 +56,7 @@ async def test_of_many_changes_of_one_version_one_wins(live: AsyncClient) -> Non
     assert winner.json()["version"] == 2
 
 
-async def test_of_many_changes_none_is_lost(live: AsyncClient) -> None:
+async def test_concurrent_changes_are_not_lost(live: AsyncClient) -> None:
     task = await create(live)
     changes: list[Json] = [
         {field: value}
@@ -80,13 +80,13 @@ async def test_of_many_changes_none_is_lost(live: AsyncClient) -> None:
     assert await read(live, path(task)) == expected
 
 
-async def test_of_many_deletions_one_wins(live: AsyncClient) -> None:
+async def test_one_of_many_deletions_succeeds(live: AsyncClient) -> None:
     task = await create(live)
     answers = await asyncio.gather(*(live.delete(path(task)) for _ in range(10)))
     assert Counter(answer.status_code for answer in answers) == {204: 1, 404: 9}
 
 
-async def test_requests_of_every_kind_do_not_hinder_one_another(live: AsyncClient) -> None:
+async def test_concurrent_requests_of_every_kind_succeed(live: AsyncClient) -> None:
     tasks = [await create(live, f"{number}", tags=["a", "b"]) for number in range(5)]
     comment = {**COMMENT, "body": "Hello"}
     answers = await asyncio.gather(

@@ -32,7 +32,7 @@ def fields(document: Any) -> set[str]:
     return set()
 
 
-async def test_every_answer_holds_the_fields_of_the_contract_and_no_more(
+async def test_every_response_has_exactly_the_fields_of_the_contract(
     client: AsyncClient,
 ) -> None:
     body = {"title": "Task", "tags": ["home"]}

@@ -97,7 +97,7 @@ async def test_statements_of_a_batch(
         ("DELETE", "", None, 1),
     ],
 )
-async def test_statements_for_a_task_that_is_not_there(
+async def test_statements_for_an_unknown_task(
     client: AsyncClient,
     statements: Statements,
     *,
@@ -111,7 +111,9 @@ async def test_statements_for_a_task_that_is_not_there(
     assert len(statements) == expected + caller.STATEMENTS, statements.sent
 
 
-async def test_a_refused_request_sends_none(client: AsyncClient, statements: Statements) -> None:
+async def test_a_refused_request_runs_no_statement(
+    client: AsyncClient, statements: Statements
+) -> None:
     assert (await client.post(TASKS, json={"title": ""})).status_code == 422
     assert (await client.get(TASKS, params={"cursor": "x"})).status_code == 422
     assert (await client.get(f"{TASKS}/1")).status_code == 404

@@ -286,7 +286,7 @@ BAD: dict[str, Callable[[Database], Awaitable[Any]]] = {
 
 @pytest.mark.filterwarnings("ignore::jwt.InsecureKeyLengthWarning")
 @pytest.mark.parametrize("credentials", BAD.values(), ids=BAD)
-async def test_bad_credentials_open_nothing(
+async def test_invalid_credentials_are_refused(
     closed: list[Operation],
     db: Database,
     anonymous: AsyncClient,
@@ -297,7 +297,7 @@ async def test_bad_credentials_open_nothing(
         problem(await call(anonymous, operation, headers), 401)
 
 
-async def test_what_is_public_is_listed_here(
+async def test_public_routes_are_listed_here(
     operations: list[Operation], anonymous: AsyncClient
 ) -> None:
     answers = {operation: await call(anonymous, operation) for operation in operations}
@@ -306,13 +306,13 @@ async def test_what_is_public_is_listed_here(
         assert is_let_in(answers[operation]), answers[operation].text
 
 
-async def test_bad_credentials_do_not_close_what_is_public(anonymous: AsyncClient) -> None:
+async def test_invalid_credentials_do_not_close_public_routes(anonymous: AsyncClient) -> None:
     for headers in ({"Authorization": "Bearer bad"}, {"X-API-Key": "bad"}):
         for operation in PUBLIC:
             assert is_let_in(await call(anonymous, operation, headers))
 
 
-def test_no_route_hides_from_the_document(app: FastAPI, operations: list[Operation]) -> None:
+def test_every_route_is_in_the_openapi_document(app: FastAPI, operations: list[Operation]) -> None:
     routers = [health.router, *(router for _, router in (*api.PUBLIC, *api.CLOSED))]
     routes = [route for router in routers for route in router.routes]
     assert len(routes) == len(operations)
@@ -322,7 +322,9 @@ def test_no_route_hides_from_the_document(app: FastAPI, operations: list[Operati
     assert len(app.routes) == len(beside) + len(routers)
 
 
-def test_the_document_says_what_is_closed(app: FastAPI, operations: list[Operation]) -> None:
+def test_the_openapi_document_declares_closed_routes(
+    app: FastAPI, operations: list[Operation]
+) -> None:
     document = app.openapi()
     for method, path in operations:
         described = document["paths"][path][method.lower()]
@@ -336,7 +338,7 @@ def test_the_document_says_what_is_closed(app: FastAPI, operations: list[Operati
     assert f"/{flows['password']['tokenUrl']}" == TOKEN
 
 
-async def test_a_good_token_opens_everything(
+async def test_a_valid_token_opens_every_route(
     closed: list[Operation], db: Database, anonymous: AsyncClient
 ) -> None:
     # Signed anew by the test itself: so it is not for its form that the bad ones are refused.
@@ -349,7 +351,7 @@ async def test_a_good_token_opens_everything(
 
 
 @pytest.mark.parametrize("signed_in", [False, True])
-async def test_a_repository_before_the_caller_is_a_defect(
+async def test_a_session_before_the_caller_is_a_server_error(
     live_app: FastAPI, live: AsyncClient, *, signed_in: bool
 ) -> None:
     @live_app.get("/late")
@@ -361,7 +363,7 @@ async def test_a_repository_before_the_caller_is_a_defect(
 
 
 @pytest.mark.parametrize("path", [ME, KEYS])
-async def test_who_is_calling_is_asked_before_what(anonymous: AsyncClient, path: str) -> None:
+async def test_authentication_comes_before_validation(anonymous: AsyncClient, path: str) -> None:
     bodies: list[Any] = [{"no such": "field"}, [], "x", 1]
     for sent in bodies:
         for method in ("POST", "PATCH"):
@@ -371,7 +373,7 @@ async def test_who_is_calling_is_asked_before_what(anonymous: AsyncClient, path:
     problem(await anonymous.delete(f"{KEYS}/x"), 401)
 
 
-async def test_who_says_nothing_costs_no_statement(
+async def test_a_request_without_credentials_runs_no_statement(
     closed: list[Operation], anonymous: AsyncClient, statements: Statements
 ) -> None:
     for operation in closed:
@@ -391,7 +393,7 @@ async def test_clocks_may_differ_by_ten_seconds(
         assert (await anonymous.get(ME, headers=headers)).status_code == status
 
 
-async def test_what_belongs_to_others_is_not_there(
+async def test_rows_of_other_users_are_404(
     client: AsyncClient, anonymous: AsyncClient, db: Database
 ) -> None:
     other = await add_user(db, ADA)

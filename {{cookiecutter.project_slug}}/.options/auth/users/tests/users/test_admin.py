@@ -76,13 +76,13 @@ async def test_users_are_listed_page_by_page(
 @pytest.mark.parametrize(
     ("query", "field"), [("limit=0", "limit"), ("limit=101", "limit"), ("cursor=x", "cursor")]
 )
-async def test_a_page_that_is_none(
+async def test_an_invalid_page_is_refused(
     anonymous: AsyncClient, root: Headers, query: str, field: str
 ) -> None:
     assert blamed(await anonymous.get(f"{USERS}?{query}", headers=root)) == [f"query.{field}"]
 
 
-async def test_nobody_there(anonymous: AsyncClient, root: Headers) -> None:
+async def test_an_unknown_user_is_404(anonymous: AsyncClient, root: Headers) -> None:
     for change in ({}, {"is_active": False}):
         problem(await anonymous.patch(NOBODY, json=change, headers=root), 404)
     assert blamed(await anonymous.patch(f"{USERS}/x", json={}, headers=root)) == ["path.user_id"]
@@ -106,7 +106,9 @@ async def test_bad_input_names_the_field(
     assert blamed(answer) == [f"body.{field}"]
 
 
-async def test_a_change(anonymous: AsyncClient, root: Headers, bob: User, db: Database) -> None:
+async def test_a_superuser_changes_a_user(
+    anonymous: AsyncClient, root: Headers, bob: User, db: Database
+) -> None:
     answer = await anonymous.patch(path(bob), json={"name": "Robert"}, headers=root)
     assert answer.json() == {
         "id": str(bob.id),
@@ -119,7 +121,7 @@ async def test_a_change(anonymous: AsyncClient, root: Headers, bob: User, db: Da
     assert (await stored_user(db, BOB)).token_version == 1
 
 
-async def test_who_is_deactivated_is_out_at_once(
+async def test_deactivation_ends_every_credential_at_once(
     anonymous: AsyncClient, root: Headers, bob: User, db: Database
 ) -> None:
     tokens = await login(anonymous, BOB)
@@ -154,7 +156,7 @@ async def test_demotion_deletes_the_admin_keys(
         assert (await anonymous.get(ME, headers=plain)).status_code == 200
 
 
-async def test_a_superuser_makes_another_and_unmakes_it(
+async def test_a_superuser_promotes_and_demotes_another(
     anonymous: AsyncClient, root: Headers, bob: User
 ) -> None:
     headers = bearer_of(bob)
@@ -165,14 +167,16 @@ async def test_a_superuser_makes_another_and_unmakes_it(
         assert (await anonymous.get(USERS, headers=headers)).status_code == status
 
 
-async def test_a_plain_user_changes_nobody(anonymous: AsyncClient, bob: User, db: Database) -> None:
+async def test_a_member_can_not_change_users(
+    anonymous: AsyncClient, bob: User, db: Database
+) -> None:
     for target in (path(bob), f"{USERS}/{UUID(int=1)}"):
         change = {"is_superuser": True}
         problem(await anonymous.patch(target, json=change, headers=bearer_of(bob)), 403)
     assert not (await stored_user(db, BOB)).is_superuser
 
 
-async def test_a_change_takes_a_recent_login(
+async def test_a_change_requires_a_recent_login(
     anonymous: AsyncClient, root: Headers, bob: User, db: Database
 ) -> None:
     async with db.transaction() as session:
@@ -184,7 +188,7 @@ async def test_a_change_takes_a_recent_login(
     assert (user.is_superuser, user.is_active, user.name) == (False, True, "Somebody")
 
 
-async def test_the_last_superuser_stays(
+async def test_the_last_superuser_can_not_be_removed(
     anonymous: AsyncClient, root: Headers, bob: User, db: Database
 ) -> None:
     own = path(await stored_user(db, "root@example.com"))
@@ -202,7 +206,9 @@ async def test_the_last_superuser_stays(
     assert (await anonymous.delete(ME, headers=root)).status_code == 204
 
 
-async def test_two_superusers_at_once_leave_one(live: AsyncClient, live_app: FastAPI) -> None:
+async def test_two_superusers_demoting_each_other_leave_one(
+    live: AsyncClient, live_app: FastAPI
+) -> None:
     db: Database = live_app.state.database
     for round_ in range(4):
         pair = [
@@ -225,7 +231,7 @@ async def test_two_superusers_at_once_leave_one(live: AsyncClient, live_app: Fas
             await session.execute(delete(User))
 
 
-async def test_no_admin_key_is_born_after_the_demotion(
+async def test_no_admin_key_is_created_after_a_demotion(
     live: AsyncClient, live_app: FastAPI
 ) -> None:
     """A key with the scope `admin` that is created during the demotion is refused."""
@@ -245,7 +251,7 @@ async def test_no_admin_key_is_born_after_the_demotion(
     assert await stored_keys(db) == []
 
 
-async def test_a_promotion_brings_no_admin_key_back(
+async def test_a_promotion_restores_no_admin_key(
     anonymous: AsyncClient, root: Headers, bob: User, db: Database
 ) -> None:
     plain, admin = await add_key(db, bob, "read"), await add_key(db, bob, "read", "admin")

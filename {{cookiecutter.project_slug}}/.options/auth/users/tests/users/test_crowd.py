@@ -38,7 +38,7 @@ async def answer_meanwhile(client: AsyncClient, headers: dict[str, str]) -> None
         assert answer.status_code == 200, answer.text
 
 
-async def test_two_hundred_who_wait_for_their_hash_hold_nothing(
+async def test_requests_waiting_for_a_hash_hold_no_connection(
     live_url: str, recorded: RecordingHasher
 ) -> None:
     """All are held in hashing: everything else is answered, for no loop or connection is."""
@@ -72,7 +72,7 @@ async def test_two_hundred_who_wait_for_their_hash_hold_nothing(
         assert len(recorded.done) == 200
 
 
-async def test_a_crowd_is_hashed_beside_what_else_there_is(
+async def test_requests_are_served_while_passwords_are_hashed(
     live_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """With the parameters of production: other requests are answered within each single hash."""
@@ -139,7 +139,7 @@ def gate(monkeypatch: pytest.MonkeyPatch) -> Iterator[Gate]:
 
 
 @pytest.mark.parametrize("threads", [1, 3])
-async def test_so_many_hashes_run_at_once_and_so_many_wait(
+async def test_hashes_running_and_waiting_are_limited(
     live_url: str, gate: Gate, monkeypatch: pytest.MonkeyPatch, threads: int
 ) -> None:
     monkeypatch.setattr("os.cpu_count", lambda: 64)  # of the machine: a container has less
@@ -161,7 +161,7 @@ async def test_so_many_hashes_run_at_once_and_so_many_wait(
     assert len(gate.done) == threads + 5
 
 
-async def test_who_is_gone_is_hashed_no_more(live_url: str, gate: Gate) -> None:
+async def test_a_disconnected_client_leaves_the_hash_queue(live_url: str, gate: Gate) -> None:
     """Clients of a real server that close their connection leave the queue."""
     limits = {"password_hash_threads": 1, "password_hash_queue": 41}
     app = create_app(settings_for(live_url, **ROOMY, **limits))
@@ -195,7 +195,7 @@ async def test_who_is_gone_is_hashed_no_more(live_url: str, gate: Gate) -> None:
     assert len(gate.done) == 2
 
 
-async def test_a_cancelled_request_leaves_the_queue_whole(gate: Gate) -> None:
+async def test_a_cancelled_request_does_not_break_the_queue(gate: Gate) -> None:
     queue = hashing.HashQueue(1, 2)
 
     def hash_in_queue() -> asyncio.Task[bool]:
@@ -214,7 +214,7 @@ async def test_a_cancelled_request_leaves_the_queue_whole(gate: Gate) -> None:
     assert len(gate.done) == 3
 
 
-async def test_who_is_cancelled_when_the_turn_comes_passes_it_on(
+async def test_a_request_cancelled_on_its_turn_wakes_the_next_one(
     gate: Gate, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     queue = hashing.HashQueue(1, 2)

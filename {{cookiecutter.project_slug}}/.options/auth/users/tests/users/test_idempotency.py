@@ -39,7 +39,7 @@ async def echoes(app: FastAPI) -> AsyncIterator[AsyncClient]:
     app.router.routes[:] = routes
 
 
-async def test_each_user_has_keys_of_their_own(echoes: AsyncClient, db: Database) -> None:
+async def test_users_do_not_share_idempotency_keys(echoes: AsyncClient, db: Database) -> None:
     ada = await add_key(db, await add_user(db, ADA, name=ADA), "write")
     bob = await add_key(db, await add_user(db, BOB, name=BOB), "write")
 
@@ -55,27 +55,29 @@ async def test_each_user_has_keys_of_their_own(echoes: AsyncClient, db: Database
     ]
 
 
-async def test_a_user_may_come_back_by_another_way(echoes: AsyncClient, db: Database) -> None:
+async def test_a_retry_may_use_another_credential(echoes: AsyncClient, db: Database) -> None:
     user = await add_user(db, ADA)
     ways = [await add_key(db, user, "write") for _ in range(2)]
     answers = [await echoes.post(ECHO, headers=way | KEY) for way in ways]
     assert answers[0].json() == answers[1].json()
 
 
-async def test_a_key_lets_nobody_in(echoes: AsyncClient, db: Database) -> None:
+async def test_an_idempotency_key_does_not_replace_credentials(
+    echoes: AsyncClient, db: Database
+) -> None:
     user = await add_user(db, ADA)
     await echoes.post(ECHO, headers=await add_key(db, user, "write") | KEY)
     problem(await echoes.post(ECHO, headers=KEY), 401)
     problem(await echoes.post(ECHO, headers=await add_key(db, user, "read") | KEY), 403)
 
 
-async def test_an_answer_with_a_secret_is_not_kept(client: AsyncClient) -> None:
+async def test_a_response_with_a_secret_is_not_stored(client: AsyncClient) -> None:
     body = {"name": "key", "scopes": ["read"]}
     answers = [await client.post(KEYS, json=body, headers=KEY) for _ in range(2)]
     assert answers[0].json()["key"] != answers[1].json()["key"]
 
 
-async def test_a_form_may_have_a_key_and_a_cookie_is_not_kept(
+async def test_a_form_may_have_a_key_and_cookies_are_not_stored(
     app: FastAPI, anonymous: AsyncClient
 ) -> None:
     router = Router()
@@ -96,9 +98,7 @@ async def test_a_form_may_have_a_key_and_a_cookie_is_not_kept(
     app.router.routes[:] = routes
 
 
-async def test_a_caller_who_is_asked_for_too_late_is_a_mistake_of_ours(
-    app: FastAPI, db: Database
-) -> None:
+async def test_a_session_before_the_caller_is_a_server_error(app: FastAPI, db: Database) -> None:
     router = Router()
 
     @router.post(ECHO)

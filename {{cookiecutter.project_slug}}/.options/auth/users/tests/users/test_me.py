@@ -57,7 +57,9 @@ def ada(tokens: Json) -> Headers:
     return bearer(tokens)
 
 
-async def test_the_public_view(anonymous: AsyncClient, ada: Headers, db: Database) -> None:
+async def test_a_user_reads_their_own_account(
+    anonymous: AsyncClient, ada: Headers, db: Database
+) -> None:
     user = await stored_user(db)
     assert (await anonymous.get(ME, headers=ada)).json() == {
         "id": str(user.id),
@@ -67,7 +69,9 @@ async def test_the_public_view(anonymous: AsyncClient, ada: Headers, db: Databas
     }
 
 
-async def test_a_name_changes_alone(anonymous: AsyncClient, ada: Headers, db: Database) -> None:
+async def test_changing_the_name_changes_nothing_else(
+    anonymous: AsyncClient, ada: Headers, db: Database
+) -> None:
     await change_user(db, await stored_user(db), updated_at=past(60))
     before = await stored_user(db)
     answer = await anonymous.patch(ME, json={"name": "Countess"}, headers=ada)
@@ -78,7 +82,9 @@ async def test_a_name_changes_alone(anonymous: AsyncClient, ada: Headers, db: Da
         assert getattr(after, unchanged) == getattr(before, unchanged)
 
 
-async def test_nothing_changes_nothing(anonymous: AsyncClient, ada: Headers, db: Database) -> None:
+async def test_an_empty_change_changes_nothing(
+    anonymous: AsyncClient, ada: Headers, db: Database
+) -> None:
     before = await stored_user(db)
     answer = await anonymous.patch(ME, json={}, headers=ada)
     assert answer.json() == (await anonymous.get(ME, headers=ada)).json()
@@ -114,7 +120,7 @@ async def test_bad_input_names_the_field(
 
 
 @pytest.mark.parametrize("change", [{"password": OTHER_WORDS}, {"email": BOB}])
-async def test_it_takes_the_current_password(
+async def test_a_new_address_or_password_requires_the_current_password(
     anonymous: AsyncClient, ada: Headers, change: dict[str, Any]
 ) -> None:
     sent = {"name": "Eve", "current_password": "a wrong one", **change}
@@ -123,7 +129,7 @@ async def test_it_takes_the_current_password(
     assert (await anonymous.get(ME, headers=ada)).json()["name"] == "Ada"
 
 
-async def test_a_new_password_ends_what_was_issued_before(
+async def test_a_new_password_ends_every_credential(
     anonymous: AsyncClient, tokens: Json, db: Database
 ) -> None:
     other = await login(anonymous)
@@ -143,7 +149,9 @@ async def test_a_new_password_ends_what_was_issued_before(
     await refresh(anonymous, latest)
 
 
-async def test_a_new_password_ends_nothing_of_others(anonymous: AsyncClient, ada: Headers) -> None:
+async def test_a_new_password_does_not_affect_other_users(
+    anonymous: AsyncClient, ada: Headers
+) -> None:
     await register(anonymous, BOB)
     bob = await login(anonymous, BOB)
     assert (await anonymous.patch(ME, json=CHANGE, headers=ada)).status_code == 200
@@ -151,7 +159,7 @@ async def test_a_new_password_ends_nothing_of_others(anonymous: AsyncClient, ada
     await refresh(anonymous, bob)
 
 
-async def test_a_login_meanwhile_is_of_the_old_password(
+async def test_a_login_during_a_password_change_is_ended(
     live: AsyncClient, live_app: FastAPI, recorded: RecordingHasher
 ) -> None:
     """A login with the old password during its change leaves no valid token."""
@@ -167,7 +175,9 @@ async def test_a_login_meanwhile_is_of_the_old_password(
             problem(await try_refresh(live, answer.json()), 401)
 
 
-async def test_of_many_new_passwords_one_wins(live: AsyncClient, live_app: FastAPI) -> None:
+async def test_one_of_many_concurrent_password_changes_succeeds(
+    live: AsyncClient, live_app: FastAPI
+) -> None:
     await register(live)
     headers = bearer(await login(live))
     changes = [CHANGE | {"password": f"new words {number}"} for number in range(3)]
@@ -184,7 +194,7 @@ async def test_of_many_new_passwords_one_wins(live: AsyncClient, live_app: FastA
     assert (await stored_user(live_app.state.database)).token_version == 2
 
 
-async def test_another_address(anonymous: AsyncClient, ada: Headers) -> None:
+async def test_a_user_changes_their_email_address(anonymous: AsyncClient, ada: Headers) -> None:
     sent = {"email": "ADA@lovelace.example.com", "current_password": WORDS}
     answer = await anonymous.patch(ME, json=sent, headers=ada)
     assert answer.json()["email"] == "ada@lovelace.example.com"
@@ -195,7 +205,7 @@ async def test_another_address(anonymous: AsyncClient, ada: Headers) -> None:
 
 
 @pytest.mark.parametrize("more", [{}, {"password": OTHER_WORDS}])
-async def test_an_address_that_is_taken(
+async def test_a_registered_address_is_refused(
     anonymous: AsyncClient, ada: Headers, db: Database, more: Json
 ) -> None:
     await add_user(db, BOB)
@@ -207,7 +217,7 @@ async def test_an_address_that_is_taken(
     await login(anonymous)
 
 
-async def test_who_leaves_takes_all_along(
+async def test_deleting_the_account_deletes_its_rows(
     anonymous: AsyncClient, tokens: Json, db: Database
 ) -> None:
     key = await create_key(anonymous, bearer(tokens), "read", "write")
@@ -226,7 +236,7 @@ async def test_who_leaves_takes_all_along(
     problem(await anonymous.get(ME, headers=bearer(tokens)), 401)
 
 
-async def test_leaving_takes_a_recent_login(
+async def test_deleting_the_account_requires_a_recent_login(
     anonymous: AsyncClient, tokens: Json, db: Database
 ) -> None:
     async with db.transaction() as session:
@@ -236,7 +246,7 @@ async def test_leaving_takes_a_recent_login(
     assert await count(db, User) == 1
 
 
-async def test_a_key_changes_no_account(anonymous: AsyncClient, db: Database) -> None:
+async def test_a_key_can_not_change_the_account(anonymous: AsyncClient, db: Database) -> None:
     headers = await add_key(db, await add_user(db, ADA), "read", "write")
     for answer in (
         await anonymous.patch(ME, json={"name": "Eve"}, headers=headers),
@@ -247,7 +257,7 @@ async def test_a_key_changes_no_account(anonymous: AsyncClient, db: Database) ->
     assert (await anonymous.get(ME, headers=headers)).json()["name"] == "Somebody"
 
 
-async def test_who_is_gone_meanwhile_changes_nothing(
+async def test_a_deleted_user_can_not_change_the_account(
     anonymous: AsyncClient, ada: Headers, db: Database, recorded: RecordingHasher
 ) -> None:
     async with db.transaction() as session:
@@ -256,7 +266,7 @@ async def test_who_is_gone_meanwhile_changes_nothing(
     assert recorded.done == []
 
 
-async def test_who_leaves_takes_the_stored_responses_along(
+async def test_deleting_the_account_deletes_stored_responses(
     anonymous: AsyncClient, ada: Headers, db: Database
 ) -> None:
     user = await stored_user(db)
@@ -273,7 +283,7 @@ async def test_who_leaves_takes_the_stored_responses_along(
 
 
 @pytest.mark.parametrize("changed", [{"password_hash": "another"}, {"token_version": 2}])
-async def test_an_address_takes_the_password_of_now(
+async def test_a_password_changed_meanwhile_can_not_change_the_address(
     anonymous: AsyncClient,
     ada: Headers,
     db: Database,

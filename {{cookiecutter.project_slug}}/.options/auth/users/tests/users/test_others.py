@@ -76,7 +76,7 @@ async def _try(owner: Api, other: Api, operation: Operation, example: Example) -
     return "" if before == after else " changed the row of another user"
 
 
-async def test_the_rows_of_others_are_not_there(app: FastAPI) -> None:
+async def test_rows_of_other_users_are_404(app: FastAPI) -> None:
     found, tried = await findings(app)
     assert found == []
     every = {str(each) for each in operations(app)}
@@ -84,7 +84,7 @@ async def test_the_rows_of_others_are_not_there(app: FastAPI) -> None:
     assert every >= SHARED, "tests/examples.py names operations that do not exist"
 
 
-async def test_a_route_without_an_owner_is_found(live_app: FastAPI) -> None:
+async def test_a_route_that_ignores_ownership_is_reported(live_app: FastAPI) -> None:
     router = Router()
     kept: dict[UUID, str] = {}
 

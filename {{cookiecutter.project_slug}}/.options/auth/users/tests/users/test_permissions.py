@@ -111,7 +111,7 @@ async def status(client: AsyncClient, operation: Operation, headers: Headers) ->
     return (await client.request(method, url, json=sent, headers=headers)).status_code
 
 
-def test_the_table_names_routes_that_exist(operations: list[Operation]) -> None:
+def test_the_table_lists_existing_routes(operations: list[Operation]) -> None:
     assert set(TABLE) - {OTHERS} <= {" ".join(operation) for operation in operations}
     assert {len(row) for row in TABLE.values()} == {len(COLUMNS)}
     assert {cell for row in TABLE.values() for cell in row} <= {"yes", "recent", "-"}
@@ -140,7 +140,7 @@ async def test_every_route_and_every_caller(
     assert found == expected
 
 
-async def test_some_routes_take_a_recent_login(
+async def test_some_routes_require_a_recent_login(
     operations: list[Operation], anonymous: AsyncClient, db: Database
 ) -> None:
     headers = await superuser(db)
@@ -157,7 +157,7 @@ async def test_some_routes_take_a_recent_login(
 
 
 @pytest.mark.parametrize("scope", ["read", "write"])
-async def test_a_scope_is_for_its_methods(
+async def test_a_scope_allows_its_methods_only(
     operations: list[Operation], anonymous: AsyncClient, db: Database, scope: str
 ) -> None:
     headers = await add_key(db, await add_user(db, BOB), scope)
@@ -169,7 +169,7 @@ async def test_a_scope_is_for_its_methods(
         assert (answered != 403) is may, (method, path)
 
 
-async def test_a_key_without_a_scope_opens_nothing(
+async def test_a_key_without_a_scope_is_refused(
     operations: list[Operation], anonymous: AsyncClient, db: Database
 ) -> None:
     for scopes in ((), ("admin",)):

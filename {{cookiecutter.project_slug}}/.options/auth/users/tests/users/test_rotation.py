@@ -64,7 +64,7 @@ async def test_a_rotation_under_load_signs_nobody_out(live_url: str) -> None:
     assert len(kids) == 2
 
 
-async def test_a_key_that_is_no_longer_named_signs_nothing(live_url: str) -> None:
+async def test_a_removed_key_is_no_longer_valid(live_url: str) -> None:
     settings = {
         (key, fallbacks): settings_for(live_url, secret_key=key, secret_key_fallbacks=fallbacks)
         for key, fallbacks in STEPS

@@ -182,7 +182,7 @@ async def rename(db: Database, column: str, name: str) -> None:
         await session.execute(text(f"ALTER TABLE {table} RENAME COLUMN {old} TO {name}"))
 
 
-async def test_no_canary_gets_out(
+async def test_no_secret_reaches_a_response_or_the_log(
     live_url: str,
     logged: pytest.LogCaptureFixture,
     capfd: pytest.CaptureFixture[str],
@@ -205,7 +205,7 @@ async def test_no_canary_gets_out(
     assert found == set()
 
 
-async def test_a_representation_tells_no_secret(live_url: str) -> None:
+async def test_a_repr_contains_no_secret(live_url: str) -> None:
     canary = "canary-hD2q7Vb0sLx9KfTzRwYn4Jm6Pc8"
     settings = settings_for(live_url, secret_key=canary)
     app = create_app(settings)
@@ -243,7 +243,7 @@ async def test_a_representation_tells_no_secret(live_url: str) -> None:
             assert not any(each in shown for each in canaries), type(thing)
 
 
-async def test_no_document_knows_of_a_hash(client: AsyncClient) -> None:
+async def test_no_openapi_schema_contains_a_hash(client: AsyncClient) -> None:
     document = (await client.get("/openapi.json")).text
     for inside in ("hash", "token_version", "family"):
         assert inside not in document

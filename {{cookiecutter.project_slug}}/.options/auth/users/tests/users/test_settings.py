@@ -41,7 +41,7 @@ def test_a_key_is_required(monkeypatch: pytest.MonkeyPatch, environment: str | N
     assert load_settings().secret_key.get_secret_value() == GOOD
 
 
-def test_locally_a_known_key_serves(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_default_key_is_accepted_locally(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ENVIRONMENT", "local")
     assert load_settings().secret_key == LOCAL_SECRET_KEY
     assert "local-only" in LOCAL_SECRET_KEY.get_secret_value()
@@ -137,7 +137,9 @@ def test_random_keys_are_accepted(
         ("THROTTLE_PER_ADDRESS", "many"),
     ],
 )
-def test_a_bad_value_is_refused(monkeypatch: pytest.MonkeyPatch, variable: str, value: str) -> None:
+def test_an_invalid_value_is_refused(
+    monkeypatch: pytest.MonkeyPatch, variable: str, value: str
+) -> None:
     monkeypatch.setenv("SECRET_KEY", GOOD)
     monkeypatch.setenv(variable, value)
     assert variable in refused()

@@ -124,7 +124,7 @@ async def test_statements_of_a_login_with_an_old_hash(
     assert len(statements) == 4 + 5, statements.sent
 
 
-async def test_statements_of_who_is_not_let_in(
+async def test_statements_of_a_refused_login(
     anonymous: AsyncClient, db: Database, statements: Statements
 ) -> None:
     await add_user(db, ADA)

@@ -75,7 +75,7 @@ async def main(
     await asyncio.to_thread(superuser.main)
 
 
-async def test_as_a_process(
+async def test_the_command_creates_a_superuser(
     live_url: str, live_app: FastAPI, live: AsyncClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(security, "hasher", DEAR)
@@ -94,7 +94,7 @@ async def test_as_a_process(
     assert BOB not in [user["email"] for user in listed]
 
 
-async def test_the_account_of_a_stranger_is_not_adopted(
+async def test_an_existing_account_is_not_promoted_by_default(
     live_url: str,
     live_app: FastAPI,
     monkeypatch: pytest.MonkeyPatch,
@@ -112,7 +112,7 @@ async def test_the_account_of_a_stranger_is_not_adopted(
             await login(client, BOB)
 
 
-async def test_who_is_promoted_gets_a_new_password_and_loses_every_credential(
+async def test_a_promotion_sets_the_password_and_ends_every_credential(
     live_url: str,
     live_app: FastAPI,
     monkeypatch: pytest.MonkeyPatch,
@@ -145,7 +145,7 @@ async def test_who_is_promoted_gets_a_new_password_and_loses_every_credential(
             assert (await client.get(USERS, headers=headers)).status_code == 200
 
 
-async def test_nobody_is_there_to_be_promoted(
+async def test_an_unknown_user_can_not_be_promoted(
     live_url: str, live_app: FastAPI, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with live_app.router.lifespan_context(live_app):
@@ -166,7 +166,7 @@ async def test_nobody_is_there_to_be_promoted(
         (f"{'a' * 250}@example.com", WORDS, "email: "),
     ],
 )
-async def test_what_is_refused_is_refused_in_one_line(
+async def test_errors_are_one_line(
     template: str,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
@@ -184,7 +184,7 @@ async def test_what_is_refused_is_refused_in_one_line(
     assert capsys.readouterr() == ("", "")
 
 
-async def test_an_address_is_needed(
+async def test_an_address_is_required(
     template: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(SystemExit, match="2"):
@@ -192,7 +192,7 @@ async def test_an_address_is_needed(
     assert "email" in capsys.readouterr().err
 
 
-def test_at_a_terminal_it_asks(
+def test_a_terminal_is_prompted_for_the_password(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     asked = []

@@ -102,7 +102,7 @@ def throttled(answer: Response) -> None:
     assert ADA not in answer.text
 
 
-async def test_wrong_logins_shut_nobody_out_elsewhere(
+async def test_wrong_logins_do_not_lock_the_user_out_elsewhere(
     narrow: FastAPI, near: AsyncClient, far: AsyncClient, recorded: RecordingHasher
 ) -> None:
     for _ in range(3):
@@ -125,7 +125,7 @@ async def test_guesses_from_many_addresses_have_a_limit(narrow: FastAPI) -> None
         throttled(await try_login(client))
 
 
-async def test_a_client_can_try_so_often(
+async def test_attempts_of_a_client_are_limited(
     narrow: FastAPI, near: AsyncClient, far: AsyncClient
 ) -> None:
     for number in range(5):
@@ -135,7 +135,7 @@ async def test_a_client_can_try_so_often(
     await login(far)
 
 
-async def test_a_throttled_address_counts_against_no_email(
+async def test_attempts_of_a_throttled_address_do_not_count_for_an_email(
     narrow: FastAPI, near: AsyncClient
 ) -> None:
     for number in range(5):
@@ -146,7 +146,7 @@ async def test_a_throttled_address_counts_against_no_email(
     assert await counts(narrow) == before
 
 
-async def test_success_resets_the_email_and_not_the_address(
+async def test_success_resets_the_email_but_not_the_address(
     narrow: FastAPI, near: AsyncClient
 ) -> None:
     for _ in range(2):
@@ -179,13 +179,13 @@ async def test_an_ipv6_network_is_one_client(
         await login(client)
 
 
-async def test_an_address_that_nobody_has_is_counted_alike(near: AsyncClient) -> None:
+async def test_unknown_email_addresses_are_counted_too(near: AsyncClient) -> None:
     for _ in range(3):
         problem(await try_login(near, "nobody@example.com"), 401)
     throttled(await try_login(near, "nobody@example.com"))
 
 
-async def test_registrations_are_counted_alike(narrow: FastAPI, near: AsyncClient) -> None:
+async def test_registrations_are_counted_too(narrow: FastAPI, near: AsyncClient) -> None:
     for status in (201, 409, 409):
         assert (await near.post(USERS, json=body(BOB))).status_code == status
     throttled(await near.post(USERS, json=body(BOB)))
@@ -199,13 +199,15 @@ async def test_registrations_are_counted_alike(narrow: FastAPI, near: AsyncClien
     assert users == await count(narrow.state.database, Attempt)
 
 
-async def test_what_can_not_be_read_is_no_attempt(narrow: FastAPI, near: AsyncClient) -> None:
+async def test_an_unreadable_form_is_not_counted(narrow: FastAPI, near: AsyncClient) -> None:
     for _ in range(6):
         assert (await near.post(USERS, json=body(BOB, "short"))).status_code == 422
     assert await attempts(narrow) == []
 
 
-async def test_who_is_signed_in_is_not_counted(narrow: FastAPI, near: AsyncClient) -> None:
+async def test_requests_of_signed_in_users_are_not_counted(
+    narrow: FastAPI, near: AsyncClient
+) -> None:
     tokens = await login(near)
     headers = {"Authorization": f"Bearer {tokens['access_token']}"}
     for _ in range(8):
@@ -219,7 +221,7 @@ async def test_who_is_signed_in_is_not_counted(narrow: FastAPI, near: AsyncClien
     assert set((await counts(narrow)).values()) == {0}
 
 
-async def test_a_token_does_not_serve_to_guess_the_password(
+async def test_guesses_of_the_current_password_are_limited(
     narrow: FastAPI, near: AsyncClient
 ) -> None:
     headers = bearer(await login(near))
@@ -235,7 +237,7 @@ async def test_a_token_does_not_serve_to_guess_the_password(
     await login(near)  # guesses do not shut the user out
 
 
-async def test_guesses_at_sign_in_leave_the_password_changeable(
+async def test_wrong_logins_do_not_block_a_password_change(
     narrow: FastAPI, near: AsyncClient
 ) -> None:
     headers = bearer(await login(near))
@@ -246,7 +248,9 @@ async def test_guesses_at_sign_in_leave_the_password_changeable(
     assert (await near.patch(ME, json=change, headers=headers)).status_code == 200
 
 
-async def test_after_the_window_it_starts_anew(narrow: FastAPI, near: AsyncClient) -> None:
+async def test_attempts_are_allowed_again_after_the_window(
+    narrow: FastAPI, near: AsyncClient
+) -> None:
     for _ in range(2):
         for _ in range(3):
             problem(await try_login(near, password=OTHER_WORDS), 401)
@@ -255,7 +259,9 @@ async def test_after_the_window_it_starts_anew(narrow: FastAPI, near: AsyncClien
     await login(near)
 
 
-async def test_trying_on_does_not_make_it_longer(narrow: FastAPI, near: AsyncClient) -> None:
+async def test_refused_attempts_do_not_extend_the_window(
+    narrow: FastAPI, near: AsyncClient
+) -> None:
     await try_login(near, password=OTHER_WORDS)
     before = {attempt.subject: attempt.resets_at for attempt in await attempts(narrow)}
     for _ in range(6):
@@ -263,7 +269,7 @@ async def test_trying_on_does_not_make_it_longer(narrow: FastAPI, near: AsyncCli
     assert {attempt.subject: attempt.resets_at for attempt in await attempts(narrow)} == before
 
 
-async def test_what_is_over_is_swept_out(narrow: FastAPI, near: AsyncClient) -> None:
+async def test_expired_counts_are_deleted(narrow: FastAPI, near: AsyncClient) -> None:
     for number in range(4):
         await try_login(near, f"{number}@example.com")
     await let_the_window_pass(narrow)
@@ -271,7 +277,7 @@ async def test_what_is_over_is_swept_out(narrow: FastAPI, near: AsyncClient) -> 
     assert len(await attempts(narrow)) == 3
 
 
-async def test_workers_count_together(live_url: str, narrow: FastAPI, near: AsyncClient) -> None:
+async def test_workers_share_the_counts(live_url: str, narrow: FastAPI, near: AsyncClient) -> None:
     other = create_app(narrow.state.settings)
     async with other.router.lifespan_context(other), calling_from(other, "192.0.2.1") as client:
         for each in (near, client, near):
@@ -280,7 +286,7 @@ async def test_workers_count_together(live_url: str, narrow: FastAPI, near: Asyn
         throttled(await try_login(near, password=WORDS))
 
 
-async def test_attempts_at_once_are_all_counted(narrow: FastAPI) -> None:
+async def test_concurrent_attempts_are_all_counted(narrow: FastAPI) -> None:
     async with calling_from(narrow, "192.0.2.7") as client:
         answers = await asyncio.gather(
             *(try_login(client, password=OTHER_WORDS) for _ in range(20))
@@ -305,7 +311,7 @@ async def test_a_refused_attempt_only_reads(
     assert await counts(app) == before
 
 
-async def test_nobody_is_named_in_the_table(narrow: FastAPI, near: AsyncClient) -> None:
+async def test_the_table_contains_no_address(narrow: FastAPI, near: AsyncClient) -> None:
     await try_login(near)
     stored = await attempts(narrow)
     assert len(stored) == 3
@@ -314,7 +320,7 @@ async def test_nobody_is_named_in_the_table(narrow: FastAPI, near: AsyncClient) 
         assert set(attempt.subject) <= set("0123456789abcdef")
 
 
-async def test_an_attempt_that_is_not_decided_is_taken_back(
+async def test_an_attempt_without_a_result_is_not_counted(
     narrow: FastAPI, near: AsyncClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     problem(await try_login(near, password=OTHER_WORDS), 401)
@@ -336,7 +342,7 @@ async def test_an_attempt_that_is_not_decided_is_taken_back(
     await login(near)
 
 
-async def test_a_cancelled_attempt_is_taken_back(narrow: FastAPI) -> None:
+async def test_a_cancelled_attempt_is_not_counted(narrow: FastAPI) -> None:
     db: Database = narrow.state.database
     limits = password_limits(narrow.state.settings, UUID(int=1))
     inside = asyncio.Event()

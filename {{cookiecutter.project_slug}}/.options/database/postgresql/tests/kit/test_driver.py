@@ -43,14 +43,14 @@ async def database(databases: seam.Databases, template: str) -> AsyncIterator[Da
     "given",
     ["postgres://u:p@h:1/name", "postgresql://u:p@h:1/name", "postgresql+psycopg://u:p@h:1/name"],
 )
-def test_urls_are_turned_into_those_of_the_driver(given: str) -> None:
+def test_urls_are_converted_for_the_driver(given: str) -> None:
     url = driver.parse_url(given).render_as_string(hide_password=False)
     assert url == "postgresql+asyncpg://u:p@h:1/name"
     again = settings_for(driver.parse_url(given)).database_url  # a URL keeps its password
     assert again.render_as_string(hide_password=False) == url
 
 
-def test_a_url_as_providers_give_it() -> None:
+def test_urls_of_providers_are_accepted() -> None:
     url = driver.parse_url("postgres://u:p@host/name?sslmode=require")
     assert dict(url.query) == {"ssl": "require"}
 
@@ -111,7 +111,7 @@ async def test_a_read_begins_no_transaction(database: Database) -> None:
         assert await session.scalar(now) == await session.scalar(now)
 
 
-async def test_a_statement_that_runs_away_is_ended(database: Database) -> None:
+async def test_a_long_statement_is_cancelled(database: Database) -> None:
     # That the setting arrives at the server is shown above. Here it is for one statement only, so
     # that no other runs into it on a slow machine.
     async def run_away() -> None:
@@ -137,7 +137,7 @@ async def end_connections(database: Database) -> None:
 
 
 @direct
-async def test_a_stale_connection_is_never_handed_out(live_url: str) -> None:
+async def test_a_stale_connection_is_never_used(live_url: str) -> None:
     app = create_app(settings_for(live_url, database_ping_after=0, database_pool_size=3))
     async with running(app):
         database: Database = app.state.database
@@ -153,7 +153,7 @@ async def select_one(database: Database) -> None:
 
 
 @pytest.mark.parametrize("pooler", [pytest.param(None, marks=direct), "pgbouncer"])
-async def test_a_migration_waits_for_no_lock_for_long_but_takes_its_time(
+async def test_a_migration_has_a_lock_timeout_but_no_statement_timeout(
     live_url: str, databases: seam.Databases, pooler: str | None
 ) -> None:
     name = make_url(live_url).database
@@ -172,7 +172,7 @@ async def driver_connection(database: Database) -> Any:
         return (await connection.get_raw_connection()).driver_connection
 
 
-async def test_a_server_that_does_not_answer_is_not_waited_for(live_url: str) -> None:
+async def test_a_server_that_does_not_respond_times_out(live_url: str) -> None:
     app = create_app(settings_for(live_url, database_pool_size=1))
     async with running(app):
         database: Database = app.state.database
@@ -205,7 +205,7 @@ async def test_a_busy_connection_is_not_pinged(
 
 
 @direct
-async def test_a_connection_that_the_server_closed_is_noticed_without_asking(live_url: str) -> None:
+async def test_a_connection_closed_by_the_server_is_detected_without_a_ping(live_url: str) -> None:
     app = create_app(settings_for(live_url, database_ping_after=60, database_pool_size=1))
     async with running(app):
         database: Database = app.state.database
@@ -217,7 +217,7 @@ async def test_a_connection_that_the_server_closed_is_noticed_without_asking(liv
         await select_one(database)
 
 
-async def test_a_server_that_is_not_there(tmp_path: Path) -> None:
+async def test_connecting_to_a_missing_server(tmp_path: Path) -> None:
     app = create_app(settings_for(f"postgresql://u:hush@/name?host={tmp_path}"))
     async with running(app) as client:  # it starts all the same
         assert (await client.get("/health/live")).status_code == 200
@@ -229,7 +229,7 @@ async def test_a_server_that_is_not_there(tmp_path: Path) -> None:
 
 @direct
 @pytest.mark.parametrize("wrong", ["database", "username"])
-async def test_a_wrong_database_or_role_is_not_behind(
+async def test_a_wrong_database_or_role_is_not_reported_as_behind(
     live_url: str, caplog: pytest.LogCaptureFixture, wrong: str
 ) -> None:
     parts: dict[str, Any] = {wrong: "nobody_has_this"}
@@ -258,7 +258,7 @@ async def test_a_wrong_database_or_role_is_not_behind(
         ("SELECT * FROM no_such_table", DBAPIError),  # a defect of ours: 500
     ],
 )
-async def test_what_an_error_means_to_a_client(
+async def test_errors_are_mapped_to_responses(
     database: Database, statement: str, error: type[AppError | DBAPIError]
 ) -> None:
     with pytest.raises(error):
@@ -267,7 +267,7 @@ async def test_what_an_error_means_to_a_client(
 
 
 @direct
-async def test_a_budget_that_the_server_can_not_meet_is_warned_of(
+async def test_too_many_connections_for_the_server_log_a_warning(
     live_url: str, databases: seam.Databases, caplog: pytest.LogCaptureFixture
 ) -> None:
     async with running(create_app(settings_for(live_url, workers=8))):
@@ -287,7 +287,7 @@ async def test_a_budget_that_the_server_can_not_meet_is_warned_of(
 
 
 @direct
-async def test_a_budget_knows_what_is_reserved(
+async def test_reserved_connections_are_subtracted(
     live_url: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     async with running(app := create_app(settings_for(live_url))):
@@ -305,7 +305,7 @@ async def test_a_budget_knows_what_is_reserved(
         assert f"may want {allowed + 1}, the server allows {allowed}" in caplog.text
 
 
-async def test_reads_may_go_to_a_replica(live_url: str, databases: seam.Databases) -> None:
+async def test_reads_can_go_to_a_replica(live_url: str, databases: seam.Databases) -> None:
     replica = await databases.create()
     app = create_app(settings_for(live_url, database_read_url=replica))
     async with running(app):
@@ -318,7 +318,7 @@ async def test_reads_may_go_to_a_replica(live_url: str, databases: seam.Database
     await databases.drop(replica)
 
 
-async def test_a_replica_that_is_away_is_done_without(
+async def test_reads_go_to_the_primary_while_the_replica_is_down(
     live_url: str, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("app.kit.db.engine.REPLICA_RETRY", 0.0)
@@ -333,9 +333,7 @@ async def test_a_replica_that_is_away_is_done_without(
         assert "reads go to the primary" in caplog.text
 
 
-async def test_a_client_can_ask_for_what_was_written_last(
-    live_url: str, databases: seam.Databases
-) -> None:
+async def test_a_client_can_read_its_own_writes(live_url: str, databases: seam.Databases) -> None:
     replica = await databases.create()  # where the table is not there yet
     app = create_app(settings_for(live_url, database_read_url=replica))
     async with running(app) as client:
@@ -346,7 +344,7 @@ async def test_a_client_can_ask_for_what_was_written_last(
     await databases.drop(replica)
 
 
-async def test_transactions_that_can_not_be_put_in_order_are_done_again(live_url: str) -> None:
+async def test_serialization_failures_are_retried(live_url: str) -> None:
     async with running(app := create_app(settings_for(live_url))):
         await add_things(app)
         database: Database = app.state.database
@@ -374,7 +372,7 @@ async def test_transactions_that_can_not_be_put_in_order_are_done_again(live_url
             assert names.all() == ["0", "1", "2"]
 
 
-async def test_a_deadlock_is_resolved_by_trying_again(live_url: str) -> None:
+async def test_deadlocks_are_retried(live_url: str) -> None:
     async with running(app := create_app(settings_for(live_url))):
         await add_things(app)
         database: Database = app.state.database
@@ -401,14 +399,14 @@ async def test_a_deadlock_is_resolved_by_trying_again(live_url: str) -> None:
 
 
 @pytest.mark.skipif(not seam.POOLER, reason="TEST_DATABASE_POOLER names none")
-async def test_a_pooler_that_passes_no_limits_on_is_warned_of(
+async def test_a_pooler_without_time_limits_logs_a_warning(
     live_url: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     async with running(create_app(settings_for(live_url))):
         assert "ALTER ROLE" in caplog.text
 
 
-async def test_a_database_that_may_hold_more_than_tests_is_refused(
+async def test_tests_refuse_a_database_that_is_not_for_tests(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("TEST_DATABASE_URL", "postgresql://localhost/production")
@@ -428,7 +426,7 @@ async def test_a_named_server_is_used(
 
 
 @direct
-async def test_a_runner_waits_for_another_whatever_limits_the_role_has(
+async def test_a_second_migration_waits_despite_limits_of_the_role(
     databases: seam.Databases,
 ) -> None:
     url = await databases.create()
