@@ -1,4 +1,4 @@
-"""``python -m benchmarks``: measure the rendered service beside what its database allows."""
+"""``python -m benchmarks``: compare the rendered service with a raw ASGI app on a raw driver."""
 
 import argparse
 import os
@@ -31,7 +31,7 @@ CHOICES: Final[dict[str, tuple[str, ...]]] = {
     "endpoint": ENDPOINTS,
     "clients": ("32", "128", "512"),
 }
-"""What ``--only`` chooses from; the numbers of clients are those of the fairness."""
+"""The choices of ``--only``, and the numbers of clients for the fairness measurement."""
 
 CONNECTIONS: Final = 32
 ROUNDS: Final = 5
@@ -40,15 +40,15 @@ DURATION: Final = 1.5
 WARM_UP: Final = 0.3
 """Seconds of load before the first round."""
 BETWEEN: Final = 0.7
-"""Seconds between two rounds, roughly, in which the server becomes idle."""
+"""Approximate seconds between two rounds, in which the server becomes idle."""
 LATEST: Final = 17 * 60.0
-"""Seconds after which a full run has shorter measurements: on a slow machine."""
+"""Seconds after which the rest of a full run has shorter measurements, on a slow machine."""
 
 FAIR: Final = {32: 2.0, 128: 3.0, 512: 5.0}
 """Rounds in which fairness is measured: each client must get enough responses to count."""
 FAIR_ENDPOINTS: Final = ("get", "post")
 FAIR_SERVICES: Final = {"flat": ("rows", "none"), "example": ("example", "token")}
-"""The fastest and the default way."""
+"""The fastest service, and the default one."""
 WRITERS: Final = 16
 
 STARTS: Final = 5
@@ -79,7 +79,7 @@ def say(text: str) -> None:
 
 @dataclass(frozen=True)
 class Round:
-    """The responses of a round, and the microseconds of processor time for each request."""
+    """The responses of a round, and the CPU time of each request in microseconds."""
 
     run: Run
     cpu: float
@@ -87,11 +87,11 @@ class Round:
 
 
 def measure_round(options: Options, side: Side, store: Postgres | None) -> Round:
-    """Load one side."""
+    """Put load on one side."""
     before = side.server.cpu(), harness.database_cpu(store)
     run = load(side.server.port, side.requests, CONNECTIONS, options.duration)
     after = side.server.cpu(), harness.database_cpu(store)
-    if not options.quick:  # that tells whether all works, not how fast it is
+    if not options.quick:  # a quick run checks only that everything works
         side.server.settle(side.requests[0])
     requests = max(1, run.answers + run.errors)
     used = [1e6 * (end - start) / requests for start, end in zip(before, after, strict=True)]
@@ -101,9 +101,9 @@ def measure_round(options: Options, side: Side, store: Postgres | None) -> Round
 def compare(
     options: Options, database: str, sides: Sequence[Side], rounds: int, store: Postgres | None
 ) -> list[Figure]:
-    """Load all sides in turn (A B C, C B A, A B C), so that a drift affects each of them."""
+    """Put load on all sides in turn (A B C, C B A, A B C), so that drift affects all of them."""
     seen: dict[Side, list[Round]] = {side: [] for side in sides}
-    for side in sides if not options.quick else ():  # connections and prepared statements
+    for side in sides if not options.quick else ():  # opens connections and prepares statements
         load(side.server.port, side.requests, CONNECTIONS, WARM_UP)
         side.server.settle(side.requests[0])
     for number in range(rounds):
@@ -129,7 +129,7 @@ def compare(
 def summarize(
     database: str, side: Side, seen: list[Round], limit: list[Round], plain: list[Round]
 ) -> Figure:
-    """Return the medians of a side, of its shares of the limit and of what its caller adds."""
+    """Return the medians of a side, of its share of the limit and of the cost of its credential."""
 
     def median(value: Callable[[Round], float]) -> float:
         return statistics.median(map(value, seen))
@@ -278,7 +278,7 @@ def run(options: Options, *, limited: bool) -> Report:
                 auth: harness.made(project, folder, store) for auth, project in projects.items()
             }
             now = time.monotonic()
-            # The rest of the time is for this database and those behind it.
+            # Divide the remaining time between this database and the next ones.
             until = now + (began + LATEST - now) / (len(databases) + 1 - number) if limited else 0
             with harness.staged(projects, urls, options.rows, options.settings) as stage:
                 measure(options, report, until, stage, store)
@@ -289,7 +289,7 @@ def run(options: Options, *, limited: bool) -> Report:
 def parsed(arguments: list[str] | None = None) -> tuple[Options, Path | None, bool]:
     """Read the command line."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="one short round: does it work?")
+    parser.add_argument("--quick", action="store_true", help="one short round, as a check")
     parser.add_argument(
         "--only",
         action="append",
@@ -314,7 +314,7 @@ def parsed(arguments: list[str] | None = None) -> tuple[Options, Path | None, bo
         name, _, chosen = text.partition("=")
         values = tuple(chosen.split(","))
         if name not in CHOICES or not set(values) <= set(CHOICES[name]):
-            parser.error(f"--only {text}: see --help for what there is")
+            parser.error(f"--only {text}: see --help for the choices")
         only[name] = values
     options = Options(
         quick=given.quick,
@@ -325,9 +325,9 @@ def parsed(arguments: list[str] | None = None) -> tuple[Options, Path | None, bo
         settings=dict(text.split("=", 1) for text in given.set),
     )
     if given.publish and options.partial:
-        parser.error("--publish takes a full run")
+        parser.error("--publish requires a full run")
     if options.rows.count < 300:
-        parser.error("--rows: 300 at least, for a list has to have an end and a beginning")
+        parser.error("--rows: use at least 300, so that the list has enough pages")
     if shutil.which("uv") is None:
         parser.error("uv installs what is measured, and is not on PATH: pip install uv")
     if WRK is None:

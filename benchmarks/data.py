@@ -18,11 +18,11 @@ RESOURCES: Final = {"flat": ("rows", "entities"), "example": ("example",)}
 """The measured resources, a single table and the template's example, and the services of each."""
 
 PATHS: Final = {"rows": "item-rows", "entities": "items", "example": "tasks"}
-"""Where each service is mounted: the flat table is served as rows of columns and as entities."""
+"""The path of each service: the flat table is served as rows of columns and as entities."""
 
 ENDPOINTS: Final = ("get", "page", "post", "patch")
 DEPTH: Final = "depth"
-"""The last page of the list, which is measured beside the first one."""
+"""The last page of the list, which is measured as well as the first one."""
 
 STATUSES: Final = ("todo", "doing", "done")
 TAGS: Final = [f"tag-{number:02}" for number in range(50)]
@@ -35,11 +35,11 @@ _VARIANTS: Final = 1000
 
 @dataclass(frozen=True)
 class Rows:
-    """The first rows of both tables, of a chosen number."""
+    """A chosen number of rows for each table."""
 
     count: int
     owner: UUID | None = None
-    """The user whom the tasks and tags belong to, if they belong to somebody."""
+    """The owner of the tasks and tags, if there are users."""
 
     def keys(self, table: str) -> list[UUID]:
         """Return the ids of a table, in the order of its rows."""

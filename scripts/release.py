@@ -55,7 +55,7 @@ def release(root: Path, version: str, day: date, checks: Sequence[Sequence[str]]
 
 
 def previous_release(root: Path) -> str | None:
-    """Return the tag of the last release whose template differs from the present one, if any."""
+    """Return the tag of the last release whose template differs from the current one, if any."""
     for version in _released(root):
         tag = f"v{version}"
         if _git(root, "diff", "--name-only", tag, "--", "cookiecutter.json", "hooks", TREE.name):

@@ -1,4 +1,4 @@
-"""A bad answer is refused in one sentence; any other is rendered exactly as it was typed."""
+"""Invalid answers are refused with one sentence; all others are rendered exactly as typed."""
 
 import json
 import re
@@ -126,14 +126,14 @@ def shows(project: Project, text: str) -> None:
 
 
 class Refuse(Protocol):
-    """Render with one bad answer and return what the user reads on stderr."""
+    """Render with one invalid answer; return the text on stderr."""
 
     def __call__(self, question: str, answer: str) -> str: ...
 
 
 @pytest.fixture
 def refuse(template: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> Refuse:
-    """Return a function that also checks that nothing is left behind."""
+    """Return a function that renders, and checks that a refused render leaves no files."""
     output = tmp_path / "output"
     output.mkdir()
 

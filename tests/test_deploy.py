@@ -1,4 +1,4 @@
-"""The files for deployment: checked by their tools, and executed without Docker."""
+"""The deployment files, checked by their own tools and executed without Docker."""
 
 import asyncio
 import json
@@ -59,10 +59,10 @@ PASSWORDS = (
     *("POSTGRES_PASSWORD", "DATABASE_OWNER_PASSWORD"),
     *("DATABASE_PASSWORD", "DATABASE_REPLICATION_PASSWORD"),
 )
-"""Those of compose.yaml: of the superuser, the owner of the tables, the service, the replica."""
+"""The passwords of compose.yaml: superuser, owner of the tables, service and replica."""
 
 LIMITS = {"statement_timeout": "4s", "idle_in_transaction_session_timeout": "30s"}
-"""The parameters that the service sets by itself without a pooler."""
+"""The parameters that the service itself sets without a pooler."""
 
 STREAMING = "SELECT state FROM pg_stat_replication"
 
@@ -88,7 +88,7 @@ def manifests(project: Project) -> dict[str, Any]:
 
 
 def release_commands(project: Project) -> str:
-    """Return the documented commands of a release to Kubernetes."""
+    """Return the documented commands for a release to Kubernetes."""
     blocks = re.findall(r"```sh\n(.*?)```", project.text("docs/deployment.md"), re.DOTALL)
     (commands,) = [block for block in blocks if "rollout status" in block]
     return str(commands)
@@ -184,7 +184,7 @@ def test_no_file_contains_a_password(bake: Bake, answers: dict[str, str]) -> Non
         given = re.findall(rf"^ +{name}: (?!\"\"$)(.*)$", text, re.MULTILINE)
         assert bool(given) is is_asked
         assert all(re.match(rf"\$\{{{name}:?\?set it in ", each) for each in given), given
-        # Only the verbs for local use have another one.
+        # Only the verbs for local use set another one.
         others = project.files() - {"justfile", "compose.yaml"}
         for file in others:
             if not file.startswith(("app/", "docs/", "tests/")):
@@ -252,7 +252,7 @@ def test_manifests_agree_with_each_other(bake: Bake, answers: dict[str, str]) ->
     assert name == generated["name"] == "my-service"  # no underscore: they are DNS names
     labels = server["spec"]["template"]["metadata"]["labels"]
     assert server["spec"]["selector"]["matchLabels"] == labels
-    # Only pods of the service: that of a migration serves no requests.
+    # Only pods of the service: the migration's pod serves no requests.
     assert kinds["Service"]["spec"]["selector"] == labels
     (container,) = pod(server)["containers"]
     (port,) = container["ports"]
@@ -310,7 +310,7 @@ def test_pods_have_the_least_privileges(bake: Bake, answers: dict[str, str]) -> 
 
 @each_service
 def test_compose_trusts_one_proxy(bake: Bake, answers: dict[str, str]) -> None:
-    """Trust the gateway of its own network: a proxy on the same machine comes from there."""
+    """It trusts the gateway of its own network, from which a proxy on the same machine connects."""
     document = compose(bake(**answers))
     app = document["services"]["app"]
     (network,) = document["networks"]["front"]["ipam"]["config"]
@@ -326,7 +326,7 @@ def test_compose_trusts_one_proxy(bake: Bake, answers: dict[str, str]) -> None:
 
 
 def interpolated(text: str, variables: Mapping[str, str]) -> str:
-    """Substitute variables as compose does, the innermost first."""
+    """Substitute variables as compose does, starting with the innermost."""
 
     def value(match: re.Match[str]) -> str:
         name, operator, other = match.groups()
@@ -374,10 +374,10 @@ def test_compose_gives_the_service_only_its_own_password(
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="other addresses than 127.0.0.1 are local")
 async def test_compose_passes_settings_and_client_addresses_on(bake: Bake, tmp_path: Path) -> None:
-    """Run the service in the environment that compose makes of a `.env`."""
+    """Run the service in the environment that compose creates from a `.env`."""
     port, log = free_port(), tmp_path / "log"
     with installed(bake(database="sqlite", auth="users", deploy="docker")) as project:
-        # The network's gateway is then 127.0.0.1, from where the proxy comes.
+        # The network's gateway is then 127.0.0.1, from which the proxy connects.
         told = SECRETS | {"FRONT_NETWORK": "127.0.0", "MAX_BODY_SIZE": "200", "HOST": "192.0.2.1"}
         environment = environment_of(project, "app", told)
         environment |= {"PORT": str(port), "DATABASE_URL": f"sqlite:///{tmp_path / 'app.db'}"}
@@ -406,7 +406,7 @@ async def test_compose_passes_settings_and_client_addresses_on(bake: Bake, tmp_p
             finally:
                 process.kill()
     addresses = re.findall(r'"address": "(.*?)"', log.read_text())
-    # The word of the proxy, and of nobody else.
+    # The header is trusted from the proxy only.
     assert addresses == ["203.0.113.9", "127.0.0.2"]
 
 
@@ -422,7 +422,7 @@ def test_passwords_are_hashed_within_the_memory_limit(bake: Bake, database: str)
 
 @each_service
 def test_pods_may_connect_to_listed_peers_only(bake: Bake, answers: dict[str, str]) -> None:
-    """Nobody but the namespace in the base; an environment names the ingress and the database."""
+    """The base allows its own namespace only; an environment adds the ingress and the database."""
     kubectl = require("kubectl")
     project = bake(**answers, deploy="kubernetes")
     base = by_kind(project)["NetworkPolicy"]["spec"]
@@ -437,7 +437,7 @@ def test_pods_may_connect_to_listed_peers_only(bake: Bake, answers: dict[str, st
     production = kinds["NetworkPolicy"]["spec"]
     proxies = kinds["ConfigMap"]["data"]["FORWARDED_ALLOW_IPS"].split(",")
     assert all(ip_network(proxy).num_addresses == 1 for proxy in proxies)
-    assert "127.0.0.1" not in proxies, "a placeholder that trusts nobody"
+    assert "127.0.0.1" not in proxies, "a placeholder that trusts no address"
     for policy in (base, production):
         assert all(rule["from"] for rule in policy["ingress"])
         named = [
@@ -468,7 +468,7 @@ def test_on_postgresql_a_job_migrates_and_pods_roll_without_downtime(bake: Bake,
     most = 2 * scaler["maxReplicas"] * (5 + 5 + 1)
     assert f"here {most} of 100." in comment
     assert most <= 97
-    # A worker uses one core: a further pod comes before it is saturated.
+    # A worker uses one core: another pod starts before it is saturated.
     assert pod(deployment)["containers"][0]["resources"]["requests"]["cpu"] == "1"
     (metric,) = scaler["metrics"]
     assert metric["resource"]["target"] == {"type": "Utilization", "averageUtilization": 70}
@@ -562,14 +562,14 @@ def test_kustomize_builds_all_manifests(
 
 @each_service
 def test_a_slow_database_does_not_make_pods_unready(bake: Bake, answers: dict[str, str]) -> None:
-    """All pods fail together then: removed, clients would not get the service's 503."""
+    """A slow database affects all pods: if all are removed, clients don't get the service's 503."""
     project = bake(**answers, deploy="kubernetes")
     (container,) = pod(workload(project))["containers"]
     probe = container["readinessProbe"]
     (answers_within,) = re.findall(r"READY_TIMEOUT = ([\d.]+)", project.text("app/kit/health.py"))
     assert float(answers_within) < probe["timeoutSeconds"]
     assert probe["periodSeconds"] * (probe["failureThreshold"] - 1) >= 120  # a failover
-    # A new pod waits for its first success, whatever the threshold.
+    # A new pod needs one success, whatever the threshold is.
     assert probe["httpGet"]["path"] == "/health/ready"
 
 
@@ -606,7 +606,7 @@ def test_a_deployment_migrates_before_it_replaces_pods(
 ) -> None:
     """Only the order of the commands: tests/test_docker.py runs them."""
     project = bake(**answers)
-    told = "TAG=1.2.0 ENVIRONMENT= docker"  # of production: the verbs for local use set another
+    told = "TAG=1.2.0 ENVIRONMENT= docker"  # for production, not as in the local verbs
     migrate = f"{told} compose run --rm migrate"
     replace = f"{told} compose up --detach --wait --no-build --no-deps app"
     status, made = calls(project, docker, "nothing", "deploy", "1.2.0")
@@ -615,11 +615,11 @@ def test_a_deployment_migrates_before_it_replaces_pods(
     assert rest[:2] == [migrate, replace]
     assert rest[2].endswith("docker tag my-service:1.2.0 my-service:latest")
     assert (status, len(rest)) == (0, 3)
-    # A failed build or migration leaves the former version.
+    # A failed build or migration keeps the previous version.
     assert calls(project, docker, "build --build-arg", "deploy", "1.2.0") == (1, [build])
     assert calls(project, docker, "run --rm migrate", "deploy", "1.2.0") == (1, [build, migrate])
     status, made = calls(project, docker, "nothing", "rollback", "1.2.0")
-    assert (status, made) == (0, rest[1:])  # neither builds nor migrates
+    assert (status, made) == (0, rest[1:])  # neither build nor migration
 
 
 KUBECTL = """#!/bin/sh
@@ -667,7 +667,7 @@ def test_a_release_waits_for_the_end_of_the_migration(
 def image(request: pytest.FixtureRequest, bake: Bake) -> Iterator[Image]:
     """Return the image of a render: with a lock file on PostgreSQL, without one on SQLite."""
     if sys.platform == "win32":
-        pytest.skip("its steps are those of a POSIX shell")
+        pytest.skip("its steps need a POSIX shell")
     answers: dict[str, str] = request.param | {"deploy": "docker"}
     with tempfile.TemporaryDirectory(prefix="image-") as name:
         folder = Path(name)
@@ -687,7 +687,7 @@ def image(request: pytest.FixtureRequest, bake: Bake) -> Iterator[Image]:
 
 @pytest.fixture
 def settings(image: Image) -> Iterator[dict[str, str]]:
-    """Return the settings of a container, with a database of its own."""
+    """Return the settings of a container, with its own database."""
     told = {"PORT": str(free_port()), "SECRET_KEY": secrets.token_hex(32)}
     told["REGISTRATION_OPEN"] = "true"
     if image.volumes:
@@ -811,7 +811,7 @@ def test_an_image_migrates_serves_and_ends(
 @pytest.mark.parametrize(
     "answers",
     each_answer_once(),
-    ids=label,  # each package comes with an answer, or with all
+    ids=label,  # each package belongs to an answer, or to all
 )
 def test_no_dependency_is_compiled_in_the_image(
     bake: Bake, answers: dict[str, str], platform: str, tmp_path: Path
@@ -841,7 +841,7 @@ async def asked(url: str, *statements: str) -> list[str]:
 
 def test_the_replica_in_compose_has_its_own_password_only(bake: Bake) -> None:
     services = compose(bake(database="postgresql"))["services"]
-    # The copy has the roles of its primary; its entrypoint asks for nothing once there are data.
+    # The replica has the roles of its primary; its entrypoint does nothing if there is data.
     assert services["replica"]["environment"] == {"PGPASSWORD": "${DATABASE_REPLICATION_PASSWORD}"}
     assert set(PASSWORDS) <= set(services["database"]["environment"])
 
@@ -928,7 +928,7 @@ async def test_the_replica_in_compose_copies_once_and_streams(
     data = server.data.parent / volume / "18" / "docker"
     programs = server.data.parent / f"programs-{volume}"
     programs.mkdir()
-    # The official image then gives the folder to its user, and starts the server.
+    # The official image then changes the owner of the folder, and starts the server.
     entrypoint = programs / "docker-entrypoint.sh"
     entrypoint.write_text(
         f'#!/bin/sh\necho "$@"; chown -R {server.user or os.getuid()} "$PGDATA"\n'
@@ -1023,7 +1023,7 @@ async def test_the_service_role_may_change_rows_but_not_tables(
                     assert client.delete(place).status_code == 204
             finally:
                 process.terminate()
-        # Backups are the owner's, too; the service's rights come back with the tables.
+        # The owner runs backups, too; a restore keeps the service's privileges.
         for verb in (("backup", "file"), ("restore", "file", "--clean")):
             script = ("uv", "run", "python", "-m", "scripts.backup", *verb)
             succeeded(project.run(*script, DATABASE_URL=at("owner")))

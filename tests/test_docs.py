@@ -57,7 +57,7 @@ def test_the_transcript_has_the_current_questions() -> None:
 
 
 def figures(promise: str) -> list[dict[str, str]]:
-    """Return what docs/reliability.md has measured of a promise, for each database."""
+    """Return the figures of a promise in docs/reliability.md, for each database."""
     text = (ROOT / "docs" / "reliability.md").read_text(encoding="utf-8")
     found = re.findall(rf"^\| {re.escape(promise)} \| \w+ \| (.+) \|$", text, re.MULTILINE)
     assert found, promise

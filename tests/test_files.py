@@ -1,4 +1,4 @@
-"""Which files a render holds: exactly these, for each answer."""
+"""The exact files of a render, for each answer."""
 
 import itertools
 from collections.abc import Mapping
@@ -239,7 +239,7 @@ BROUGHT_TOGETHER: dict[tuple[str, str], list[str]] = {
         deploy/kubernetes/base/statefulset.yaml
     """.split(),
 }
-"""The files of two answers that meet."""
+"""The files of combinations of two answers."""
 
 FACTS: dict[str, dict[str, list[str]]] = {
     "__container": {"docker": CONTAINER},
@@ -247,7 +247,7 @@ FACTS: dict[str, dict[str, list[str]]] = {
         database: BROUGHT_TOGETHER["kubernetes", database] for database in CHOICES["database"]
     },
 }
-"""The files of facts that are derived from answers: they are among those of the answers."""
+"""The files of facts that are derived from answers: they are also listed for the answers."""
 
 
 def expected(answers: Mapping[str, str]) -> set[str]:
@@ -264,8 +264,8 @@ def test_a_render_holds_exactly_the_files_of_its_answers(
 ) -> None:
     files = bake(**answers).files()
     wanted = expected({**DEFAULTS, **answers})
-    assert sorted(files - wanted) == [], "files that nobody expects"
-    assert sorted(wanted - files) == [], "files that are missing"
+    assert sorted(files - wanted) == [], "unexpected files"
+    assert sorted(wanted - files) == [], "missing files"
 
 
 def brought_by_options() -> dict[str, dict[str, set[str]]]:
@@ -278,7 +278,7 @@ def brought_by_options() -> dict[str, dict[str, set[str]]]:
             for answer in question.iterdir()
         }
         for question in (TREE / ".options").iterdir()
-        if question.is_dir() and not question.name.startswith(".")  # what a tool has left behind
+        if question.is_dir() and not question.name.startswith(".")  # created by a tool
     }
 
 

@@ -1,4 +1,4 @@
-"""``just flaky``: a test that fails now and then is found, named and counted."""
+"""``just flaky`` finds, names and counts tests that fail sometimes."""
 
 import subprocess
 import sys
@@ -51,7 +51,7 @@ def test_tests_that_fail_sometimes_are_counted(
     assert one.rounds >= 4
     assert dict(one.failures) == {"tests/test_it.py::test_sometimes[1]": one.rounds // 2}
     assert (one.tests, other.tests) == (3, 1)
-    # Who is faster goes on: without it, the last rounds of the other would be without load.
+    # The faster suite continues, so that the last rounds of the other have load, too.
     assert other.rounds >= 4
     assert not other.failures
     rows = [line.split() for line in table(tallies).splitlines()]

@@ -1,4 +1,4 @@
-"""The tests that a render has for any API: that they find faults, tried on another API."""
+"""The generic tests of a render find faults in another API, too."""
 
 import re
 import shutil

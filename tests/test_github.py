@@ -1,4 +1,4 @@
-"""The files in .github, here and in a render, by their own checkers."""
+"""The files in .github, here and in a render, checked by their own tools."""
 
 from pathlib import Path
 
@@ -19,7 +19,7 @@ SCHEMAS = {
 
 
 def ecosystems(folder: Path) -> list[str]:
-    """Return what Dependabot updates."""
+    """Return the ecosystems that Dependabot updates."""
     document = yaml.safe_load((folder / "dependabot.yml").read_text(encoding="utf-8"))
     return [update["package-ecosystem"] for update in document["updates"]]
 

@@ -1,4 +1,4 @@
-"""Any answer, typed or replayed, is refused in one sentence or rendered exactly as it is."""
+"""Any answer, typed or replayed, is refused with one sentence or rendered unchanged."""
 
 import tomllib
 from functools import cache
@@ -90,13 +90,13 @@ def hook(context: dict[str, Any]) -> dict[str, Any]:
 
 
 def problem(context: dict[str, Any]) -> str | None:
-    """Return the sentence with which the hook refuses a context, or None."""
+    """Return the error of the hook for a context, or None."""
     found: str | None = hook(context)["problem"]()
     return found
 
 
 def facts(context: dict[str, Any]) -> dict[str, Any]:
-    """Return what cookiecutter.json has derived from the answers."""
+    """Return the facts that cookiecutter.json derives from the answers."""
     return {name: value for name, value in context["cookiecutter"].items() if name.startswith("__")}
 
 

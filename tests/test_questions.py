@@ -1,4 +1,4 @@
-"""A question with settings and routes: all its places, and the example in CONTRIBUTING.md."""
+"""A question with settings and routes: the files it needs, and the example in CONTRIBUTING.md."""
 
 import ast
 import json
@@ -68,7 +68,7 @@ def seams(template: Path, question: str) -> Iterator[tuple[str, list[ast.Module]
 
 
 def check_modules(template: Path, question: str) -> None:
-    """Check that what every service imports is brought by every answer, if by any."""
+    """Check that a module that every service imports exists for every answer."""
     answers = brought(template, question)
     common = [
         file.relative_to(template / TREE.name).as_posix()
@@ -163,7 +163,7 @@ def write_question(template: Path) -> None:
 
 
 def changed(text: str, code: str) -> str:
-    """Return a module with an import added, and its statements of the same start replaced."""
+    """Return a module with an import added, and statements replaced that begin alike."""
     imported, rest = code.split("\n", 1)
     for statement in re.findall(r"^\w.*\n(?:[ )].*\n)*", rest, re.MULTILINE):
         start = re.match(r"class \w+|\w+: ", statement)

@@ -1,4 +1,4 @@
-"""What is in the files of a render: nothing of the template, no stray line, the same bytes."""
+"""The content of a render: no Jinja, no stray lines, reproducible bytes."""
 
 import json
 import re
@@ -17,7 +17,7 @@ from pytest_cookies.plugin import Cookies
 from testing.baking import CHOICES, ROOT, TREE, Project, clean_environment, copy_template, succeeded
 from tests.conftest import Bake, CommandLine
 
-# A render may say where it comes from.
+# A render may name the template.
 LEFTOVER = re.compile(r"\{%|\{#|#%|(?<!\$)\{\{|cookiecutter(?!-fastapi-sqlalchemy)", re.IGNORECASE)
 # `{{` is also just's own syntax and that of f-strings, as `${{` is that of workflows.
 LEFTOVER_BUT_BRACES = re.compile(r"\{%|\{#|#%|cookiecutter(?!-fastapi-sqlalchemy)", re.IGNORECASE)
@@ -76,7 +76,7 @@ def test_no_unexpected_blank_line_or_space(bake: Bake, answers: dict[str, str]) 
         assert not re.search(r"[ \t]$", text, re.MULTILINE), file
         if file.endswith(".md"):
             assert not re.search(r"[^\n]\n#{1,4} ", text), f"{file}: a heading without space above"
-        # Two blank lines stand only between the definitions of a Python module.
+        # Only definitions of a Python module are separated by two blank lines.
         blank = r"\n{4}" if file.endswith((".py", ".py.mako")) else r"\n{3}"
         assert not re.search(blank, text), file
 

@@ -1,6 +1,6 @@
-"""A rendered service, used as its README says: installed, checked, migrated, served.
+"""A rendered service is installed, checked, migrated and served as its README says.
 
-Slow, for it installs the service; `uv run pytest -m "not slow"` leaves it out.
+Slow; `uv run pytest -m "not slow"` skips it.
 """
 
 import ast
@@ -55,14 +55,14 @@ def database(answers: dict[str, str]) -> str:
 
 @pytest.fixture(scope="module")
 def service(bake: Bake, answers: dict[str, str]) -> Iterator[Project]:
-    """Return an installed render of this module's own."""
+    """Return an installed render for this module."""
     with installed(bake(**answers)) as project:
         yield project
 
 
 CHECK = "uv run just check"
 WITHOUT_COVERAGE = ["uv run just lint", "uv run just test tests"]
-"""What `check` does, without coverage: that is measured once for each answer."""
+"""Run `check` without coverage, which is measured once for each answer."""
 
 
 def test_the_commands_of_its_ci_pass(
@@ -80,7 +80,7 @@ def test_the_commands_of_its_ci_pass(
 
 
 FUZZED = [answers for answers in proven() if answers["auth"] == "users"]
-"""With users there is all that there is without, and more."""
+"""A render with users has all the tests of one without, and more."""
 
 
 @pytest.mark.parametrize("chosen", FUZZED, ids=label)
@@ -198,9 +198,9 @@ def test_the_verbs_are_listed_in_groups(service: Project) -> None:
 
 
 MAX_LINES = 80
-"""Lines of the README's resource that are not blank."""
+"""Maximum non-blank lines of the README's resource."""
 MAX_NAMES = 14
-"""Names that it uses of what the template brings."""
+"""Maximum names of the template that it uses."""
 
 
 def shown_files(readme: str) -> dict[str, str]:
@@ -271,7 +271,7 @@ def test_the_readme_adds_a_resource(
 
 
 def add_recipes(service: Project) -> None:
-    """Add a feature that is built by docs/recipes.md, and check it as its author would."""
+    """Add a feature by docs/recipes.md, and run the checks as its author would."""
     for folder in ("app", "tests"):
         source = ROOT / "tests" / "recipes" / folder
         shutil.copytree(source, service.path / folder, dirs_exist_ok=True)

@@ -16,7 +16,7 @@ from tests.test_hostile import typed
 HOOKS = sorted((ROOT / "hooks").glob("*.py"))
 each_hook = pytest.mark.parametrize("hook", HOOKS, ids=[hook.stem for hook in HOOKS])
 
-# Enough to read JSON, judge text and move files: no clock, network, process or randomness.
+# Enough to read JSON, check text and move files: no clock, network, process or randomness.
 PURE_MODULES = {"json", "keyword", "pathlib", "re", "shutil", "sys", "typing", "unicodedata"}
 IMPURE_BUILTINS = {"__import__", "compile", "eval", "exec", "getattr", "globals", "input", "open"}
 
@@ -32,7 +32,7 @@ JINJA = Environment(
     **CONTEXT["_jinja2_env_vars"],
 )
 
-# Free text: allowed as it is in prose only, that is in Markdown and in licenses.
+# Free text, which may be used unescaped only in prose: Markdown and licenses.
 FREE = {"project_name", "description", "author_name", "author_email"}
 # Escaped for the double quotes of one file, or refused if it contains what would end them.
 QUOTED = {
@@ -94,7 +94,7 @@ def test_every_question_and_fact_is_used(template: Path) -> None:
     }
     for needed in derived.values():
         used |= needed
-    used |= {"__typed_slug", "__safe_folder"}  # the hook judges one, the other sets project_slug
+    used |= {"__typed_slug", "__safe_folder"}  # the hook checks one, the other sets project_slug
     settings = {"_copy_without_render", "_jinja2_env_vars"}  # read by Cookiecutter
 
     assert set().union(*derived.values()) <= {*CONTEXT, "update"}
@@ -102,7 +102,7 @@ def test_every_question_and_fact_is_used(template: Path) -> None:
 
 
 def in_place(file: Path, output: nodes.Output) -> Iterator[str]:
-    """Return the answers that an output statement writes where they are allowed."""
+    """Return the answers that may be written at an output statement."""
     texts = [node.data if isinstance(node, nodes.TemplateData) else "" for node in output.nodes]
     for index, node in enumerate(output.nodes):
         if isinstance(node, nodes.Getattr):

@@ -1,4 +1,4 @@
-"""What other tests rely on: groups of renders, shared environments, required tools, the order."""
+"""The library of the tests: groups of renders, shared environments, required tools, the order."""
 
 import os
 import subprocess
@@ -26,7 +26,7 @@ needs_links = pytest.mark.skipif(os.name == "nt", reason="on Windows links take 
 
 @pytest.fixture
 def tree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """Return a copy of the tree that the groups are made of."""
+    """Return a copy of the tree from which groups are computed."""
     copy = copy_template(tmp_path / "template") / TREE.name
     monkeypatch.setattr(groups, "TREE", copy)
     caches = (groups.groups, groups.proven, groups.decisive)

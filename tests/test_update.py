@@ -26,7 +26,7 @@ pytestmark = [
 
 HERE: Final = Path(__file__).parent
 PREVIOUS: Final = previous_release(ROOT) or "f2559043fb8a1268c005a7c551ae9aa8fe76f787"
-"""The previous release; before the first release, a commit in its place."""
+"""The previous release; before the first release, an older commit."""
 
 ANSWERS: Final = {
     "project_name": "Notes",
@@ -69,7 +69,7 @@ def cruft(folder: Path, *arguments: str) -> str:
         subprocess.run(
             [sys.executable, "-m", "cruft", *arguments],
             cwd=folder,
-            # A home of its own, for its clones and replay files.
+            # Its own home folder, for clones and replay files.
             env=clean_environment(HOME=str(folder.parent)),
             stdin=subprocess.DEVNULL,
             capture_output=True,
@@ -254,7 +254,7 @@ def test_a_project_changes_from_sqlite_to_postgresql_with_its_rows(
 
 def test_a_project_adds_users(current: Project, folder: Path, bake: Bake) -> None:
     project = updated(current.path, folder / "users" / current.path.name, auth="users")
-    # The only module that both sides have changed, which requires a caller.
+    # The only module that both sides have changed: it requires a caller now.
     assert conflicts(project) <= {"app/api.py"}
     if conflicts(project):
         git(project.path, "checkout", "--theirs", "app/api.py")
@@ -264,7 +264,7 @@ def test_a_project_adds_users(current: Project, folder: Path, bake: Bake) -> Non
         file.unlink()
     is_a_fresh_render_with_what_is_ours(project, bake, auth="users")
     install(project)
-    # Two revisions build on the same one: the owner's and that of users.
+    # Two revisions have the same parent: the owner's and that of users.
     succeeded(project.run("uv", "run", "alembic", "merge", "heads", "--message", "users"))
     just(project, "fix")
     passes(project)

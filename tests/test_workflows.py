@@ -1,4 +1,4 @@
-"""Workflows and pipelines: what their own checkers say of them."""
+"""Workflows and pipelines, checked by their own tools."""
 
 from pathlib import Path
 

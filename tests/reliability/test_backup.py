@@ -46,7 +46,7 @@ async def destroy(stage: Stage) -> None:
 
 
 async def root(stage: Stage, *statements: str) -> None:
-    """Run statements on the server's first database."""
+    """Run statements on the server's default database."""
     assert isinstance(stage.database, PostgreSQL)
     other = PostgreSQL(stage.database.server, "postgres")
     for statement in statements:
@@ -68,7 +68,7 @@ async def test_a_database_destroyed_under_load_is_restored_completely(
         lost = await rows(stage.database)
         assert not before & set(lost)
 
-    # Garbage and its WAL are no empty database.
+    # A garbled file and its WAL are not an empty database.
     clean = ["--clean"] if isinstance(stage.database, SQLite) else []
     succeeded(run(stage, "restore", str(file), *clean))
     restored = await rows(stage.database)
@@ -108,7 +108,7 @@ async def test_a_restore_replaces_existing_data_only_with_the_flag(
     assert await rows(stage.database) == {"kept": 1, "later": 1}
     succeeded(run(stage, "restore", str(file), "--clean"))
     assert await rows(stage.database) == {"kept": 1}
-    await stage.database.fetch("CREATE TABLE later (id int)")  # the one before is gone
+    await stage.database.fetch("CREATE TABLE later (id int)")  # the earlier table is gone
 
 
 async def test_an_invalid_backup_is_refused_and_changes_nothing(

@@ -1,4 +1,4 @@
-"""The database dies, freezes or is not there yet; the service is killed; clients go away."""
+"""The database is killed or has not started yet; the service is killed."""
 
 import asyncio
 import sys
@@ -148,7 +148,7 @@ async def test_a_killed_service_loses_no_acknowledged_write(
     async with writing(port) as writers:
         for number in range(rounds):
             async with stage.serving(port=port) as service:
-                await writers.more(20 + number)  # each time at another moment
+                await writers.more(20 + number)  # each time after another number of writes
                 service.kill()
             if isinstance(stage.database, SQLite):
                 assert await stage.database.fetch("PRAGMA integrity_check") == [("ok",)]

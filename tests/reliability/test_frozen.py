@@ -1,4 +1,4 @@
-"""A database that stands still: connections stay open, and nothing answers."""
+"""A frozen database: connections stay open, but nothing responds."""
 
 import asyncio
 import sys
@@ -24,7 +24,7 @@ pytestmark = [
 ]
 
 LIMIT = 5.0
-"""Seconds within which every route answers."""
+"""Seconds within which every route responds."""
 READY_LIMIT = 1.5
 LIVE_LIMIT = 0.5
 BACK_SOON = 2.0
@@ -49,12 +49,12 @@ async def ask(service: Service, route: Route) -> Answer:
 
 
 async def take_all_requests(service: Service) -> list[Route]:
-    """Return the routes that ask the database; see that each of them takes its request now."""
+    """Return the routes that use the database, after checking that each accepts its request."""
     with service.client() as client:
         document = (await client.get("/openapi.json")).json()
     found = [route for route in routes(document) if not route.path.startswith("/health/")]
     for route in found:
-        service.headers = await let_in(service)  # one of the routes removes the caller
+        service.headers = await let_in(service)  # one of the routes deletes the caller
         answer = await ask(service, route)
         assert answer.status < 500, (str(route), answer.body)
         assert answer.status != 422, (str(route), answer.body)
@@ -63,24 +63,24 @@ async def take_all_requests(service: Service) -> list[Route]:
 
 
 async def use_both_pools(service: Service) -> None:
-    """Leave a connection in each pool: the first requests then meet one that looks well."""
+    """Leave a connection in each pool, so that the first requests use an open connection."""
     with service.client() as client:
         for number in range(2):
             assert (await read_or_write(client, number)).status < 300
 
 
 class Times:
-    """How long everything took while the database stood still."""
+    """The durations of requests while the database was frozen."""
 
     def __init__(self) -> None:
-        """Start with nothing."""
+        """Start without durations."""
         self.alone: dict[str, float] = {}
         self.crowd: dict[str, float] = {}
         self.live: list[Answer] = []
         self.ready: list[Answer] = []
 
     async def ask_all(self, service: Service, found: Sequence[Route]) -> None:
-        """Ask for one route after the other: once, and then so often at once."""
+        """Send one request to each route, then several at once."""
         for route in found:
             for many, times in ((1, self.alone), (CROWD, self.crowd)):
                 answers = await asyncio.gather(*(ask(service, route) for _ in range(many)))
@@ -90,7 +90,7 @@ class Times:
                 times[f"{route} of {service.port}"] = slowest(answers)
 
     async def look(self, service: Service) -> None:
-        """Ask for the state of the service, again and again."""
+        """Call the health checks repeatedly."""
         with service.client() as client:
             while True:
                 self.live.append(await client.get("/health/live"))
@@ -104,7 +104,7 @@ async def test_every_route_returns_503_in_time_while_the_database_is_frozen(
     async with AsyncExitStack() as stack:
         late = await stack.enter_async_context(lag())
         shares: list[tuple[Service, list[Route]]] = []
-        # Side by side, for each spends its time waiting.
+        # In parallel, because each spends its time waiting.
         for auth, count in (("users", 6), ("none", 3)):
             project = renders("postgresql", auth)
             database = await databases.make(project)

@@ -1,4 +1,4 @@
-"""More clients than connections, and many requests, good and bad."""
+"""More clients than connections, and many valid and invalid requests."""
 
 import asyncio
 import sys
@@ -18,7 +18,7 @@ pytestmark = [
 ]
 
 POOL = 5
-"""Connections of each pool, by default: one for transactions, one for reads."""
+"""The default size of each pool; there is one for transactions and one for reads."""
 POOL_TIMEOUT = 3.0
 SESSION_TIMEOUT = 4.5
 MARGIN = 1.0
@@ -26,7 +26,7 @@ MARGIN = 1.0
 
 
 async def looked_at(service: Service, answers: list[Answer]) -> None:
-    """Ask whether the service is alive, again and again."""
+    """Call ``/health/live`` repeatedly."""
     with service.client() as client:
         while True:
             answers.append(await client.get("/health/live"))
@@ -83,9 +83,9 @@ async def test_requests_to_a_locked_table_return_503_in_time(
 async def test_clients_are_served_equally(stage: Stage, measured: Measured) -> None:
     clients, each = 32, 100
     async with stage.serving() as service, loaded(service, clients, write) as load:
-        await until(lambda: len(load.by_client()) == clients, "everybody in line")
+        await until(lambda: len(load.by_client()) == clients, "every client to be served")
         load.answers.clear()
-        await until(lambda: len(load.answers) > clients * each, "their turns", seconds=60)
+        await until(lambda: len(load.answers) > clients * each, "the responses", seconds=60)
 
     served = load.by_client()
     mean = served.total() / clients
@@ -140,14 +140,14 @@ async def test_sqlite_reports_no_lock_error(on_sqlite: Stage, measured: Measured
 
 
 class Mixture:
-    """Requests of all kinds, good and bad, as often as one likes."""
+    """An endless mixture of valid and invalid requests."""
 
     def __init__(self) -> None:
-        """Start at the first kind."""
+        """Start with the first kind of request."""
         self.seen: Counter[int | str] = Counter()
 
     async def run(self, service: Service, requests: int, clients: int = 16) -> None:
-        """Send so many requests, from so many clients."""
+        """Send a number of requests from a number of clients."""
         async with asyncio.TaskGroup() as group:
             for _ in range(clients):
                 group.create_task(self._client(service, requests // clients))
@@ -201,7 +201,7 @@ async def test_many_requests_leak_no_connection_or_memory(
 
 
 async def nothing_held(database: PostgreSQL) -> None:
-    """See that no connection is in a transaction, and that there are no more than the pools'."""
+    """Check that no connection is in a transaction, and that pools have their usual size."""
 
     async def idle() -> bool:
         return await database.connections("state <> 'idle'") == 0
@@ -211,7 +211,7 @@ async def nothing_held(database: PostgreSQL) -> None:
 
 
 async def gone_in_mid_request(service: Service, number: int) -> Client:
-    """Send a request, or a part of it, and give the client whose answer is still to come."""
+    """Send a request or a part of it; return the client, which waits for the response."""
     client = service.client()
     if number % 4 == 0:
         await client.send(written("GET", "/v1/tasks"))
@@ -238,7 +238,7 @@ async def test_disconnected_clients_release_their_connections(
             await nothing_held(stage.database)
             await every_connection_is_free(service, stage)
         after = 0.0
-        for _ in range(3):  # a service that has lost something stays slow; a busy machine does not
+        for _ in range(3):  # a leak makes the service slow for good, a busy machine does not
             after = max(after, await speed(service, 16, read_or_write))
             if after > before / 2:
                 break
@@ -254,7 +254,7 @@ async def test_disconnected_clients_release_their_connections(
 
 
 async def every_connection_is_free(service: Service, stage: Stage) -> None:
-    """Take all connections of both pools at once: each can be had."""
+    """Use all connections of both pools at once, to show that none is lost."""
     database = stage.database
     assert isinstance(database, PostgreSQL)
 

@@ -1,4 +1,4 @@
-"""Between the service and its database: a pooler, a replica."""
+"""The service with a connection pooler, and with a replica."""
 
 import asyncio
 import subprocess
@@ -24,12 +24,12 @@ pytestmark = [
 ]
 
 POOL = 5
-"""The default pool size for reads: as many can be running when the replica dies."""
+"""The default pool size for reads: so many reads can be running when the replica is killed."""
 
 
 @asynccontextmanager
 async def pgbouncer(server: Postgres, folder: Path) -> AsyncIterator[int]:
-    """Run PgBouncer before a server, and give its port: a transaction has a connection, no more."""
+    """Run PgBouncer in transaction mode in front of a server, and yield its port."""
     program = require("pgbouncer")
     port = free_port()
     settings, log = folder / "pgbouncer.ini", folder / "pgbouncer.log"
@@ -39,7 +39,7 @@ async def pgbouncer(server: Postgres, folder: Path) -> AsyncIterator[int]:
         "[pgbouncer]\n"
         f"listen_addr = 127.0.0.1\nlisten_port = {port}\nunix_socket_dir =\n"
         "auth_type = any\npool_mode = transaction\nmax_client_conn = 1000\n"
-        # Without its help for prepared statements; before 1.21 it had none to give.
+        # Without its support for prepared statements, which exists since 1.21.
         f"{'max_prepared_statements = 0' if pgbouncer_version(program) >= (1, 21) else ''}\n"
     )
     with (
@@ -61,14 +61,14 @@ async def pgbouncer(server: Postgres, folder: Path) -> AsyncIterator[int]:
 
 
 def pgbouncer_version(program: str) -> tuple[int, ...]:
-    """Return the first two numbers of the version of PgBouncer."""
+    """Return the major and minor version of PgBouncer."""
     told = subprocess.run([program, "--version"], capture_output=True, text=True, check=True)
     return tuple(int(part) for part in told.stdout.split()[1].split(".")[:2])
 
 
 @asynccontextmanager
 async def without_the_disk(database: PostgreSQL) -> AsyncIterator[None]:
-    """Let the server sync nothing for a while, as the service's own tests have it."""
+    """Turn off fsync of the server for a while, as in the service's own tests."""
     names = ("fsync", "full_page_writes", "synchronous_commit")
     for name in names:
         await database.fetch(f"ALTER SYSTEM SET {name} = off")
@@ -88,7 +88,7 @@ async def test_the_services_own_tests_pass_through_pgbouncer(
     assert isinstance(on_postgresql.database, PostgreSQL)
     server = on_postgresql.database.server
     project = on_postgresql.project
-    chosen = "tests" if full else "tests/kit"  # by default, what needs most of the database
+    chosen = "tests" if full else "tests/kit"  # by default, the tests that use the database most
     async with without_the_disk(on_postgresql.database), pgbouncer(server, folder) as port:
         done = await asyncio.to_thread(
             project.run,
@@ -140,9 +140,9 @@ async def see_reads_go_to(replica: PostgreSQL, client: Client) -> None:
         (row,) = await replica.fetch("SELECT pg_get_wal_replay_pause_state()")
         return bool(row[0] == "paused")
 
-    await until(followed, "the replica has followed")
+    await until(followed, "the replica to catch up")
     await replica.fetch("SELECT pg_wal_replay_pause()")
-    await until(held_back, "the replica is held back")
+    await until(held_back, "the replica to be paused")
     title = uuid4().hex
     assert (await client.post("/v1/tasks", {"title": title})).status == 201
     assert title not in await titles(client)
@@ -152,7 +152,7 @@ async def see_reads_go_to(replica: PostgreSQL, client: Client) -> None:
     async def has_followed() -> bool:
         return title in await titles(client)
 
-    await until(has_followed, "the replica has followed again")
+    await until(has_followed, "the replica to catch up again")
 
 
 async def read(client: Client, _: int) -> Answer:
@@ -180,7 +180,7 @@ async def test_reads_go_to_the_replica_and_to_the_primary_when_it_is_down(
             await until(lambda: len(load.answers) > before + 1000, "1000 reads without a replica")
             log = service.log()
             await asyncio.to_thread(replica.server.start)
-            seconds = await until(reads_return, "reads return to the replica", seconds=40)
+            seconds = await until(reads_return, "reads to return to the replica", seconds=40)
         assert await service.ready()
 
     refused = load.statuses()[503]

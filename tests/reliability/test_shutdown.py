@@ -1,4 +1,4 @@
-"""The service is asked to stop while it works."""
+"""The service is stopped while it handles requests."""
 
 import asyncio
 import signal
@@ -23,14 +23,14 @@ GRACE = 5
 MARGIN = 1.0
 FOREVER = "120"
 SANE = {0, -signal.SIGTERM, 128 + signal.SIGTERM}
-"""How a process ends that was asked to: by itself, or by the signal that it passes on."""
+"""Exit statuses after a stop signal: 0, or the signal that uvicorn raises again."""
 
 
 class Crowd:
-    """Clients that send request after request until the port is closed."""
+    """Clients that send requests until the port is closed."""
 
     def __init__(self, service: Service) -> None:
-        """Count what ``service`` answers."""
+        """Count the responses of ``service``."""
         self.service = service
         self.stopped_at = float("inf")
         self.statuses: Counter[int] = Counter()
@@ -38,7 +38,7 @@ class Crowd:
         self.cut: list[str] = []
 
     async def ask(self, number: int) -> None:
-        """Ask until the service is gone."""
+        """Send requests until the service has stopped."""
         batch = {"items": [{"title": "one of many"}] * 100}
         with self.service.client() as client:
             while True:
@@ -63,7 +63,7 @@ class Crowd:
 
 
 async def gone_from_the_database(stage: Stage) -> None:
-    """See that the service has closed its connections."""
+    """Check that the service has closed its connections."""
     database = stage.database
     if isinstance(database, PostgreSQL):
 
@@ -104,7 +104,7 @@ async def test_a_shutdown_interrupts_no_request(
 
 
 async def ended_by(client: Client) -> int | str:
-    """Return the status of the answer that is due, or say that there was none."""
+    """Return the status of the expected response, or report that there was none."""
     try:
         return (await client.answer()).status
     except CutError:

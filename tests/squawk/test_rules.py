@@ -1,4 +1,4 @@
-"""Which changes of the schema squawk refuses, and that what README.md advises passes and works.
+"""The changes of the schema that squawk refuses, and the documented alternatives.
 
 ``tests/test_squawk.py`` copies this module into a render, beside the render's own test_squawk.py.
 """
@@ -35,7 +35,7 @@ TABLE = (
 )
 INDEX = "op.create_index('ix_things', 'things', ['id']"
 
-# The steps of README.md, section "Change what is in use".
+# The steps of docs/migrations.md, section "Change tables that are in use".
 ADVICE = {
     "a nullable column": "op.add_column('things', sa.Column('size', sa.Text(), nullable=True))",
     "a default": "op.add_column('things', "

@@ -26,10 +26,10 @@ def moved(text: str, day: date) -> str:
 
 
 def chosen_day(arguments: list[str], today: date) -> date:
-    """Return the day that the command line names; a week ago by default.
+    """Return the day in the command line; a week ago by default.
 
     Raises:
-        SystemExit: it is no day, or in the future.
+        SystemExit: it is not a day, or in the future.
     """
     if not arguments:
         return today - SETTLED

@@ -40,9 +40,9 @@ from app.kit.errors import FieldError, Unprocessable
 from app.kit.schemas import CamelResponseModel, ResponseModel, Text, UTCTime
 
 MAX_BYTES: Final = 1_000_000
-"""Bytes of JSON of a page: of large rows, a keyset page has fewer, and an offset page is 422."""
+"""Maximum bytes of a page as JSON: beyond, a keyset page has fewer rows, an offset page is 422."""
 MAX_OFFSET: Final = 10_000
-"""The deepest offset: the database reads every row before it."""
+"""The maximum offset: the database reads every row before it."""
 
 # Upper bounds of a row's JSON apart from its texts, and of one character (as an escape).
 _ROW_BYTES: Final = 1000
@@ -266,7 +266,7 @@ class KeysetList(Generic[T]):
             return PageRequest(order, None, query.limit, filters, parameters)
         position = self._decode(order, query.cursor)
         parameters |= {
-            "kit_rows": query.limit + 1,  # one more tells whether there is a next page
+            "kit_rows": query.limit + 1,  # one more shows whether there is a next page
             "kit_value": position.value,
             "kit_key": position.key,
         }
@@ -318,7 +318,7 @@ class KeysetList(Generic[T]):
 
     @cached_property
     def _digest(self) -> bytes:
-        """Tells this list from others: a cursor is bound to it, whatever columns it selects."""
+        """Identifies this list: a cursor is bound to it, whatever columns it selects."""
         rows = self.statement.with_only_columns(self._key).compile()
         scope = self.scope and self.scope.__name__
         text = f"{rows} {rows.params} {sorted(self.filters)} {scope}"
@@ -473,7 +473,7 @@ def _texts(row: object, outer: tuple[object, ...] = ()) -> list[str]:
         elif type(value) in _WITHOUT_TEXT:
             continue
         elif hasattr(value, "__mapper__"):
-            # An entity that refers back to one around it is not written again.
+            # An entity that refers back to its parent is not written again.
             if all(value is not each for each in (*outer, row)):
                 texts += _texts(value, (*outer, row))
         elif hasattr(value, "_sa_adapter"):  # a collection of entities

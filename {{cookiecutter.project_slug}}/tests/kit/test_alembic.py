@@ -1,4 +1,4 @@
-"""Alembic's command line, run as an operator does."""
+"""Alembic's command line."""
 
 import asyncio
 import os
@@ -25,7 +25,7 @@ async def alembic(url: str) -> tuple[int | None, str]:
 
 
 def broken_urls(url: str, tmp_path: Path) -> dict[str, str]:
-    """Return URLs of databases that can't be used, with what has to be told about each."""
+    """Return URLs of unusable databases, with the expected error for each."""
     if url.startswith("sqlite"):
         (tmp_path / "text.db").write_text("This is no database. " * 100)
         return {f"sqlite:///{tmp_path / 'text.db'}": f"{tmp_path / 'text.db'}: file is not a"}

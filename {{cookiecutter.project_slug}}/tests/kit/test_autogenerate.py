@@ -1,4 +1,4 @@
-"""What ``just migration`` writes for changed models."""
+"""The revisions that ``just migration`` writes for changed models."""
 
 from collections.abc import Awaitable, Callable
 
@@ -47,7 +47,7 @@ def models(*more: SchemaItem, kinds: tuple[str, ...] = ("a", "b"), least: int = 
 
 @pytest.fixture
 async def written(databases: Databases) -> Write:
-    """Return a call that returns what a revision from one metadata to another has."""
+    """Return a function that returns the operations of a revision between two metadata."""
 
     async def write(before: MetaData, after: MetaData) -> Written:
         def compare(connection: Connection) -> Written:
@@ -123,7 +123,7 @@ async def test_a_dropped_column_logs_a_warning(
     warning = "things.name is dropped with its values. If it was renamed, keep them: "
     assert f"# {warning}" in upgrade
     assert warning in caplog.text
-    # The rows have no value for it any more.
+    # The values of the rows are lost.
     assert "nullable=True" in downgrade
     assert warning not in downgrade
 

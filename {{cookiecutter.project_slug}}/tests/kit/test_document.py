@@ -1,4 +1,4 @@
-"""The OpenAPI document describes what the service does, in a way that generators understand."""
+"""The OpenAPI document describes the service in a way that client generators understand."""
 
 import itertools
 from collections.abc import Mapping
@@ -15,7 +15,7 @@ from tests.kit.openapi import NoExample, Operation, operations
 from tests.kit.serving import serving
 from tests.kit.test_bad_input import trying
 
-# Differ between two requests, or tell how the body is sent.
+# Headers that differ between two requests, or describe the transfer of the body.
 OWN_HEADERS = {"x-request-id", "date"}
 
 
@@ -46,7 +46,7 @@ async def test_head_of_a_running_service(live_url: str) -> None:
         serving(live_url) as service,
         AsyncClient(base_url=service.url, timeout=PATIENCE) as client,
     ):
-        # A body would be read as the beginning of the next response.
+        # A client would read a body as the beginning of the next response.
         for path in ("/health/live", "/nowhere", "/openapi.json", "/health/live"):
             got, head = await client.get(path), await client.head(path)
             assert head.status_code == got.status_code

@@ -1,4 +1,4 @@
-"""Engines and pools: one set per app, bounded, and never taken for granted."""
+"""Engines and pools."""
 
 import asyncio
 from collections.abc import Iterable
@@ -62,7 +62,7 @@ async def test_a_full_pool_is_503_until_a_connection_is_returned(live_url: str) 
 
 
 async def test_requests_waiting_for_a_connection_are_served_in_order(live_url: str) -> None:
-    # SQLite has one connection for writing anyway.
+    # SQLite always has one write connection.
     app = create_app(settings_for(live_url, database_pool_size=1))
     served: list[int] = []
     async with running(app):

@@ -1,4 +1,4 @@
-"""Entity tags: no client overwrites a version that it has not seen."""
+"""Entity tags: a client can't overwrite a version that it has not seen."""
 
 from collections.abc import Awaitable, Callable
 from uuid import UUID
@@ -15,7 +15,7 @@ Rename = Callable[..., Awaitable[Response]]
 
 @pytest.fixture
 async def rename(things_app: FastAPI, things: AsyncClient) -> Rename:
-    """Return a call that renames an entry, with the values of ``If-Match`` that it gets."""
+    """Return a function that renames an entry with the given values of ``If-Match``."""
     database: Database = things_app.state.database
     async with database.transaction() as session:
         session.add(entry := Entry(name="a"))
@@ -96,7 +96,7 @@ async def test_a_stale_version_can_not_be_changed(rename: Rename, tags: list[str
     assert answer.status_code == 412, answer.text
     assert answer.headers["content-type"] == "application/problem+json"
     assert "ETag" not in answer.headers
-    # Nothing was written: it is at the same version.
+    # Nothing was written: the version is the same.
     assert (await rename("d", '"2"')).status_code == 200
 
 

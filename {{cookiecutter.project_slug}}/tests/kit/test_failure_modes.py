@@ -1,4 +1,4 @@
-"""The known ways to get async SQLAlchemy wrong: each is caught, and here is by what."""
+"""Common mistakes with async SQLAlchemy, and how each of them is detected."""
 
 import asyncio
 import gc
@@ -26,7 +26,7 @@ from tests.conftest import checked_out, settings_for
 
 
 class Models(DeclarativeBase):
-    """Models for tests only: their tables, with names that no feature has, are never migrated."""
+    """Models for tests only. Their tables are not migrated, and no feature has their names."""
 
 
 class Author(Models):
@@ -84,7 +84,7 @@ async def test_a_lazy_load_is_an_error(blog: Database) -> None:
 
 
 async def test_loader_options_load_several_levels(blog: Database) -> None:
-    # Collections by a second SELECT, single references by a JOIN, one behind the other.
+    # A collection by a second SELECT, and its single reference by a JOIN.
     statement = select(Post).options(selectinload(Post.notes).joinedload(Note.author))
     async with blog.reading() as session:
         post = (await session.scalars(statement)).one()
@@ -105,8 +105,8 @@ async def test_a_missing_await_is_an_error(blog: Database) -> None:
             warnings.simplefilter("always")
             session.scalar(select(Post))  # type: ignore[unused-coroutine]
             gc.collect()
-    # Everywhere else this warning fails the test: see filterwarnings in pyproject.toml. The
-    # ignore above shows that the type checker finds it too.
+    # In all other tests this warning is an error: see filterwarnings in pyproject.toml. The ignore
+    # above shows that the type checker finds the mistake, too.
     assert "never awaited" in str(caught[0].message)
 
 
@@ -120,7 +120,7 @@ async def test_without_a_flush_there_is_no_id(blog: Database) -> None:
         session.add(author := Author(name="Bob"))
         assert author.id is None
         assert await session.scalar(select(Author).where(Author.name == "Bob")) is None
-        await session.flush()  # ids without a commit
+        await session.flush()  # creates ids without a commit
         assert author.id == 2
         await session.rollback()
     async with blog.reading() as session:
@@ -137,7 +137,7 @@ async def test_a_leaked_session_is_detected(blog: Database) -> None:
 
 
 async def test_a_shared_session_is_refused(live_url: str) -> None:
-    database = Database(settings_for(live_url))  # connects only now
+    database = Database(settings_for(live_url))  # connects here
     async with database.write_sessions() as session:
         session.sync_session.begin()
         results = await asyncio.gather(

@@ -1,4 +1,4 @@
-"""Headers that protect clients, and the hosts and origins that are served."""
+"""Security headers, allowed hosts and CORS."""
 
 import asyncio
 import base64
@@ -26,14 +26,14 @@ PREFLIGHT = ORIGIN | {
 
 
 def protected(response: Response, cache: str = "no-store") -> None:
-    """See the headers of every response."""
+    """Check the security headers of a response."""
     assert response.headers.get_list("cache-control") == [cache]
     assert response.headers["x-content-type-options"] == "nosniff"
     assert response.headers["referrer-policy"] == "no-referrer"
 
 
 def behind_proxy(app: Any, trusted: str) -> Any:
-    """Return the app as uvicorn calls it, with the addresses of trusted proxies."""
+    """Return the app with uvicorn's proxy middleware, for these trusted addresses."""
     return ProxyHeadersMiddleware(app, trusted_hosts=trusted)
 
 
@@ -112,7 +112,7 @@ async def test_the_docs_page_allows_its_own_scripts_only(client: AsyncClient) ->
             digest = base64.b64encode(hashlib.sha256(content.encode()).digest()).decode()
             assert f"'sha256-{digest}'" in policy["script-src"]
         else:
-            # The folder of one package: a host of the world's packages has any script.
+            # The folder of one package, because the host serves every npm package.
             (folder,) = (each for each in policy["script-src"].split() if "https:" in each)
             assert re.fullmatch(r"https://cdn\.jsdelivr\.net/npm/swagger-ui-dist@\d+/", folder)
             assert f'src="{folder}' in attributes
@@ -168,7 +168,7 @@ async def test_only_allowed_hosts_are_served(
             response = await client.get("/nowhere", headers={"Host": host})
             problem(response, 404 if is_accepted else 400)
             protected(response)
-            # Probes call by address.
+            # Probes call by IP address.
             assert (await client.get("/health/live", headers={"Host": host})).status_code == 200
 
 
@@ -215,7 +215,7 @@ async def test_configured_cors_origins_are_allowed(live_url: str) -> None:
         )
         assert "access-control-allow-origin" not in refused.headers
         protected(refused)
-        for path in ("/health/live", "/nowhere"):  # and errors can be read
+        for path in ("/health/live", "/nowhere"):  # and errors are readable
             response = await client.get(path, headers=ORIGIN)
             assert response.headers["access-control-allow-origin"] == ORIGIN["Origin"]
             exposed = set(response.headers["access-control-expose-headers"].split(", "))

@@ -1,4 +1,4 @@
-"""Live tells of the process, ready of all that it needs."""
+"""Health checks."""
 
 import asyncio
 from pathlib import Path
@@ -42,7 +42,7 @@ async def test_not_ready_before_the_first_migration(databases: Databases) -> Non
             response = await client.get("/health/ready")
             assert response.status_code == 503
             assert "alembic upgrade head" in response.json()["detail"]
-        # The service makes no tables: that is for the migrations, which turn it ready.
+        # The service creates no tables: it becomes ready after the migrations.
         await asyncio.to_thread(command.upgrade, config, "head")
         async with calling(app) as client:
             assert (await client.get("/health/ready")).status_code == 200
@@ -50,7 +50,7 @@ async def test_not_ready_before_the_first_migration(databases: Databases) -> Non
 
 
 async def be_at(app: FastAPI, *revisions: str) -> None:
-    """Return the database that it is at other revisions."""
+    """Set the revisions that are stored in the database."""
     database: Database = app.state.database
     async with database.transaction() as session:
         await session.execute(text("DELETE FROM alembic_version"))
@@ -75,7 +75,7 @@ async def test_not_ready_during_the_shutdown_delay(live_app: FastAPI, live: Asyn
 
 
 async def test_ready_if_the_schema_is_ahead(live_app: FastAPI, live: AsyncClient) -> None:
-    # A newer version has migrated, while this one still serves.
+    # A newer version has migrated the database, while this one still serves.
     await be_at(live_app, "newer")
     assert (await live.get("/health/ready")).status_code == 200
 
@@ -91,7 +91,8 @@ async def test_ready_if_the_schema_is_ahead(live_app: FastAPI, live: AsyncClient
 async def test_not_ready_on_the_database_of_another_service(
     live_app: FastAPI, live: AsyncClient, change: str
 ) -> None:
-    # An unknown revision is that of a newer version only if all that this one needs is there.
+    # An unknown revision belongs to a newer version only if all tables and columns of this one
+    # exist.
     await be_at(live_app, "stranger")
     database: Database = live_app.state.database
     async with database.transaction() as session:
@@ -120,7 +121,7 @@ async def test_not_ready_if_the_revision_can_not_be_read(
         ("d", True),
         ("e d", True),
         ("", True),
-        ("newer", False),  # may well build upon both heads
+        ("newer", False),  # may be a descendant of both heads
         ("e newer", False),  # upon f
         ("d newer", True),
     ],
@@ -144,7 +145,7 @@ async def test_not_ready_while_the_database_does_not_respond(
     monkeypatch.setattr(health, "READY_TIMEOUT", 0.05)
     monkeypatch.setattr(driver, "is_writable", never)
     response = await live.get("/health/ready")
-    assert problem(response, 503)["detail"] == "The database does not answer."
+    assert problem(response, 503)["detail"] == "The database does not respond."
     assert response.headers["retry-after"] == "1"
 
 
@@ -171,20 +172,20 @@ async def test_concurrent_checks_share_one_result(
     monkeypatch.setattr(driver, "is_writable", counted)
     answers = await asyncio.gather(*(live.get("/health/ready") for _ in range(50)))
     assert {answer.status_code for answer in answers} == {200}
-    assert asked == 1  # anybody may ask, and each question takes a connection
+    assert asked == 1  # anyone may call it, and each check opens a connection
     assert (await live.get("/health/ready")).status_code == 200
     assert asked == 2
 
 
 async def test_ready_while_every_connection_is_in_use(live_app: FastAPI, live: AsyncClient) -> None:
-    # A busy service that were taken for a broken one would leave its work to the other busy ones.
+    # If a busy service were removed, its load would move to other busy ones.
     database: Database = live_app.state.database
     held = [
         await engine.connect()
         for engine in database.engines.values()
         for _ in range(pool_size(engine))
     ]
-    async with held[0].begin():  # SQLite: another one writes
+    async with held[0].begin():  # SQLite: another connection writes
         assert (await live.get("/health/ready")).status_code == 200
     for connection in held:
         await connection.close()
@@ -205,7 +206,7 @@ def test_the_heads_of_a_history_with_branches(tmp_path: Path) -> None:
 
 
 def test_a_revision_that_another_depends_on_is_no_head(tmp_path: Path) -> None:
-    # Alembic does not keep it in the database, either.
+    # Alembic does not store it in the database either.
     (tmp_path / "a.py").write_text("revision = 'a'\ndown_revision = None\n")
     (tmp_path / "b.py").write_text("revision = 'b'\ndown_revision = None\ndepends_on = 'a'\n")
     assert health.schema_history(tmp_path) == ({"b"}, {"a"})

@@ -1,4 +1,4 @@
-"""A request that is sent again with its ``Idempotency-Key`` is carried out once."""
+"""A request that is sent again with the same ``Idempotency-Key`` runs once."""
 
 import asyncio
 from datetime import timedelta
@@ -126,7 +126,7 @@ async def test_a_response_whose_commit_fails_is_not_stored(
 ) -> None:
     await add_things(live_app)
     headers = {"Idempotency-Key": "a key"}
-    # The foreign key is checked at COMMIT: by then the answer was made, and kept.
+    # The foreign key is checked at COMMIT, after the response was built and stored.
     problem(await live.post(ONCE, json={"id": 1, "part_of": 99}, headers=headers), 409)
     again = await live.post(ONCE, json={"id": 1}, headers=headers)
     assert (again.status_code, "idempotent-replayed" in again.headers) == (201, False)

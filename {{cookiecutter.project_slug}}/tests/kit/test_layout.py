@@ -1,4 +1,4 @@
-"""The kit knows nothing about the product, and one module knows the database."""
+"""The kit imports no feature, and only one module depends on the database."""
 
 import ast
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""How long anything may take with the database, and what happens then."""
+"""Time limits of sessions and connections, and retries."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
@@ -28,7 +28,7 @@ async def test_a_session_has_a_time_limit(live_url: str, kind: str) -> None:
             async with asyncio.timeout(PATIENCE), getattr(database, kind)() as session:
                 await session.execute(text(RUNAWAY))
         assert checked_out(database) == 0
-        async with getattr(database, kind)(timeout=None) as session:  # whole again
+        async with getattr(database, kind)(timeout=None) as session:  # the pool is complete again
             assert await session.scalar(text("SELECT 1")) == 1
 
 
@@ -40,7 +40,7 @@ async def test_a_read_of_columns_has_a_time_limit(live_url: str) -> None:
             async with asyncio.timeout(PATIENCE):
                 await database.read_session().execute(text(RUNAWAY))
         assert checked_out(database) == 0
-        async with database.reading(timeout=None) as session:  # whole again
+        async with database.reading(timeout=None) as session:  # the pool is complete again
             assert await session.scalar(text("SELECT 1")) == 1
 
 
@@ -64,7 +64,7 @@ async def test_a_cancelled_commit_leaves_no_transaction_open(live_url: str) -> N
             task.cancel()
             await asyncio.wait([task])
             await asyncio.sleep(0)
-            # Written or not, but known to the next one, who is not kept waiting.
+            # The commit may have succeeded or not, but the next transaction does not wait.
             async with asyncio.timeout(PATIENCE), database.transaction() as session:
                 await session.execute(select(things).where(things.c.id == number))
         assert checked_out(database) == 0
@@ -197,12 +197,12 @@ async def test_shutdown_does_not_wait_for_a_dead_database(
     with monkeypatch.context() as patched:
         patched.setattr(type(database.write_engine), "dispose", lambda _: never())
         await asyncio.wait_for(database.close(), PATIENCE)
-    assert "does not answer" in caplog.text
+    assert "does not respond" in caplog.text
     await dispose()
 
 
 class Asked:
-    """Writes down which engine is asked for a connection; lets the replica be away."""
+    """Records which engine opens connections, and can simulate a replica that is down."""
 
     def __init__(self, database: Database) -> None:
         self.names: list[str] = []
@@ -220,7 +220,7 @@ class Asked:
 async def replicated(
     live_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> AsyncIterator[tuple[Database, Asked]]:
-    """Return a database with a replica, and which of them is asked."""
+    """Return a database with a replica, and the record of connections."""
     # The same database serves as its replica: the test shows which engine is used.
     monkeypatch.setattr(driver, "replica_engine", driver.read_engine)
     database = Database(settings_for(live_url))

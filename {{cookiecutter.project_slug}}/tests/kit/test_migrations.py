@@ -114,7 +114,7 @@ async def test_sql_without_a_database(empty: Config, capsys: pytest.CaptureFixtu
     printed = capsys.readouterr().out
     assert "COMMIT" in printed
     for script in history(empty).walk_revisions():
-        assert f"'{script.revision}'" in printed  # the version that is written
+        assert f"'{script.revision}'" in printed  # the current version
     assert await tables(empty) == set()
 
 
@@ -137,7 +137,7 @@ async def test_newest_revision_down_and_up_with_rows(empty: Config) -> None:
     await run(command.check, empty)
 
 
-HOW = 'give its values in VALUES of tests/examples.py, by "table.column"'
+HOW = 'add a value to VALUES in tests/examples.py, by "table.column"'
 
 SAMPLES: dict[type, Any] = {
     bool: True,
@@ -167,7 +167,7 @@ def made_up(tables: Iterable[Table]) -> dict[Table, dict[Column[Any], Any]]:
 
 
 def value_of(column: Column[Any], rows: dict[Table, dict[Column[Any], Any]]) -> Any:
-    """Return a value for a column; None where there is no other, if it may be."""
+    """Return a value for a column, or None if there is no other and the column allows it."""
     name = f"{column.table.name}.{column.name}"
     if name in examples.VALUES:
         return examples.VALUES[name]
@@ -181,7 +181,7 @@ def value_of(column: Column[Any], rows: dict[Table, dict[Column[Any], Any]]) -> 
 
 
 def sample(kind: TypeEngine[Any]) -> Any:
-    """Return a value of a type; None if no value of it can be made up."""
+    """Return a value of a type; None if none can be generated."""
     if isinstance(kind, Enum):
         return next(iter(kind.enum_class or kind.enums))
     if isinstance(kind, JSON):
@@ -222,7 +222,7 @@ def test_a_value_of_every_type_is_generated(kind: TypeEngine[Any], python_type: 
 
 
 class Unknown(UserDefinedType[object]):
-    """A type that tells nothing about its values."""
+    """A type without information about its values."""
 
 
 def test_generated_rows_refer_to_existing_rows() -> None:
@@ -275,7 +275,7 @@ UNIQUE = """with op.batch_alter_table('things') as batch:
 
 
 def write_history(config: Config, folder: Path, *upgrades: str) -> None:
-    """Let ``config`` have other revisions than the service: 1, 2, and so on."""
+    """Replace the revisions of ``config`` by 1, 2, and so on."""
     (versions := folder / "versions").mkdir()
     shutil.copy(project.ROOT / "migrations" / "env.py", folder)
     config.set_main_option("script_location", str(folder))

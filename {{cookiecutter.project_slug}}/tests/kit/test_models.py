@@ -1,4 +1,4 @@
-"""The columns that models share, on the database that was chosen."""
+"""The mixins of models."""
 
 from datetime import UTC, datetime, timedelta, timezone
 
@@ -18,7 +18,7 @@ LONG_AGO = datetime(2001, 2, 3, tzinfo=UTC)
 
 class Models(Base):
     __abstract__ = True
-    metadata = MetaData()  # apart from the tables of the service
+    metadata = MetaData()  # separate from the tables of the service
 
 
 class Document(UUIDPrimaryKey, TimestampMixin, VersionMixin, Models):

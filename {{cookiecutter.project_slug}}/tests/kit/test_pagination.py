@@ -1,4 +1,4 @@
-"""Keyset pages: every row once and in order, whatever ties and whatever is null."""
+"""Keyset pages contain every row once and in order, with equal values and nulls."""
 
 import base64
 import json
@@ -41,7 +41,7 @@ def client(things: AsyncClient) -> AsyncClient:
 
 
 async def store(app: FastAPI, *entries: Entry) -> list[Entry]:
-    """Let these be the only entries there are."""
+    """Replace all entries by these."""
     database: Database = app.state.database
     async with database.transaction() as session:
         await session.execute(delete(Entry))
@@ -51,7 +51,7 @@ async def store(app: FastAPI, *entries: Entry) -> list[Entry]:
 
 @pytest.fixture
 async def entries(things_app: FastAPI, things: AsyncClient) -> list[Entry]:
-    """Store entries with many ties, and with nulls."""
+    """Store entries with many equal values, and with nulls."""
     times = [None, day(2), None, day(1), day(3), day(2), None]
     return await store(
         things_app,
@@ -60,7 +60,7 @@ async def entries(things_app: FastAPI, things: AsyncClient) -> list[Entry]:
 
 
 def in_order(entries: list[Entry], sort: str) -> list[str]:
-    """Return the keys of entries as a list in this order has them: nulls come last both ways."""
+    """Return the keys of entries in the order of this sort: nulls are last in both directions."""
     column = sort.removeprefix("-")
     filled = [entry for entry in entries if getattr(entry, column) is not None]
     empty = [entry for entry in entries if getattr(entry, column) is None]
@@ -71,7 +71,7 @@ def in_order(entries: list[Entry], sort: str) -> list[str]:
 
 
 async def walk(client: AsyncClient, sort: str, limit: int) -> list[dict[str, Any]]:
-    """Read every page; all are full but the last, which is empty only if it is alone."""
+    """Read every page. All but the last are full; only the first one may be empty."""
     found: list[dict[str, Any]] = []
     query: dict[str, Any] = {"sort": sort, "limit": limit}
     while True:
@@ -130,7 +130,7 @@ async def test_inserts_and_deletes_do_not_shift_pages(
     page = (await client.get(ENTRIES, params=query)).json()
     database: Database = things_app.state.database
     async with database.transaction() as session:
-        # The row at which the next page starts goes, and one comes before all others.
+        # Delete the row after which the next page starts, and insert one before all others.
         last = next(entry for entry in entries if str(entry.id) == page["items"][-1]["id"])
         await session.delete(last)
         descending = sort.startswith("-")
@@ -173,7 +173,7 @@ async def test_an_unknown_parameter_is_refused(client: AsyncClient) -> None:
 
 
 def cursor_of(*parts: Any) -> str:
-    """Make a cursor that looks like one, but for its parts."""
+    """Return a cursor with a valid checksum and these parts."""
     return LIST.seal(json.dumps(parts).encode())
 
 
@@ -249,7 +249,7 @@ async def test_a_cursor_is_valid_for_its_own_list_only(
     for url in cursors:
         for other, cursor in cursors.items():
             answer = await client.get(url, params={"cursor": cursor})
-            # The list of names is the same one, with fewer columns.
+            # The list of names is the same list with fewer columns.
             same = (url.endswith("late")) == other.endswith("late")
             assert answer.status_code == (200 if same else 422), (url, other)
 
@@ -263,7 +263,7 @@ def test_lists_with_other_conditions_have_other_cursors() -> None:
         *(KeysetList(select(Entry).where(Entry.name == x), sorts=[Entry.name]) for x in "ab"),
     ]
     assert len({each.seal(b"x") for each in lists}) == len(lists)
-    # The same for every worker, and after the next start.
+    # The same for every worker, and after a restart.
     assert lists[0].seal(b"x") == LIST.seal(b"x")
 
 
@@ -301,7 +301,7 @@ async def test_a_page_has_at_least_one_row(things_app: FastAPI, client: AsyncCli
 
 
 class Models(DeclarativeBase):
-    """Models for tests only: their tables are never made."""
+    """Models for tests only: their tables are never created."""
 
 
 class Author(Models):
@@ -332,7 +332,7 @@ class Remark(Models):
 
 @pytest.fixture(params=[select(Remark), select(Remark.id, Author).join(Remark.author)])
 def remarks(request: pytest.FixtureRequest) -> Iterator[Callable[[Author], Sequence[object]]]:
-    """Return a call that stores 100 remarks of an author and reads them, each with the author."""
+    """Return a function that stores 100 remarks of an author and reads them with the author."""
     statement = request.param.options(
         joinedload(Remark.author).joinedload(Author.labels)
         if len(request.param.column_descriptions) == 1

@@ -1,4 +1,4 @@
-"""The repository base and lists, by the sample feature."""
+"""The repository base and lists, tested with the sample feature."""
 
 import gc
 from contextlib import nullcontext, suppress
@@ -170,7 +170,7 @@ async def committing_app(live_app: FastAPI, live: AsyncClient) -> FastAPI:
 
 @pytest.fixture(params=["rolled_back_app", "committing_app"])
 def database(request: pytest.FixtureRequest) -> Database:
-    """Return the database of either app: a test has to fail where production does."""
+    """Return the database of either app: errors have to occur in tests as in production."""
     app: FastAPI = request.getfixturevalue(request.param)
     database: Database = app.state.database
     return database
@@ -183,7 +183,7 @@ async def test_a_swallowed_error_is_not_committed(database: Database) -> None:
             with suppress(IntegrityError):
                 async with session.begin_nested() if savepoint else nullcontext():
                     await session.execute(insert(things_table).values(id=1))
-            if savepoint:  # one that is released changes nothing
+            if savepoint:  # a released savepoint changes nothing
                 async with session.begin_nested():
                     await session.execute(insert(things_table).values(id=2))
 
@@ -277,7 +277,7 @@ class Hidden(UUIDPrimaryKey, Models):
 class House(UUIDPrimaryKey, Models):
     __tablename__ = "tests_houses"
 
-    owner_id: Mapped[UUID] = mapped_column(unique=True)  # an ordinary column of this model
+    owner_id: Mapped[UUID] = mapped_column(unique=True)  # not a column for owners in this model
 
 
 class HiddenRows(Repository[Hidden]):
@@ -306,7 +306,7 @@ async def hidden(things_app: FastAPI, things: AsyncClient, names: list[str]) -> 
         (KeysetList(select(Hidden).join(Entry), sorts=[Hidden.id]), 1),
         (KeysetList(select(Entry).join(Hidden, ON_ENTRY), sorts=[Entry.name], scope=Hidden), 1),
         (KeysetList(BY_ENTRY.join(Hidden, ON_ENTRY), sorts=[Entry.name]), 1),
-        # With an outer join the entries without a hidden row stay.
+        # An outer join keeps the entries without a hidden row.
         (KeysetList(BY_ENTRY.outerjoin(Hidden, ON_ENTRY), sorts=[Entry.name]), 6),
     ],
     ids=["its own", "the scope", "a column", "a column of an outer join"],
@@ -332,7 +332,7 @@ async def test_only_superusers_may_set_another_owner(hidden: Database) -> None:
             rows.update(row.id, {"owner_id": ADA.id}),
             HiddenRows(session, ANONYMOUS).create(values),
         ):
-            with pytest.raises(TypeError, match="names the owner of a Hidden"):
+            with pytest.raises(TypeError, match="may set the owner of a Hidden"):
                 await call
         assert (await rows.update(row.id, {"owner_id": BOB.id})).owner_id == BOB.id
         assert (await superusers.update(row.id, {"owner_id": ADA.id})).owner_id == ADA.id

@@ -1,4 +1,4 @@
-"""Which routes an app may have: each can be reached, and idempotent ones keep their promise."""
+"""The checks of an app's routes: shadowed routes, and routes that can't be idempotent."""
 
 from collections.abc import Callable
 

@@ -1,4 +1,4 @@
-"""How a connection is served to its end, by a real server on a real socket."""
+"""Connection limits and shutdown of a real server on a real socket."""
 
 import asyncio
 import json
@@ -20,7 +20,7 @@ GET = b"GET /%s HTTP/1.1\r\nhost: test\r\n\r\n"
 
 @dataclass
 class Answer:
-    """What came back on a connection."""
+    """A response."""
 
     status: int
     headers: dict[str, str]
@@ -56,7 +56,7 @@ class Connection:
 
 
 class Counting(Protocol):
-    """Counts the bytes that have arrived, of all connections."""
+    """Counts the received bytes of all connections."""
 
     arrived = 0
 
@@ -67,12 +67,12 @@ class Counting(Protocol):
 
 @dataclass
 class Served:
-    """A running server, and what its requests wait for."""
+    """A running server, and the events for which its requests wait."""
 
     server: uvicorn.Server
     task: asyncio.Task[None]
     lingering: list[tuple[asyncio.TimerHandle, Callable[[], object]]]
-    """What the server does after ``LINGER`` seconds."""
+    """The function that the server calls after ``LINGER`` seconds."""
     arrived: asyncio.Event = field(default_factory=asyncio.Event)
     go_on: asyncio.Event = field(default_factory=asyncio.Event)
     connections: list[Connection] = field(default_factory=list)
@@ -88,13 +88,13 @@ class Served:
         return connection
 
     async def end(self) -> None:
-        """Return the server to end; return once it listens no longer."""
+        """Stop the server; return when it no longer listens."""
         self.server.should_exit = True
         while self.server.servers[0].is_serving():  # noqa: ASYNC110 - uvicorn has no event for it
             await asyncio.sleep(0.01)
 
     async def pass_linger(self) -> None:
-        """Let the time of ``LINGER`` be over, once all that was sent has arrived."""
+        """End the time of ``LINGER`` after the server has received everything."""
         sent = sum(connection.sent for connection in self.connections)
         while Counting.arrived < sent:  # noqa: ASYNC110 - each turn of the loop reads more
             await asyncio.sleep(0)
@@ -106,9 +106,9 @@ class Served:
 
 @pytest.fixture
 async def served(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Served]:
-    """Run a server with a route that answers and one that waits.
+    """Run a server with a route that responds and one that waits.
 
-    It lingers until the test says that the time is over: a slow machine loses no connection.
+    The test ends the time of ``LINGER`` itself, so that a slow machine loses no connection.
     """
     monkeypatch.setattr(server, "LINGER", 3600.0)
     monkeypatch.setattr(Counting, "arrived", 0)
@@ -167,7 +167,7 @@ async def served(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Served]:
 @pytest.mark.parametrize("head", [b"GET / HTTP/1.1\r\nx: ", b"GET /"], ids=["header", "URL"])
 async def test_headers_without_end_are_refused(served: Served, head: bytes) -> None:
     connection = await served.connect()
-    await connection.send(head + b"x" * 10 * MAX_HEAD)  # it is read to be forgotten
+    await connection.send(head + b"x" * 10 * MAX_HEAD)  # it is read and discarded
     answer = await connection.answer()
     assert answer.status == 431
     assert set(answer.json()) == {"type", "title", "status", "detail", "instance"}
@@ -233,7 +233,7 @@ async def test_a_request_being_received_gets_its_response_during_shutdown(served
     await connections[0].send(GET % b"quick")
     assert "connection" not in (await connections[0].answer()).headers
     await served.end()
-    for connection in connections:  # one has been used before, one has not
+    for connection in connections:  # with and without an earlier request
         await connection.send(GET % b"quick")
         answer = await connection.answer()
         assert (answer.status, answer.json()) == (200, "quick")

@@ -1,4 +1,4 @@
-"""Who owns a transaction, and that nothing is lost, kept or leaked that should not be."""
+"""Sessions and transactions."""
 
 import asyncio
 import contextvars
@@ -33,7 +33,7 @@ from tests.kit.sample_feature import Entry, add_things, things
 
 @pytest.fixture
 async def database(live_app: FastAPI, live: AsyncClient) -> Database:
-    """Return the database of a running app that has things."""
+    """Return the database of a running app with the sample feature."""
     await add_things(live_app)
     database: Database = live_app.state.database
     return database
@@ -41,7 +41,7 @@ async def database(live_app: FastAPI, live: AsyncClient) -> Database:
 
 @pytest.fixture
 async def stored(live: AsyncClient, database: Database) -> AsyncIterator[Any]:
-    """Return a call that lists the stored ids; check at the end that no connection is leaked."""
+    """Return a function that lists the stored ids; check that no connection is leaked."""
 
     async def ids() -> list[int]:
         listed: list[int] = (await live.get("/things")).json()
@@ -254,9 +254,9 @@ async def test_concurrent_updates_of_one_row_are_not_lost(database: Database) ->
 async def test_a_read_session_can_not_write(database: Database) -> None:
     async with database.reading() as session:
         with pytest.raises(InvalidRequestError, match="read session"):
-            # If it were allowed, the type checker would call this comment unused.
+            # If it were allowed, the type checker would report an unused comment.
             await session.execute(insert(things).values(id=1))  # type: ignore[call-overload]
-        with pytest.raises(InvalidRequestError, match="read session"):  # so does the database
+        with pytest.raises(InvalidRequestError, match="read session"):  # as does the database
             await session.execute(text("INSERT INTO tests_things (id) VALUES (1)"))
         assert await session.scalar(select(func.count()).select_from(things)) == 0
 
@@ -275,7 +275,7 @@ async def test_a_second_transaction_in_one_task_is_refused(database: Database) -
         with pytest.raises(RuntimeError, match="open already"):
             async with database.transaction():
                 pass
-        await session.execute(insert(things).values(id=1))  # the first one goes on
+        await session.execute(insert(things).values(id=1))  # the first one is still usable
     async with database.transaction() as session:  # one after the other is fine
         assert await session.scalar(select(things.c.id)) == 1
     assert checked_out(database) == 0
@@ -285,7 +285,7 @@ async def test_a_second_transaction_is_refused_with_two_databases_open(
     live_url: str,
 ) -> None:
     databases = [Database(settings_for(live_url)) for _ in range(2)]
-    for _ in range(2):  # none counts those that have ended
+    for _ in range(2):  # ended transactions don't count
         async with databases[0].transaction(), databases[1].transaction():
             for each in databases:
                 with pytest.raises(RuntimeError, match="open already"):

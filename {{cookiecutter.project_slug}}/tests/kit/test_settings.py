@@ -25,7 +25,7 @@ def nowhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, template: str) -> N
 
 def test_the_environment_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PORT", "1234")
-    monkeypatch.setenv("DATABASE_ECHO", "")  # as if it were not set
+    monkeypatch.setenv("DATABASE_ECHO", "")  # treated as not set
     settings = load_settings()
     assert (settings.port, settings.database_echo) == (1234, False)
 

@@ -1,4 +1,4 @@
-"""Clients that send slowly or nothing at all: they are closed, and keep nobody else out."""
+"""Connections of clients that send slowly or nothing are closed, and don't block others."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -41,7 +41,7 @@ class Served:
         return connection
 
     async def stall(self, data: bytes, number: int = 1) -> list[Connection]:
-        """Return connections that wait for their client, once the server has read all of it."""
+        """Return stalled connections, after the server has read all data."""
         before = len(self.limits.waiting)
         bodies = self.limits.buffered
         body = len(data.partition(b"\r\n\r\n")[2])
@@ -53,7 +53,7 @@ class Served:
 
 
 async def gone(connection: Connection) -> None:
-    """Wait until the server has closed a connection, in whatever way."""
+    """Wait until the server has closed a connection, normally or by a reset."""
     with suppress(ConnectionResetError):
         assert await connection.closed()
 
@@ -162,7 +162,7 @@ async def test_sending_slowly_does_not_extend_the_time_limit(head: bytes) -> Non
 async def test_a_body_has_its_own_time_limit() -> None:
     async with serving(ConnectionLimits(head_timeout=0.1, body_timeout=LONG)) as served:
         connection = await served.connect(BODY % 2 + b"1")
-        silent = await served.connect()  # closed after the time that a head has
+        silent = await served.connect()  # closed after the time limit of headers
         assert await silent.closed()
         await connection.send(b"2")
         assert (await connection.answer()).json() == 2
@@ -175,7 +175,7 @@ async def test_the_time_of_the_app_does_not_count() -> None:
         pipelined = await served.connect(request + GET[:10])
         await served.entered.wait()
         for _ in range(3):
-            assert await (await served.connect()).closed()  # so much time has passed
+            assert await (await served.connect()).closed()  # this time has passed
         served.go_on.set()
         for each in (connection, pipelined):
             assert (await each.answer()).status == 200
@@ -187,7 +187,7 @@ async def test_an_idle_connection_is_closed_after_its_timeout() -> None:
         await connection.answer()
         for _ in range(3):
             assert await (await served.connect()).closed()
-        await connection.send(GET)  # uvicorn's own timer is that of idle connections
+        await connection.send(GET)  # uvicorn's timer is for idle connections
         await connection.answer()
         assert await connection.closed()
 
@@ -233,11 +233,11 @@ async def test_stalled_bodies_use_limited_memory() -> None:
 
 
 async def test_a_thousand_stalled_clients_block_no_others(live_url: str) -> None:
-    """The latency of a good client among them, against that without them: by CPU and by order."""
+    """A good client among them is served without a delay, by CPU time and by order."""
     settings = settings_for(live_url)
     limits = limits_of(settings)
     limits.head_timeout = limits.body_timeout = LONG
-    limits.connections = 400  # of a thousand, so that files do not run out
+    limits.connections = 400  # fewer than a thousand, because of the limit of open files
     kinds = [b"", GET[:20], BODY % 10 + b"1", CHUNKED + b"5\r\n123"]
     async with serving(limits) as served:
 

@@ -1,4 +1,4 @@
-"""Newer dependencies: the day up to which they are taken."""
+"""``just update`` moves ``exclude-newer``."""
 
 import re
 import tomllib

@@ -68,7 +68,7 @@ FROM_SETTINGS: Final = -1.0
 
 
 class _Tracked:
-    """Detects changes to entities that nothing would write."""
+    """Detects changes to detached entities, which are not written."""
 
     def __init__(self) -> None:
         self._states: list[InstanceState[Any]] = []
@@ -76,7 +76,7 @@ class _Tracked:
 
     def track(self, *entities: object) -> None:
         """Remember detached entities, for as long as other code holds them."""
-        # Their states know of changes, and don't keep them in memory.
+        # An entity's state records changes, and does not keep the entity in memory.
         self._states += map(instance_state, entities)
         if len(self._states) > self._most:
             self.check_unchanged()
@@ -201,8 +201,8 @@ def has_entities(statement: Executable | ReadStatement) -> bool:
     if isinstance(statement, FromStatement):
         return True
     return isinstance(statement, Select) and any(
-        # An entity is a selectable table with this annotation. The public `column_descriptions`
-        # would tell as well, but costs 30 us.
+        # An entity is a selectable with this annotation. The public `column_descriptions` costs 30
+        # us.
         column.is_selectable and "parententity" in column._annotations  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]
         for column in statement._raw_columns  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]
     )
@@ -228,7 +228,7 @@ def execute_entities(
         connection,
         autoflush=False,
         expire_on_commit=False,
-        join_transaction_mode="rollback_only",  # closing it does not end the connection's own
+        join_transaction_mode="rollback_only",  # close() ends no transaction
     ) as session:
         result = session.execute(statement, parameters, execution_options={"prebuffer_rows": True})
         track(*session.identity_map.values())
@@ -247,7 +247,7 @@ class _TranslateErrors(AbstractContextManager[None]):
             case exc.DBAPIError():
                 if (known := driver.translate(error)) is not None:
                     if _writes_owned(error):
-                        # No field of the API: a constraint may hold it beside the unique one.
+                        # Not a field of the API, but it may be a part of the constraint.
                         known.errors = [each for each in known.errors if each.field != "owner_id"]
                     raise known from error
                 if _is_not_migrated(error):
@@ -267,7 +267,7 @@ def _writes_owned(error: exc.DBAPIError) -> bool:
 
 
 def _is_not_migrated(error: exc.DBAPIError) -> bool:
-    """Return whether a statement failed because a table of the models is not there."""
+    """Return whether a statement failed because a table is missing."""
     words = re.findall(r"\w+", driver.missing_table(error))
     return not Base.metadata.tables.keys().isdisjoint(words)
 
@@ -295,8 +295,8 @@ class _TimeLimit(AbstractAsyncContextManager[None]):
     ) -> None:
         try:
             await self._timeout.__aexit__(kind, error, trace)
-        except TimeoutError:  # this limit's own; others pass through
-            raise Unavailable("The database does not answer in time.") from None
+        except TimeoutError:  # the timeout of this limit; others are not caught here
+            raise Unavailable("The database does not respond in time.") from None
 
 
 class ConnectionLimiter(AbstractAsyncContextManager[None]):
@@ -421,7 +421,7 @@ class Database:
         return engines
 
     async def open(self) -> None:
-        """Export the state of the pools as metrics, and log what is wrong with the database."""
+        """Export the state of the pools as metrics, and log warnings about the database."""
         metrics.watch(self)
         try:
             async with (
@@ -437,7 +437,7 @@ class Database:
         except Unavailable as error:
             logger.warning("Not ready: %s", error.cause or error.detail)
         except (AppError, exc.SQLAlchemyError, OSError, TimeoutError) as error:
-            cause = str(error) or "the database does not answer"
+            cause = str(error) or "the database does not respond"
             logger.warning("Not ready: %s", cause)
 
     async def close(self) -> None:
@@ -448,7 +448,7 @@ class Database:
                 for engine in self.engines.values():
                     await engine.dispose()
         except TimeoutError:
-            logger.warning("The database does not answer: its connections were left open")
+            logger.warning("The database does not respond: its connections were left open")
 
     @asynccontextmanager
     async def transaction(
@@ -558,7 +558,7 @@ class Database:
 
     @asynccontextmanager
     async def _replica_connection(self, engine: AsyncEngine) -> AsyncGenerator[Connection | None]:
-        """Open a connection to the replica; yield None if it does not answer."""
+        """Open a connection to the replica; yield None if it does not respond."""
         connection = None
         if not self._replica_is_missed():
             async with self._limiters["replica"]:
@@ -585,7 +585,7 @@ class Database:
             if not self._replica_missed_until:  # log once for each outage
                 logger.warning(
                     "The replica gives no connection: reads go to the primary (%s)",
-                    str(error) or "it does not answer",
+                    str(error) or "it does not respond",
                 )
             self._replica_missed_until = time.monotonic() + REPLICA_RETRY
             return None

@@ -40,7 +40,7 @@ async def enter_request_context(request: Request, context: AbstractAsyncContextM
 
 
 def use_transaction(request: Request, transaction: Transaction) -> None:
-    """Let ``write_session`` enter ``transaction`` in this request, in place of a plain one."""
+    """Let ``write_session`` enter ``transaction`` in this request, instead of a plain one."""
     request.scope[_TRANSACTION] = transaction
 
 
@@ -77,7 +77,7 @@ _PROVIDERS: Final[dict[type[Repository[Any]], Provider]] = {}
 
 
 def provider(kind: type[Repository[Any]]) -> Provider:
-    """Return the function that gives a request its repository; tests override it with a fake."""
+    """Return the dependency function of a repository; tests override it with a fake."""
     if kind in _PROVIDERS:
         return _PROVIDERS[kind]
 

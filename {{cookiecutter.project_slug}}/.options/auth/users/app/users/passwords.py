@@ -1,4 +1,4 @@
-"""Which passwords are refused: common ones, and those that contain what is known of the user."""
+"""Refuse common passwords, and passwords that contain the user's name or address."""
 
 import re
 from pathlib import Path
@@ -7,7 +7,7 @@ from typing import Final
 from app.kit import project
 
 LEAST_PART: Final = 4
-"""Characters of an e-mail or a name that a password must not contain; fewer occur by chance."""
+"""Shorter parts of an e-mail address or a name may occur in a password by chance."""
 
 
 def _read() -> frozenset[str]:
@@ -17,7 +17,7 @@ def _read() -> frozenset[str]:
 
 COMMON: Final = _read()
 _TRAILING: Final = re.compile(r"[0-9]{1,6}\Z")
-"""Digits that are added to a common password; more may be random."""
+"""The most digits that may follow a common password; more may be random."""
 _STEMS: Final = frozenset(
     stem for each in COMMON if len(stem := each.rstrip("0123456789")) >= LEAST_PART
 )

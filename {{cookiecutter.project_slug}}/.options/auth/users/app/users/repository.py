@@ -99,7 +99,7 @@ class UserRepository(Repository[User]):
         )
 
     async def delete_account(self, user_id: UUID, *, is_superuser: bool) -> None:
-        """Delete a user with everything that belongs to it, stored responses as well.
+        """Delete a user with everything that belongs to them, also stored responses.
 
         Raises:
             Conflict: it is the last superuser.
@@ -111,7 +111,7 @@ class UserRepository(Repository[User]):
         await self.delete(user_id)
 
     async def _require_another_superuser(self, user_id: UUID) -> None:
-        # Locked in one order: of two who demote each other, the second sees the first change.
+        # Lock in one order: if two demote each other, the second one sees the first change.
         found = select(User.id).where(User.is_superuser, User.is_active).order_by(User.id)
         active = {row.id for row in await self.rows(found.with_for_update(key_share=True))}
         if active == {user_id}:
@@ -119,7 +119,7 @@ class UserRepository(Repository[User]):
 
     async def revoke_credentials(self, user_id: UUID) -> None:
         """Revoke every session and API key of a user."""
-        # A credential that a concurrent request adds has the earlier version, and is invalid, too.
+        # A credential that is added concurrently has the earlier version, so it is invalid, too.
         raised = update(User).values(token_version=User.token_version + 1)
         await self.session.execute(raised.where(User.id == user_id))
         await self._delete_credentials(user_id)
@@ -133,7 +133,7 @@ class UserRepository(Repository[User]):
 
         Raises:
             NotFound: there is no such user.
-            Conflict: it is the last superuser, and would be none.
+            Conflict: the last superuser would be demoted or deactivated.
         """
         if False in (changes.get("is_active"), changes.get("is_superuser")):
             await self._require_another_superuser(user_id)
@@ -239,7 +239,7 @@ class UserRepository(Repository[User]):
         )
 
     async def salt_used_since(self, token_hash: str, moment: datetime) -> str | None:
-        """Return the salt of a refresh token that was first used since then, or None."""
+        """Return the salt of a refresh token that was first used after a time, or None."""
         return await self.session.scalar(
             select(RefreshToken.successor_salt).where(
                 RefreshToken.token_hash == token_hash, RefreshToken.used_at >= moment
@@ -280,7 +280,7 @@ class UserRepository(Repository[User]):
         return next(iter(await self.rows(found.with_for_update(key_share=True))), None)
 
     async def count_keys(self, user_id: UUID) -> int:
-        """Return how many API keys a user has, with those that have expired."""
+        """Return the number of a user's API keys, including expired ones."""
         return int(
             await self.session.scalar(
                 select(func.count()).select_from(APIKey).where(APIKey.user_id == user_id)

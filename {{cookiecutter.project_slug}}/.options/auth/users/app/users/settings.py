@@ -30,7 +30,7 @@ PUBLISHED: Final = frozenset(
     }
 )
 GUESSED: Final = passwords.COMMON | {"", "secret", "test", "admin", "changeme", "key", "secret_key"}
-"""Texts whose hash is no random key."""
+"""Texts whose hash is refused as a key."""
 DIGESTS: Final = {32: ("md5",), 40: ("sha1",), 64: ("sha256", "sha3_256"), 128: ("sha512",)}
 """Hash functions by the length of their hexadecimal digests."""
 
@@ -86,13 +86,13 @@ def check_key(key: str) -> None:
     if len(key) < MIN_SECRET_KEY or entropy(key) < MIN_ENTROPY:
         raise ValueError(f"Too weak: take {MIN_SECRET_KEY} random characters at least")
     if any(word in key.lower() for word in PLACEHOLDERS):
-        raise ValueError("This is a placeholder: take random characters")
+        raise ValueError("This is a placeholder: use random characters")
     if _is_words(key) or _is_known(key.lower()):
-        raise ValueError("This can be guessed: take random characters")
+        raise ValueError("This can be guessed: use random characters")
 
 
 def _is_words(key: str) -> bool:
-    # Words, whole rows of the keyboard, and numbers: capitals, small letters and digits seldom mix.
+    # Words, keyboard rows and numbers seldom mix capitals, small letters and digits.
     words = re.sub(r"[A-Z][a-z]{2,}", lambda word: word[0].lower(), key)
     kinds = [(each.isdigit(), each.isupper()) for each in words if each.isalnum()]
     changes = sum(before != after for before, after in pairwise(kinds))

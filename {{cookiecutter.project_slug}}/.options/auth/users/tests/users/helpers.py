@@ -1,4 +1,4 @@
-"""What the tests of users share."""
+"""Helpers for the tests of users."""
 
 import threading
 from collections.abc import AsyncIterator, Callable
@@ -32,7 +32,7 @@ REFRESH = "/v1/auth/refresh"
 LOGOUT = "/v1/auth/logout"
 SESSIONS = "/v1/auth/sessions"
 NOBODY = f"{USERS}/{UUID(int=0)}"
-"""The path of a user who is not there."""
+"""The path of a user who does not exist."""
 
 JSON = {"Content-Type": "application/json"}
 
@@ -46,10 +46,10 @@ ROOMY = {
     "throttle_per_email": 1000,
     "throttle_per_address": 1000,
 }
-"""The settings of an app that throttles nobody."""
+"""The settings of an app without throttling."""
 
 CHEAP = PasswordHasher(time_cost=1, memory_cost=8, parallelism=1)
-"""Argon2id for those who have no time."""
+"""Argon2id with cheap parameters."""
 
 
 def blamed(answer: Response, status: int = 422) -> list[str]:
@@ -168,13 +168,13 @@ async def calling_from(app: FastAPI, address: str) -> AsyncIterator[AsyncClient]
 
 @dataclass(frozen=True)
 class Work:
-    """One piece of work that was asked of a hasher."""
+    """A call of a hasher."""
 
     verb: str
     parameters: Parameters | None
     thread: str
     held: int
-    """Connections that were held meanwhile."""
+    """The number of open connections during the call."""
 
 
 @dataclass

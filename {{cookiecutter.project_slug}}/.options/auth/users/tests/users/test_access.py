@@ -1,4 +1,4 @@
-"""Access to every operation of the OpenAPI document: only authorized callers get in."""
+"""Every operation in the OpenAPI document refuses unauthorized callers."""
 
 import re
 from collections.abc import Awaitable, Callable
@@ -45,7 +45,7 @@ PUBLIC = {
     ("POST", "/v1/auth/token"),
     ("POST", "/v1/users"),
 }
-"""What anybody may call. Everything else asks who is calling."""
+"""Public operations. All others require a caller."""
 
 SECRET = LOCAL_SECRET_KEY.get_secret_value()
 
@@ -71,7 +71,7 @@ def closed(operations: list[Operation]) -> list[Operation]:
 async def call(
     client: AsyncClient, operation: Operation, headers: Headers | None = None
 ) -> Response:
-    """Call an operation, with parameters that can be read."""
+    """Call an operation with valid parameters."""
     method, path = operation
     url = re.sub(r"\{\w+\}", str(UUID(int=0)), path)
     sent: Any = None if method in {"GET", "DELETE"} else {}
@@ -79,12 +79,12 @@ async def call(
 
 
 def is_let_in(response: Response) -> bool:
-    """Return whether a request reached its operation: authenticated and authorised, if need be."""
+    """Return whether a request was authenticated and authorized, if its operation requires that."""
     return response.status_code < 500 and response.status_code not in {401, 403}
 
 
 def claims_of(user: User) -> dict[str, Any]:
-    """Return what a good token of this user says."""
+    """Return the claims of a valid token of this user."""
     token = bearer_of(user)["Authorization"].removeprefix("Bearer ")
     claims: dict[str, Any] = jwt.decode(token, options={"verify_signature": False})
     return claims
@@ -104,7 +104,7 @@ def headers_with(name: str, value: str | bytes) -> Callable[[Database], Awaitabl
 def token_with(
     key: str = SECRET, algorithm: str = "HS256", **changes: Any
 ) -> Callable[[Database], Awaitable[Headers]]:
-    """Return a token that differs from a good one in this alone."""
+    """Return a token that is valid except for these claims."""
 
     async def give(db: Database) -> Headers:
         claims = claims_of(await add_user(db, BOB, is_superuser=True)) | changes
@@ -123,7 +123,7 @@ def token_without(claim: str) -> Callable[[Database], Awaitable[Headers]]:
 
 
 def scheme(prefix: str) -> Callable[[Database], Awaitable[Headers]]:
-    """Return a good token behind another word than ``Bearer``."""
+    """Return a valid token with another scheme than ``Bearer``."""
 
     async def give(db: Database) -> Headers:
         good = bearer_of(await add_user(db, BOB))["Authorization"]
@@ -334,14 +334,14 @@ def test_the_openapi_document_declares_closed_routes(
             assert described["security"]
             assert {"401", "403"} <= set(described["responses"])
     flows = document["components"]["securitySchemes"]["OAuth2PasswordBearer"]["flows"]
-    # Relative, so that it holds where a proxy serves all this under a path of its own.
+    # Relative, so that it also works behind a proxy that adds a path prefix.
     assert f"/{flows['password']['tokenUrl']}" == TOKEN
 
 
 async def test_a_valid_token_opens_every_route(
     closed: list[Operation], db: Database, anonymous: AsyncClient
 ) -> None:
-    # Signed anew by the test itself: so it is not for its form that the bad ones are refused.
+    # Signed by the test itself: this shows that its other tokens are well-formed.
     headers = signed(claims_of(await add_user(db, BOB, is_superuser=True)))
     await add_user(db, "other@example.com", is_superuser=True)
     for operation in closed:

@@ -1,4 +1,4 @@
-"""What superusers see and change of others."""
+"""Superusers list and change other users."""
 
 import asyncio
 from contextvars import Context
@@ -44,7 +44,7 @@ async def root(db: Database) -> Headers:
 
 @pytest.fixture
 async def bob(db: Database, root: Headers) -> User:
-    """Return a plain user."""
+    """Return a member."""
     return await add_user(db, BOB)
 
 
@@ -192,7 +192,7 @@ async def test_the_last_superuser_can_not_be_removed(
     anonymous: AsyncClient, root: Headers, bob: User, db: Database
 ) -> None:
     own = path(await stored_user(db, "root@example.com"))
-    # Neither a member nor a superuser who is deactivated takes over.
+    # Members and inactive superusers don't count.
     await add_user(db, ADA, is_superuser=True, is_active=False)
     for answer in (
         await anonymous.patch(own, json={"is_superuser": False}, headers=root),
@@ -244,7 +244,7 @@ async def test_no_admin_key_is_created_after_a_demotion(
         creating = asyncio.create_task(
             live.post(KEYS, json=sent, headers=bearer_of(user)), context=Context()
         )
-        for _ in range(20):  # time enough for it to meet the row that is locked here
+        for _ in range(20):  # give it time to reach the row that is locked here
             await live.get(ME)
     detail = problem(await creating, 403)["detail"]
     assert detail == "Only superusers may create a key with the scope 'admin'."

@@ -1,4 +1,4 @@
-"""API keys, with which programs authenticate."""
+"""API keys."""
 
 import asyncio
 import hashlib
@@ -232,7 +232,7 @@ async def test_no_key_is_created_after_credentials_are_revoked(
         creating = asyncio.create_task(
             live.post(KEYS, json={"name": "key"}, headers=headers), context=Context()
         )
-        for _ in range(20):  # time enough for it to meet the row that is locked here
+        for _ in range(20):  # give it time to reach the row that is locked here
             await live.get(ME)
     problem(await creating, 401)
     assert await stored_keys(db) == []

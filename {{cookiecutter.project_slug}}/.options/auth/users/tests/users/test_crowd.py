@@ -29,7 +29,7 @@ from tests.users.helpers import (
 )
 
 DEAR = security.hasher
-"""The hasher of production: read before a fixture puts a cheap one in its place."""
+"""The production hasher, read before a fixture replaces it with a cheap one."""
 
 
 async def answer_meanwhile(client: AsyncClient, headers: dict[str, str]) -> None:
@@ -41,7 +41,7 @@ async def answer_meanwhile(client: AsyncClient, headers: dict[str, str]) -> None
 async def test_requests_waiting_for_a_hash_hold_no_connection(
     live_url: str, recorded: RecordingHasher
 ) -> None:
-    """All are held in hashing: everything else is answered, for no loop or connection is."""
+    """While hashing blocks these requests, all others are served: they hold no connection."""
     gate = threading.Event()
     app = create_app(settings_for(live_url, **ROOMY, password_hash_queue=200))
     async with running(app) as client:
@@ -53,7 +53,7 @@ async def test_requests_waiting_for_a_hash_hold_no_connection(
 
         def wait() -> int:
             loop.call_soon_threadsafe(counted.set)
-            assert gate.wait(PATIENCE), "nobody opened the gate: the loop was held"
+            assert gate.wait(PATIENCE), "nobody opened the gate: the event loop was blocked"
             return checked_out(db)
 
         recorded.held = wait
@@ -75,7 +75,7 @@ async def test_requests_waiting_for_a_hash_hold_no_connection(
 async def test_requests_are_served_while_passwords_are_hashed(
     live_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """With the parameters of production: other requests are answered within each single hash."""
+    """With production parameters: other requests are served during each hash."""
     answered = 0
     within: list[int] = []
 
@@ -94,16 +94,16 @@ async def test_requests_are_served_while_passwords_are_hashed(
         while not all(task.done() for task in logins):
             assert (await client.get("/health/live")).status_code == 200
             answered += 1
-            await asyncio.sleep(0)  # nothing in this request waits, so the others would never run
+            await asyncio.sleep(0)  # this request never waits, so let the others run
         assert {login.result().status_code for login in logins} == {200}
-    # It is none at all where a hash holds the event loop or the interpreter, and about a hundred
-    # each where it does not: so few are enough that a busy machine is no reason to fail.
+    # None are served if a hash blocks the event loop or the interpreter, and about a hundred if
+    # not. The limit is low, so that a busy machine does not fail the test.
     assert len(within) == len(logins)
     assert sum(within) > len(logins)
 
 
 class Gate(RecordingHasher):
-    """A hasher that waits at each hash, until the test opens it."""
+    """A hasher that waits at each hash until the test opens its gate."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -123,9 +123,9 @@ class Gate(RecordingHasher):
         return good
 
     async def entered(self, number: int) -> None:
-        """Wait until so many hashes run."""
+        """Wait until ``number`` hashes run."""
         async with asyncio.timeout(PATIENCE):
-            while self.running < number:  # noqa: ASYNC110 - it is told in another thread
+            while self.running < number:  # noqa: ASYNC110 - it changes in another thread
                 await asyncio.sleep(0.001)
 
 
@@ -142,7 +142,7 @@ def gate(monkeypatch: pytest.MonkeyPatch) -> Iterator[Gate]:
 async def test_hashes_running_and_waiting_are_limited(
     live_url: str, gate: Gate, monkeypatch: pytest.MonkeyPatch, threads: int
 ) -> None:
-    monkeypatch.setattr("os.cpu_count", lambda: 64)  # of the machine: a container has less
+    monkeypatch.setattr("os.cpu_count", lambda: 64)  # of the machine: a container may have less
     limits = {"password_hash_threads": threads, "password_hash_queue": 5}
     app = create_app(settings_for(live_url, **ROOMY, **limits))
     async with running(app) as client:

@@ -23,7 +23,7 @@ KEY = {"Idempotency-Key": "a key"}
 
 @pytest.fixture
 async def echoes(app: FastAPI) -> AsyncIterator[AsyncClient]:
-    """Return a client of an app with a closed route that answers with who called, and a number."""
+    """Return a client of an app with a closed route that returns its caller and a number."""
     router = Router()
     numbers = count(1)
 
@@ -107,7 +107,7 @@ async def test_a_session_before_the_caller_is_a_server_error(app: FastAPI, db: D
         return caller.name
 
     routes = list(app.router.routes)
-    app.include_router(router)  # as if it were public: the session would come before the caller
+    app.include_router(router)  # without a guard, the session opens before the caller is known
     headers = bearer_of(await add_user(db, ADA))
     async with calling(app) as client:
         problem(await client.post(ECHO, headers=headers | KEY), 500)

@@ -1,4 +1,4 @@
-"""Signing in: who is let in, and what those learn who are not."""
+"""Signing in, and what a failed login reveals."""
 
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -105,7 +105,7 @@ async def test_email_addresses_are_case_insensitive(anonymous: AsyncClient, spel
 
 @pytest.fixture
 async def known(db: Database) -> None:
-    """Have a user who may sign in, and one who may no longer."""
+    """Store an active and an inactive user."""
     await add_user(db, ADA)
     await add_user(db, BOB, is_active=False)
 
@@ -210,7 +210,7 @@ async def test_an_unreadable_form_is_refused(
         ("multipart/form-data; boundary=x", b"--x"),
         ("multipart/form-data", b""),
         (
-            # A charset in which bytes stand for what is no character.
+            # In this charset, bytes can decode to lone surrogates.
             "multipart/form-data; charset=unicode_escape; boundary=x",
             _part('name="username"', ADA) + _part('name="password"', r"\ud800") + b"--x--\r\n",
         ),

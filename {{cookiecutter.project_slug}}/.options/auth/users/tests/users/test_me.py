@@ -1,4 +1,4 @@
-"""What users see of themselves, and what they may change."""
+"""The account of the caller."""
 
 import asyncio
 from typing import Any
@@ -200,7 +200,7 @@ async def test_a_user_changes_their_email_address(anonymous: AsyncClient, ada: H
     assert answer.json()["email"] == "ada@lovelace.example.com"
     problem(await try_login(anonymous), 401)
     await login(anonymous, "ada@lovelace.example.com")
-    # It is the password that ends tokens.
+    # Only the password ends tokens.
     assert (await anonymous.get(ME, headers=ada)).status_code == 200
 
 
@@ -212,7 +212,7 @@ async def test_a_registered_address_is_refused(
     sent = {"email": BOB.upper(), "current_password": WORDS, **more}
     answer = await anonymous.patch(ME, json=sent, headers=ada)
     assert blamed(answer, 409) == ["body.email"]
-    # All or nothing: password and tokens are as before.
+    # The request is rolled back: password and tokens are unchanged.
     assert (await anonymous.get(ME, headers=ada)).json()["email"] == ADA
     await login(anonymous)
 
@@ -231,7 +231,7 @@ async def test_deleting_the_account_deletes_its_rows(
     problem(await try_login(anonymous), 401)
     assert await count(db, RefreshToken) == 0
     assert (await count(db, User), await count(db, APIKey)) == (1, 1)  # Bob, and his key
-    # The address is free again, and the new user is another one.
+    # The address can be registered again, by a new user.
     await register(anonymous)
     problem(await anonymous.get(ME, headers=bearer(tokens)), 401)
 

@@ -1,4 +1,4 @@
-"""Every route is called by a second user with the rows of the first: to them, they do not exist."""
+"""Every route is called by a second user with the rows of the first, and returns 404."""
 
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -68,7 +68,7 @@ async def _try(owner: Api, other: Api, operation: Operation, example: Example) -
     except NoExample as error:
         return f" can't be tried, {error}: {SEAM}."
     if reached.status_code == 403 == refused.status_code:
-        return ""  # neither may call it
+        return ""  # neither user may call it
     if not reached.is_success:
         return f" can't be tried, its owner got {reached.status_code} {reached.text}: {SEAM}."
     if refused.status_code != 404:

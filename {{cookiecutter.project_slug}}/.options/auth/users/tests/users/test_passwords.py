@@ -1,4 +1,4 @@
-"""Passwords: which are accepted, and how they are hashed."""
+"""Passwords: validation and hashing."""
 
 import unicodedata
 
@@ -33,11 +33,11 @@ from tests.users.helpers import (
 )
 
 DEAR = security.hasher
-"""The hasher of production: read before a fixture puts a cheap one in its place."""
+"""The production hasher, read before a fixture replaces it with a cheap one."""
 
 SERVICE = "telegraph"
 
-# Four characters that are one in the form that is kept: the most that a form can shrink by.
+# NFKC makes one character of these four: no text becomes shorter by more.
 LONGEST = unicodedata.normalize("NFD", "\u1f82\u1f83") * 128
 
 
@@ -279,7 +279,7 @@ async def test_an_invalid_hash_never_matches(
 async def test_hashing_does_not_block_the_event_loop(
     live_app: FastAPI, live: AsyncClient, recorded: RecordingHasher
 ) -> None:
-    """All of it happens in threads of its own, and no connection is held meanwhile."""
+    """Hashing runs in threads, and no connection is open meanwhile."""
     db: Database = live_app.state.database
     recorded.held = lambda: checked_out(db)
     old = PasswordHasher(time_cost=2, memory_cost=8, parallelism=1).hash(WORDS)
@@ -295,7 +295,7 @@ async def test_hashing_does_not_block_the_event_loop(
     assert verbs == [
         *("hash", "verify"),  # register, login
         *("verify", "hash"),  # login with an old hash
-        *("verify", "verify"),  # wrong password, nobody
+        *("verify", "verify"),  # wrong password, unknown user
         *("verify", "hash"),  # change
     ]
     assert {work.held for work in recorded.done} == {0}

@@ -1,6 +1,6 @@
-"""Permissions: the table of ``docs/security.md`` says who may call what, and every route is tried.
+"""Permissions: every route is tried with each caller in the table of ``docs/security.md``.
 
-A route of your own that takes a permission (``require``) has to be in the table, too.
+Your own routes that require a permission (``require``) have to be in the table, too.
 """
 
 import re
@@ -28,7 +28,7 @@ from tests.users.helpers import ADA, BOB, Headers, Json, add_key, add_user, past
 Operation = tuple[str, str]
 
 OTHERS = "every other route"
-"""The row of the table that stands for the routes without a row."""
+"""The row of the table for all routes without a row."""
 
 COLUMNS = ("anonymous", "member", "superuser", "key", "admin key")
 
@@ -104,7 +104,7 @@ def allowed(operation: Operation, column: str) -> str:
 
 
 async def status(client: AsyncClient, operation: Operation, headers: Headers) -> int:
-    """Call an operation, with parameters that can be read; return the status of the response."""
+    """Call an operation with valid parameters; return the status of the response."""
     method, path = operation
     url = re.sub(r"\{\w+\}", "00000000-0000-0000-0000-000000000000", path)
     sent: Json | None = None if method in {"GET", "DELETE"} else {}
@@ -186,6 +186,6 @@ def test_roles_and_scopes() -> None:
     for is_superuser, role in ((False, MEMBER), (True, SUPERUSER)):
         found = permissions_of_key(ALL_SCOPES, is_superuser=is_superuser)
         assert found <= role
-        # No key manages accounts, keys or users.
+        # Keys can't manage accounts, keys or users.
         assert not found & {Permission.MANAGE_ACCOUNT, Permission.MANAGE_USERS}
     assert permissions_of_key(["admin"], is_superuser=False) == set()

@@ -57,7 +57,7 @@ async def sessions_in(db: Database) -> list[UserSession]:
 
 
 async def move(db: Database, **values: Any) -> None:
-    """Change the times of every session, which no client can."""
+    """Change the times of every session in the database."""
     async with db.transaction() as session:
         await session.execute(update(UserSession).values(**values))
 
@@ -81,7 +81,7 @@ async def test_a_refresh_returns_new_tokens(anonymous: AsyncClient, tokens: Json
     for name in ("access_token", "refresh_token"):
         assert fresh[name] != tokens[name]
     for each in (tokens, fresh):
-        # An access token lives its quarter of an hour.
+        # An access token is valid for 15 minutes.
         assert (await anonymous.get(ME, headers=bearer(each))).status_code == 200
 
 
@@ -111,7 +111,7 @@ async def test_a_refresh_does_not_extend_the_longest_lifetime(live_url: str) -> 
         tokens = await refresh(client, tokens)
         (after,) = await sessions_in(db)
         assert before.expires_at < after.expires_at < after.ends_at == before.ends_at
-        # Half an hour before its end: the tokens end with it.
+        # Half an hour before the end of the session, which ends the tokens.
         await move(db, ends_at=now() + timedelta(seconds=1800))
         tokens = await refresh(client, tokens)
         (after,) = await sessions_in(db)
@@ -133,7 +133,7 @@ async def test_a_lost_response_is_returned_again(
     for each in (fresh, again):
         assert (await anonymous.get(ME, headers=bearer(each))).status_code == 200
     assert len(await tokens_in(db)) == 2
-    # It may be lost again.
+    # The second response may be lost, too.
     latest = await refresh(anonymous, again)
     assert (await refresh(anonymous, again))["refresh_token"] == latest["refresh_token"]
 
@@ -171,7 +171,7 @@ async def test_the_next_token_can_not_be_derived_from_stored_data(
     for known in (used.token_hash, used.successor_salt, unused.token_hash, unused.successor_salt):
         for salt in (used.successor_salt, unused.successor_salt):
             assert security.successor_of(known, salt) != fresh["refresh_token"]
-    # Nor does the token alone: it takes both.
+    # The token alone is not enough either.
     raw = tokens["refresh_token"]
     assert security.successor_of(raw, used.successor_salt) == fresh["refresh_token"]
     assert security.successor_of(raw, unused.successor_salt) != fresh["refresh_token"]
@@ -217,7 +217,7 @@ async def test_an_expired_token_is_refused(
 ) -> None:
     await move(db, expires_at=past(1))
     problem(await try_refresh(anonymous, tokens), 401)
-    # The next login sweeps it out.
+    # The next login deletes it.
     await login(anonymous)
     assert len(await tokens_in(db)) == 1
 
@@ -228,7 +228,7 @@ async def test_an_unknown_token_is_refused(
 ) -> None:
     problem(await try_refresh(anonymous, {"refresh_token": token}), 401)
     await logout(anonymous, {"refresh_token": token})
-    # The hash that is stored is no token either.
+    # The stored hash is not a valid token either.
     (stored,) = await tokens_in(db)
     problem(await try_refresh(anonymous, {"refresh_token": stored.token_hash}), 401)
     await refresh(anonymous, tokens)
@@ -294,7 +294,7 @@ async def test_logout_with_a_used_token_ends_the_session(
 async def test_both_holders_of_a_stolen_token_lose_the_session(
     live_app: FastAPI, live: AsyncClient
 ) -> None:
-    """A token whose successor was used is used by several clients at once: all are out after."""
+    """Several clients reuse a token at once: the session ends for all of them."""
     db: Database = live_app.state.database
     await register(live)
     for number in range(6):
@@ -312,7 +312,7 @@ async def test_both_holders_of_a_stolen_token_lose_the_session(
 async def test_a_concurrent_refresh_can_not_outlive_the_session(
     live_app: FastAPI, live: AsyncClient
 ) -> None:
-    """A used token comes back while the newest is exchanged: that one's successor ends, too."""
+    """A used token is sent while the newest is exchanged: the next token is invalid, too."""
     db: Database = live_app.state.database
     await register(live)
     used = await login(live)
@@ -324,9 +324,9 @@ async def test_a_concurrent_refresh_can_not_outlive_the_session(
         login_row = await users.renew_session(token_hash, timedelta(days=1))
         assert login_row is not None
         assert await users.use_refresh_token(token_hash)
-        # In a context of its own: a request has nothing to do with the transaction of this test.
+        # In its own context, because the request does not share the transaction of this test.
         reuse = asyncio.create_task(try_refresh(live, used), context=Context())
-        for _ in range(20):  # time enough for it to meet the row that is locked here
+        for _ in range(20):  # give it time to reach the row that is locked here
             await live.get(ME)
         await users.add_refresh_token(login_row.id, security.hash_token(heir))
     problem(await reuse, 401)
@@ -355,7 +355,7 @@ async def test_reuse_deletes_the_keys_created_in_the_session(
     problem(await try_refresh(anonymous, tokens), 401)
     problem(await anonymous.get(ME, headers=with_key(stolen)), 401)
     assert (await anonymous.get(ME, headers=with_key(kept))).status_code == 200
-    # A logout ends none.
+    # A logout deletes no API key.
     await logout(anonymous, other)
     assert (await anonymous.get(ME, headers=with_key(kept))).status_code == 200
 
@@ -371,7 +371,7 @@ async def test_no_key_is_created_after_the_session_has_ended(
         creating = asyncio.create_task(
             live.post(KEYS, json={"name": "key"}, headers=bearer_of(user)), context=Context()
         )
-        for _ in range(20):  # time enough for it to meet the row that is locked here
+        for _ in range(20):  # give it time to reach the row that is locked here
             await live.get(ME)
     problem(await creating, 401)
     assert await count(db, APIKey) == 0

@@ -1,4 +1,4 @@
-"""No response or log contains a password, token, key or hash: all are searched for canaries."""
+"""No response or log contains a password, token, key or hash."""
 
 import logging
 from collections.abc import Iterator
@@ -54,7 +54,7 @@ SIGNING = "cAnArY0fTheK3yThatSignsEverything"
 @pytest.fixture
 def logged(caplog: pytest.LogCaptureFixture) -> Iterator[pytest.LogCaptureFixture]:
     """Capture every log record."""
-    # With a handler, SQLAlchemy adds none of its own, which would outlive the test.
+    # Without a handler, SQLAlchemy would add one that outlives the test.
     handler = logging.NullHandler()
     engine = logging.getLogger("sqlalchemy.engine.Engine")
     engine.addHandler(handler)
@@ -64,7 +64,7 @@ def logged(caplog: pytest.LogCaptureFixture) -> Iterator[pytest.LogCaptureFixtur
 
 
 class Session:
-    """A session of a client: its responses, and the secrets that must not leak."""
+    """A client's responses, and the secrets that must not leak."""
 
     def __init__(self, client: AsyncClient, db: Database) -> None:
         self.client = client
@@ -73,7 +73,7 @@ class Session:
         self.canaries = {OLD, NEW, WRONG, SHORT, LONG[:256], SIGNING}
 
     async def call(self, status: int, method: str, path: str, **sent: Any) -> Response:
-        """Send a request; keep the response without the secrets that belong in it."""
+        """Send a request; keep the response without the secrets that it returns on purpose."""
         answer = await self.client.request(method, path, **sent)
         assert answer.status_code == status, answer.text
         shown = str(answer.headers)
@@ -105,7 +105,7 @@ def form(words: str) -> Json:
 
 
 async def signing_in(session: Session) -> tuple[Json, Headers]:
-    """Register, sign in and refresh, well and badly; return the tokens, and a key in its header."""
+    """Register, sign in and refresh, also with invalid input; return tokens and a key header."""
     call = session.call
 
     first = await call(201, "POST", USERS, json=body(ADA, OLD), params={"with_api_key": "true"})
@@ -138,7 +138,7 @@ async def signing_in(session: Session) -> tuple[Json, Headers]:
 
 
 async def whole_session(session: Session, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Do all that can be done with passwords, tokens and keys, well and badly."""
+    """Send valid and invalid requests with passwords, tokens and keys."""
     call = session.call
     tokens, key = await signing_in(session)
     change = {"current_password": WRONG, "password": NEW}
@@ -196,7 +196,7 @@ async def test_no_secret_reaches_a_response_or_the_log(
         session = Session(client, app.state.database)
         await whole_session(session, monkeypatch)
     said = "\n".join([*session.answered, logged.text, *capfd.readouterr()])
-    # The canaries would have been found: the records were captured.
+    # The search works: the records were captured.
     assert len(session.canaries) > 15
     assert "INSERT INTO refresh_tokens" in logged.text
     assert "ZeroDivisionError" in logged.text

@@ -1,4 +1,4 @@
-"""The security log: one line for each event, with no secret and nothing forged."""
+"""The security log: one line for each event, without secrets, that clients can't forge."""
 
 import json
 import logging

@@ -1,4 +1,4 @@
-"""Sessions: users see where they are signed in, and end it there; superusers do for any user."""
+"""Sessions: users list and end their own, superusers those of any user."""
 
 from uuid import UUID
 
@@ -204,6 +204,6 @@ async def test_ending_a_session_requires_a_recent_login(
         answer = await anonymous.delete(path, headers=headers)
         assert problem(answer, 403)["detail"].startswith("Sign in again: ")
     assert len(await listed(anonymous, bearer(tokens))) == len(found)
-    # Signing out of the own session does not.
+    # Logging out of one's own session does not require it.
     sent = {"refresh_token": tokens["refresh_token"]}
     assert (await anonymous.post(LOGOUT, json=sent)).status_code == 204

@@ -1,4 +1,4 @@
-"""The settings of users: no service starts with a key that others can know."""
+"""The settings of users. The service does not start with a secret key that others may know."""
 
 import hashlib
 from base64 import b64encode, urlsafe_b64encode
@@ -16,7 +16,7 @@ GOOD = "hD2q7Vb0sLx9KfTzRwYn4Jm6Pc8Gu1Ea"
 
 @pytest.fixture(autouse=True)
 def nowhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, template: str) -> None:
-    """Read no ``.env`` of the developer's; have a database to name."""
+    """Ignore a developer's ``.env``, and set a ``DATABASE_URL``."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("DATABASE_URL", template)
 
@@ -113,7 +113,7 @@ def test_a_weak_fallback_is_refused(monkeypatch: pytest.MonkeyPatch, fallbacks: 
 def test_random_keys_are_accepted(
     monkeypatch: pytest.MonkeyPatch, number: int, generate: Callable[[Random], str]
 ) -> None:
-    # Hashing every common password for each key would take minutes, and finds none.
+    # Skipped: hashing every common password for each key would take minutes.
     monkeypatch.setattr("app.users.settings.GUESSED", frozenset({"password"}))
     numbers = Random(1)  # noqa: S311 - the same keys in every run
     for _ in range(number):

@@ -88,7 +88,7 @@ async def test_statements(
 
 
 async def test_statements_of_registration(anonymous: AsyncClient, statements: Statements) -> None:
-    # Three are about the attempt: read, count, delete expired ones.
+    # Three for throttling: read, count, delete expired ones.
     assert (await anonymous.post(USERS, json=body())).status_code == 201
     assert len(statements) == 3 + 1, statements.sent
     statements.clear()
@@ -103,11 +103,11 @@ async def test_statements_of_a_session(
     await add_user(db, ADA)
     statements.clear()
     tokens = await login(anonymous)
-    # counted, then user, sweep, session, token; a reset at the end
+    # throttling, user, deletion of expired rows, session, token, reset of the counts
     assert len(statements) == 4 + 4, statements.sent
     statements.clear()
     fresh = await refresh(anonymous, tokens)
-    assert len(statements) == 4, statements.sent  # session, use up, sweep, token
+    assert len(statements) == 4, statements.sent  # session, mark used, expired, new token
     for path, expected in ((LOGOUT, 1), (LOGOUT, 1), (REFRESH, 1)):
         statements.clear()
         await anonymous.post(path, json={"refresh_token": fresh["refresh_token"]})

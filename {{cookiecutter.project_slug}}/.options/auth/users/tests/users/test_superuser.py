@@ -1,4 +1,4 @@
-"""The first superuser, from the command line."""
+"""Creating a superuser from the command line."""
 
 import asyncio
 import getpass
@@ -36,12 +36,12 @@ from tests.users.helpers import (
 )
 
 DEAR: PasswordHasher = security.hasher
-"""The hasher of production: read before a fixture puts a cheap one in its place."""
+"""The production hasher, read before a fixture replaces it with a cheap one."""
 
 
 @dataclass
 class Ended:
-    """How a process ended."""
+    """The exit status and output of a process."""
 
     status: int | None
     out: str
@@ -67,7 +67,7 @@ async def run(url: str, *arguments: str, words: str = WORDS) -> Ended:
 async def main(
     monkeypatch: pytest.MonkeyPatch, url: str, *arguments: str, words: str = WORDS
 ) -> None:
-    """Do what the process does, but in a thread: that is faster."""
+    """Run the command in a thread, which is faster than a process."""
     monkeypatch.setattr(sys, "argv", ["superuser", *arguments])
     monkeypatch.setattr(sys, "stdin", StringIO(words))
     for name, value in environment_for(url).items():

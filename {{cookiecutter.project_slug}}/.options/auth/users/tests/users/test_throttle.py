@@ -51,7 +51,7 @@ LIMITS = {
 
 @pytest.fixture
 async def narrow(live_url: str) -> AsyncIterator[FastAPI]:
-    """Run an app that allows little."""
+    """Run an app with low limits."""
     app = create_app(settings_for(live_url, **LIMITS))
     async with app.router.lifespan_context(app):
         await add_user(app.state.database, ADA)
@@ -60,20 +60,20 @@ async def narrow(live_url: str) -> AsyncIterator[FastAPI]:
 
 @pytest.fixture
 async def near(narrow: FastAPI) -> AsyncIterator[AsyncClient]:
-    """Return a client."""
+    """Return a client with one address."""
     async with calling_from(narrow, "192.0.2.1") as client:
         yield client
 
 
 @pytest.fixture
 async def far(narrow: FastAPI) -> AsyncIterator[AsyncClient]:
-    """Return a client somewhere else."""
+    """Return a client with another address."""
     async with calling_from(narrow, "2001:db8::1") as client:
         yield client
 
 
 class Busy(HashQueue):
-    """A queue that has no room."""
+    """A queue that is full."""
 
     async def run(self, *_: Any, **__: Any) -> Any:
         raise Unavailable("Too many passwords are being checked: try again.")
@@ -96,7 +96,7 @@ async def let_the_window_pass(app: FastAPI) -> None:
 
 
 def throttled(answer: Response) -> None:
-    """See that it was too often, and that the answer says until when."""
+    """Check that a response is 429, with the rest of the window in ``Retry-After``."""
     problem(answer, 429)
     assert WINDOW - 3600 < int(answer.headers["retry-after"]) <= WINDOW
     assert ADA not in answer.text
@@ -108,7 +108,7 @@ async def test_wrong_logins_do_not_lock_the_user_out_elsewhere(
     for _ in range(3):
         problem(await try_login(near, password=OTHER_WORDS), 401)
     recorded.done.clear()
-    # In whatever case, by the right password too; and it costs no hashing.
+    # The limit ignores case, applies to the right password too, and is checked before hashing.
     for spelling in (ADA, ADA.upper(), f" {ADA}"):
         throttled(await try_login(near, spelling))
     assert recorded.done == []
@@ -157,7 +157,7 @@ async def test_success_resets_the_email_but_not_the_address(
     for _ in range(3):
         await login(near)
     problem(await try_login(near, password=OTHER_WORDS), 401)
-    throttled(await try_login(near))  # five wrong ones from here
+    throttled(await try_login(near))  # the fifth wrong one was the last that is allowed
 
 
 @pytest.mark.parametrize(
@@ -190,7 +190,7 @@ async def test_registrations_are_counted_too(narrow: FastAPI, near: AsyncClient)
         assert (await near.post(USERS, json=body(BOB))).status_code == status
     throttled(await near.post(USERS, json=body(BOB)))
     throttled(await try_login(near, BOB))
-    for number in range(2):  # with them, five of this client
+    for number in range(2):  # five attempts of this client in all
         answer = await near.post(USERS, json=body(f"{number}@example.com"))
         assert answer.status_code == 201
     users = await count(narrow.state.database, Attempt)
@@ -230,11 +230,11 @@ async def test_guesses_of_the_current_password_are_limited(
         problem(await near.patch(ME, json=guess, headers=headers), 403)
     right = guess | {"current_password": WORDS}
     throttled(await near.patch(ME, json=right, headers=headers))
-    async with calling_from(narrow, "192.0.2.9") as client:  # by user, from wherever
+    async with calling_from(narrow, "192.0.2.9") as client:  # counted by user, from any address
         throttled(await client.patch(ME, json=right, headers=headers))
     answer = await near.patch(ME, json={"name": "Ada"}, headers=headers)
     assert answer.status_code == 200
-    await login(near)  # guesses do not shut the user out
+    await login(near)  # guesses do not block logins
 
 
 async def test_wrong_logins_do_not_block_a_password_change(

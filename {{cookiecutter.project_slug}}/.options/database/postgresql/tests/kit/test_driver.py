@@ -1,4 +1,4 @@
-"""PostgreSQL, as this service runs it."""
+"""The PostgreSQL driver."""
 
 import asyncio
 import ssl
@@ -23,7 +23,7 @@ from tests.conftest import PATIENCE, alembic_config, problem, running, settings_
 from tests.kit.sample_feature import add_things, things
 
 direct = pytest.mark.skipif(
-    seam.POOLER is not None, reason="a pooler hands connections on: they are nobody's own"
+    seam.POOLER is not None, reason="a pooler shares connections between clients"
 )
 
 
@@ -46,7 +46,7 @@ async def database(databases: seam.Databases, template: str) -> AsyncIterator[Da
 def test_urls_are_converted_for_the_driver(given: str) -> None:
     url = driver.parse_url(given).render_as_string(hide_password=False)
     assert url == "postgresql+asyncpg://u:p@h:1/name"
-    again = settings_for(driver.parse_url(given)).database_url  # a URL keeps its password
+    again = settings_for(driver.parse_url(given)).database_url  # a URL's repr hides its password
     assert again.render_as_string(hide_password=False) == url
 
 
@@ -104,7 +104,7 @@ async def test_connections_are_set_up(
 
 @direct
 async def test_a_read_begins_no_transaction(database: Database) -> None:
-    now = text("SELECT now()")  # stands still within a transaction
+    now = text("SELECT now()")  # idle in a transaction
     async with database.reading() as session:
         assert await session.scalar(now) != await session.scalar(now)
     async with database.transaction() as session:
@@ -112,8 +112,8 @@ async def test_a_read_begins_no_transaction(database: Database) -> None:
 
 
 async def test_a_long_statement_is_cancelled(database: Database) -> None:
-    # That the setting arrives at the server is shown above. Here it is for one statement only, so
-    # that no other runs into it on a slow machine.
+    # Another test shows that the server gets the setting. Here, the limit applies to one statement
+    # only, so that no other exceeds it on a slow machine.
     async def run_away() -> None:
         async with asyncio.timeout(PATIENCE), database.transaction() as session:
             await session.execute(text("SET LOCAL statement_timeout = 50"))
@@ -125,7 +125,7 @@ async def test_a_long_statement_is_cancelled(database: Database) -> None:
 
 
 async def end_connections(database: Database) -> None:
-    """End every other connection to the database, as a restart of the server does."""
+    """Close every other connection to the database, as a restart of the server does."""
     end = (
         "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database()"
     )
@@ -167,7 +167,7 @@ async def test_a_migration_has_a_lock_timeout_but_no_statement_timeout(
 
 
 async def driver_connection(database: Database) -> Any:
-    """Return the driver's own connection, of a pool that has but one."""
+    """Return the driver's connection, from a pool of one."""
     async with database.write_engine.connect() as connection:
         return (await connection.get_raw_connection()).driver_connection
 
@@ -177,12 +177,12 @@ async def test_a_server_that_does_not_respond_times_out(live_url: str) -> None:
     async with running(app):
         database: Database = app.state.database
         connection = await driver_connection(database)
-        # A little longer than the server's own limit, which one that is frozen does not keep.
+        # A little longer than the server's own limit, which a frozen server does not enforce.
         limit = float(seam.PATIENT["database_statement_timeout"])
         config = connection._config  # noqa: SLF001 - it has no public name
         assert limit < config.command_timeout < 2 * limit
         connection._config = config._replace(command_timeout=0.1)  # noqa: SLF001
-        with pytest.raises(Unavailable, match="does not answer"):
+        with pytest.raises(Unavailable, match="does not respond"):
             async with asyncio.timeout(PATIENCE), database.transaction() as session:
                 await session.execute(text(seam.RUNAWAY))
         assert connection.is_closed()
@@ -200,7 +200,7 @@ async def test_a_busy_connection_is_not_pinged(
         connection = await driver_connection(database)
         connection.add_query_logger(lambda query: sent.append(query.query))
         async with database.write_engine.connect():
-            await asyncio.sleep(0)  # loggers are called by the loop
+            await asyncio.sleep(0)  # the event loop logs
         assert sent == pings
 
 
@@ -219,7 +219,7 @@ async def test_a_connection_closed_by_the_server_is_detected_without_a_ping(live
 
 async def test_connecting_to_a_missing_server(tmp_path: Path) -> None:
     app = create_app(settings_for(f"postgresql://u:hush@/name?host={tmp_path}"))
-    async with running(app) as client:  # it starts all the same
+    async with running(app) as client:  # the app starts anyway
         assert (await client.get("/health/live")).status_code == 200
         response = await client.get("/health/ready")
         assert response.status_code == 503
@@ -235,7 +235,7 @@ async def test_a_wrong_database_or_role_is_not_reported_as_behind(
     parts: dict[str, Any] = {wrong: "nobody_has_this"}
     url = make_url(live_url).set(**parts)
     async with running(create_app(settings_for(url))) as client:
-        assert "nobody_has_this" in caplog.text  # at start, once
+        assert "nobody_has_this" in caplog.text  # once, at start
         assert len(caplog.messages) == 1
         response = await client.get("/health/ready")
         assert problem(response, 503)["detail"] == "The database can't be reached."
@@ -275,10 +275,10 @@ async def test_too_many_connections_for_the_server_log_a_warning(
     async with running(create_app(settings_for(live_url, workers=100))):
         assert "1 instances of 100 workers of 11 connections may want 1100" in caplog.text
         assert "DATABASE_POOL_SIZE" in caplog.text
-    # Each of them alone would fit.
+    # Each of them alone is within the limit.
     async with running(create_app(settings_for(live_url, workers=8, instances=7))):
         assert "7 instances of 8 workers of 11 connections may want 616" in caplog.text
-    # With a replica as well: its reads come to the primary while it is away.
+    # A replica does not change this: while it is down, the primary gets its reads.
     replica = await databases.create()
     settings = settings_for(live_url, instances=100, database_read_url=replica)
     async with running(create_app(settings)):
@@ -334,7 +334,7 @@ async def test_reads_go_to_the_primary_while_the_replica_is_down(
 
 
 async def test_a_client_can_read_its_own_writes(live_url: str, databases: seam.Databases) -> None:
-    replica = await databases.create()  # where the table is not there yet
+    replica = await databases.create()  # if the table does not exist yet
     app = create_app(settings_for(live_url, database_read_url=replica))
     async with running(app) as client:
         await add_things(app)
@@ -358,13 +358,13 @@ async def test_serialization_failures_are_retried(live_url: str) -> None:
             count = await session.scalar(select(func.count()).select_from(things))
             if first:
                 await all_have_counted.wait()
-            # A key of its own: a key that another one has just taken is another error.
+            # A different key, because a duplicate key would be another error.
             await session.execute(insert(things).values(id=number, name=f"{count}"))
 
         await asyncio.gather(
             *(database.retrying(partial(add_one, number=number)) for number in range(3))
         )
-        # One of those that have counted the same gets through, the others have to count again.
+        # Of transactions that read the same count, one commits, and the others have to retry.
         assert min(tries.values()) == 1
         assert tries.total() > 3
         async with database.reading() as session:
@@ -431,7 +431,7 @@ async def test_a_second_migration_waits_despite_limits_of_the_role(
 ) -> None:
     url = await databases.create()
     name = make_url(url).database
-    # Behind a pooler, the runner has the limits of the role or of the database.
+    # Behind a pooler, a migration has the limits of the role or of the database.
     for limit in ("statement_timeout", "lock_timeout", "idle_in_transaction_session_timeout"):
         await databases.run(f'ALTER DATABASE "{name}" SET {limit} = 50')
     config = alembic_config(settings_for(url, database_pooler="pgbouncer"))
@@ -465,7 +465,7 @@ async def test_a_replica_has_time_limits_unless_a_pooler_refuses_them(
     port = url.port or 5432
 
     async def relay(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """Pass a connection on, but refuse what PgBouncer refuses."""
+        """Forward a connection, but refuse the parameters that PgBouncer refuses."""
         length = int.from_bytes(start := await reader.readexactly(4))
         start += await reader.readexactly(length - 4)
         connections.append(b"statement_timeout" in start)
@@ -503,7 +503,7 @@ async def test_a_replica_has_time_limits_unless_a_pooler_refuses_them(
         assert database.replica_engine is not None
         await database.replica_engine.dispose()
     assert (set(found.values()) == {"0"}) == is_pooler
-    # Refused once, it is not asked again.
+    # Once refused, the parameter is not sent again.
     assert connections == ([True, False, False] if is_pooler else [True, True])
     await database.close()
     proxy.close()

@@ -1,4 +1,4 @@
-"""SQLite, as this service runs it."""
+"""The SQLite driver."""
 
 import asyncio
 import sqlite3
@@ -56,7 +56,7 @@ def test_other_urls_are_refused(given: str, complaint: str) -> None:
     ("pragma", "write", "read"),
     [
         ("journal_mode", "wal", "wal"),
-        ("synchronous", 2, 2),  # FULL: an answered write is on the disk
+        ("synchronous", 2, 2),  # FULL: an acknowledged write is on the disk
         ("foreign_keys", 1, 0),
         ("query_only", 0, 1),
         ("busy_timeout", 100, 1000 * int(PATIENT["database_busy_timeout"])),
@@ -94,7 +94,7 @@ async def test_waiting_for_another_writing_process_times_out(live_url: str) -> N
 
 
 async def test_processes_that_read_and_then_write_are_serialized(live_url: str) -> None:
-    # With a deferred BEGIN one of them would find "database is locked", however long it waits.
+    # With a deferred BEGIN, one of them would fail with "database is locked".
     processes = [Database(settings_for(live_url)) for _ in range(2)]
     async with processes[0].transaction() as session:
         await session.execute(text("CREATE TABLE counted (number INTEGER)"))
@@ -161,7 +161,7 @@ async def test_a_file_without_wal_logs_a_warning(
     live_url: str, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     settings = settings_for(live_url)
-    engine = driver.migration_engine(settings)  # leaves the file as it is: without WAL
+    engine = driver.migration_engine(settings)  # keeps the file without WAL
     async with engine.connect() as connection:
         await connection.exec_driver_sql("ROLLBACK")
         await connection.exec_driver_sql("PRAGMA journal_mode = DELETE")
@@ -184,7 +184,7 @@ async def test_a_read_does_not_wait_for_a_writer(live_app: FastAPI, live: AsyncC
 async def test_a_read_only_file_is_not_ready(
     live_app: FastAPI, live: AsyncClient, live_url: str, mode: str
 ) -> None:
-    # As on a volume that is mounted read-only: BEGIN IMMEDIATE succeeds there.
+    # As on a volume that is mounted read-only, where BEGIN IMMEDIATE succeeds.
     path = live_url.removeprefix("sqlite:///")
     database: Database = live_app.state.database
     database.probe_engine = create_async_engine(
