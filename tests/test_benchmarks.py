@@ -78,7 +78,7 @@ def test_the_flat_resource_follows_the_template_rules(bake: Bake, database: str)
             "tests/test_smoke.py",
             "tests/kit/test_migrations.py",
             "-k",
-            "head or drifted",
+            "head or match",
         )
 
 

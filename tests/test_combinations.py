@@ -55,7 +55,7 @@ def test_every_combination_renders_completely(renders: list[Project], measured: 
     measured("Combinations of answers", "both", rendered=count, checked=count)
 
 
-def test_one_render_of_each_group_passes_its_tests(
+def test_one_render_of_each_group_is_tested(
     renders: list[Project], bake: Bake, measured: Measured
 ) -> None:
     proved = [group_of(bake(**answers)) for answers in proven()]

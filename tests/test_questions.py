@@ -29,7 +29,7 @@ def choices(template: Path) -> dict[str, list[str]]:
     }
 
 
-def brought(template: Path, question: str) -> dict[str, set[str]]:
+def modules_by_answer(template: Path, question: str) -> dict[str, set[str]]:
     """Return the modules of `app` that each answer to a question adds."""
     folder = template / TREE.name / ".options" / question
     return {
@@ -56,9 +56,9 @@ def imports(module: ast.Module) -> Iterator[tuple[str, str]]:
             yield f"{package}.py", ""
 
 
-def seams(template: Path, question: str) -> Iterator[tuple[str, list[ast.Module]]]:
+def common_modules(template: Path, question: str) -> Iterator[tuple[str, list[ast.Module]]]:
     """Return the modules that every answer to a question adds, with each answer's version."""
-    answers = brought(template, question)
+    answers = modules_by_answer(template, question)
     folder = template / TREE.name / ".options" / question
     for file in sorted(set.intersection(*answers.values())):
         yield (
@@ -69,7 +69,7 @@ def seams(template: Path, question: str) -> Iterator[tuple[str, list[ast.Module]
 
 def check_modules(template: Path, question: str) -> None:
     """Check that a module that every service imports exists for every answer."""
-    answers = brought(template, question)
+    answers = modules_by_answer(template, question)
     common = [
         file.relative_to(template / TREE.name).as_posix()
         for file in (template / TREE.name / "app").rglob("*.py")
@@ -79,7 +79,7 @@ def check_modules(template: Path, question: str) -> None:
         needed = imported & set[str]().union(*answers.values())
         for answer, modules in answers.items():
             missing = needed - modules
-            assert not missing, f"{file} imports {missing}: {question}={answer} does not bring it"
+            assert not missing, f"{file} imports {missing}: {question}={answer} does not have it"
 
 
 def check_settings(template: Path, question: str) -> None:
@@ -92,7 +92,7 @@ def check_settings(template: Path, question: str) -> None:
         for base in node.bases
         if isinstance(base, ast.Name)
     }
-    for file, modules in seams(template, question):
+    for file, modules in common_modules(template, question):
         settings = {
             node.name
             for module in modules
@@ -112,7 +112,7 @@ def check_routers(template: Path, question: str) -> None:
         for node in ast.walk(api)
         if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name)
     }
-    for file, modules in seams(template, question):
+    for file, modules in common_modules(template, question):
         routers = {
             node.target.id
             for module in modules
@@ -191,7 +191,7 @@ def test_the_example_question_has_every_part(extended: Path) -> None:
 
 def test_a_forgotten_answer_is_reported(extended: Path) -> None:
     (extended / TREE.name / ".options/cache/none/app/kit/cache.py").unlink()
-    with pytest.raises(AssertionError, match="cache=none does not bring it"):
+    with pytest.raises(AssertionError, match="cache=none does not have it"):
         check_modules(extended, "cache")
 
 

@@ -15,7 +15,7 @@ from tests.figures import Measured
 
 MAX_KIT_NAMES = 20
 """Maximum names of the kit that the example imports."""
-MAX_SEAM_NAMES = 4
+MAX_USERS_NAMES = 4
 """Maximum names that it imports from `app/users/`, which exist with and without users."""
 MAX_LINES = 400
 """Maximum non-blank lines of the example."""
@@ -107,11 +107,11 @@ def test_the_example_is_small(
         "The example",
         ", ".join(answers.values()),
         kit_names=len(kit),
-        seam_names=len(names - kit),
+        users_names=len(names - kit),
         lines=lines,
     )
     assert len(kit) <= MAX_KIT_NAMES, sorted(kit)
-    assert len(names - kit) <= MAX_SEAM_NAMES, sorted(names - kit)
+    assert len(names - kit) <= MAX_USERS_NAMES, sorted(names - kit)
     assert lines <= MAX_LINES
 
 

@@ -46,7 +46,7 @@ from tests.kit.openapi import (
     key_of,
     operations,
 )
-from tests.kit.test_bad_input import SEAM, credential_findings, findings
+from tests.kit.test_bad_input import HINT, credential_findings, findings
 
 DECLARED = error_responses(404, 413, 422, 431)
 
@@ -216,7 +216,7 @@ async def test_a_missing_example_is_reported_and_can_be_provided(app: FastAPI) -
     found, sent = await tried(app, below="/orders")
     assert len(found) == 1
     assert found[0].startswith("POST /orders/{customer} can't be tried, ")
-    assert found[0].endswith(f": {SEAM}.")
+    assert found[0].endswith(f": {HINT}.")
     assert "404" in found[0]
 
     async def example(client: AsyncClient) -> Example:

@@ -20,8 +20,8 @@ pytestmark = [
 POOL_TIMEOUT = 3.0
 MARGIN = 1.0
 """Seconds that a busy machine may add to a time limit."""
-BACK_SOON = 2.0
-"""Seconds from the return of the database to the first success."""
+MAX_RECOVERY = 2.0
+"""Maximum seconds from the start of the database to the first success."""
 
 
 async def kill_the_database(stage: Stage, writers: Writers, rounds: int) -> list[float]:
@@ -40,7 +40,7 @@ async def kill_the_database(stage: Stage, writers: Writers, rounds: int) -> list
     return recoveries
 
 
-def turned_away_at_once(writers: Writers, late: Lag) -> float:
+def check_refused_in_time(writers: Writers, late: Lag) -> float:
     """Check that requests that could not be served were refused in time; return the worst time."""
     refused = writers.answers(503)
     assert all("retry-after" in answer.headers for answer in refused)
@@ -59,27 +59,27 @@ async def test_a_killed_database_loses_no_acknowledged_write(
             recoveries = await kill_the_database(on_postgresql, writers, rounds)
         assert service.processes() == processes
 
-    there = await rows(on_postgresql.database)
+    stored = await rows(on_postgresql.database)
     acknowledged = writers.titles(201)
     # The connection died during the commit: only the database knows the outcome.
-    unknown = len(there.keys() & writers.titles(503))
+    unknown = len(stored.keys() & writers.titles(503))
     measured(
         "A killed database loses no acknowledged write",
         on_postgresql.label,
         kills=rounds,
         acknowledged=len(acknowledged),
-        lost=len(acknowledged - there.keys()),
+        lost=len(acknowledged - stored.keys()),
         responses_503=writers.statuses()[503],
         of_these_written_anyway=unknown,
-        slowest_503=f"{turned_away_at_once(writers, late):.2f} s",
+        slowest_503=f"{check_refused_in_time(writers, late):.2f} s",
         back_in_service=spread(recoveries),
     )
     assert set(writers.statuses()) == {201, 422, 503}
-    assert acknowledged <= there.keys()
-    assert set(there.values()) == {1}
-    assert not there.keys() & writers.titles(422)
+    assert acknowledged <= stored.keys()
+    assert set(stored.values()) == {1}
+    assert not stored.keys() & writers.titles(422)
     assert unknown <= rounds * 5  # at most one for each connection that died
-    assert max(recoveries) < BACK_SOON + late.worst
+    assert max(recoveries) < MAX_RECOVERY + late.worst
 
 
 @pytest.mark.alone
@@ -93,7 +93,7 @@ async def test_a_request_with_an_idempotency_key_runs_exactly_once(
     ):
         recoveries = await kill_the_database(on_postgresql, writers, rounds)
 
-    there = await rows(on_postgresql.database)
+    stored = await rows(on_postgresql.database)
     wanted = {sent.title for sent in writers.sent}
     replayed = sum("idempotent-replayed" in answer.headers for answer in writers.answers(201))
     measured(
@@ -103,15 +103,15 @@ async def test_a_request_with_an_idempotency_key_runs_exactly_once(
         requests=len(wanted),
         sent=len(writers.sent),
         replayed=replayed,
-        missing=len(wanted - there.keys()),
-        twice=sum(count > 1 for count in there.values()),
+        missing=len(wanted - stored.keys()),
+        twice=sum(count > 1 for count in stored.values()),
         back_in_service=spread(recoveries),
     )
     assert set(writers.statuses()) <= {201, 409, 503}
-    assert there.keys() == wanted
-    assert set(there.values()) == {1}
-    turned_away_at_once(writers, late)
-    assert max(recoveries) < BACK_SOON + late.worst
+    assert stored.keys() == wanted
+    assert set(stored.values()) == {1}
+    check_refused_in_time(writers, late)
+    assert max(recoveries) < MAX_RECOVERY + late.worst
 
 
 @pytest.mark.alone
@@ -138,7 +138,7 @@ async def test_the_service_starts_without_its_database(
         on_postgresql.label,
         ready_after=f"{seconds:.2f} s",
     )
-    assert seconds < BACK_SOON + late.worst
+    assert seconds < MAX_RECOVERY + late.worst
 
 
 async def test_a_killed_service_loses_no_acknowledged_write(
@@ -153,16 +153,16 @@ async def test_a_killed_service_loses_no_acknowledged_write(
             if isinstance(stage.database, SQLite):
                 assert await stage.database.fetch("PRAGMA integrity_check") == [("ok",)]
 
-    there = await rows(stage.database)
+    stored = await rows(stage.database)
     acknowledged = writers.titles(201)
     measured(
         "A killed service loses no acknowledged write",
         stage.label,
         kills=rounds,
         acknowledged=len(acknowledged),
-        lost=len(acknowledged - there.keys()),
-        written_without_a_response=len(there.keys() & writers.titles(None)),
+        lost=len(acknowledged - stored.keys()),
+        written_without_a_response=len(stored.keys() & writers.titles(None)),
     )
-    assert acknowledged <= there.keys()
-    assert set(there.values()) == {1}
-    assert not there.keys() & writers.titles(422)
+    assert acknowledged <= stored.keys()
+    assert set(stored.values()) == {1}
+    assert not stored.keys() & writers.titles(422)

@@ -19,10 +19,10 @@ pytestmark = [
 ]
 
 CLIENTS = 16
-GRACE = 5
+TIMEOUT = 5
 MARGIN = 1.0
 FOREVER = "120"
-SANE = {0, -signal.SIGTERM, 128 + signal.SIGTERM}
+EXPECTED_STATUSES = {0, -signal.SIGTERM, 128 + signal.SIGTERM}
 """Exit statuses after a stop signal: 0, or the signal that uvicorn raises again."""
 
 
@@ -62,7 +62,7 @@ class Crowd:
                 self.answered_since += time.monotonic() > self.stopped_at
 
 
-async def gone_from_the_database(stage: Stage) -> None:
+async def check_disconnected(stage: Stage) -> None:
     """Check that the service has closed its connections."""
     database = stage.database
     if isinstance(database, PostgreSQL):
@@ -98,20 +98,20 @@ async def test_a_shutdown_interrupts_no_request(
     )
     assert not crowd.cut, "\n".join(crowd.cut)
     assert set(crowd.statuses) == {200, 201}
-    assert service.process.returncode in SANE
+    assert service.process.returncode in EXPECTED_STATUSES
     assert "Traceback" not in log
-    await gone_from_the_database(stage)
+    await check_disconnected(stage)
 
 
-async def ended_by(client: Client) -> int | str:
+async def outcome_of(client: Client) -> int | str:
     """Return the status of the expected response, or report that there was none."""
     try:
         return (await client.answer()).status
     except CutError:
-        return "cut"
+        return "interrupted"
 
 
-async def heard(service: Service) -> None:
+async def wait_until_received(service: Service) -> None:
     """Wait until the service has read the requests that were sent before this one."""
     with service.client() as client:
         for _ in range(3):
@@ -122,7 +122,7 @@ async def heard(service: Service) -> None:
 async def test_a_shutdown_ends_within_its_timeout(stage: Stage, measured: Measured) -> None:
     async with (
         stage.serving(
-            SHUTDOWN_TIMEOUT=str(GRACE),
+            SHUTDOWN_TIMEOUT=str(TIMEOUT),
             DATABASE_POOL_TIMEOUT=FOREVER,
             DATABASE_SESSION_TIMEOUT=FOREVER,
             DATABASE_STATEMENT_TIMEOUT=FOREVER,
@@ -138,11 +138,11 @@ async def test_a_shutdown_ends_within_its_timeout(stage: Stage, measured: Measur
         async with stage.database.locked():
             for client in clients:
                 await client.send(written("POST", "/v1/tasks", {"title": "stuck"}))
-            await heard(service)
+            await wait_until_received(service)
             service.terminate()
-            refused = await until(nobody_listens, "no new connections", seconds=GRACE)
-            seconds = await service.ended(GRACE + 10)
-            ends = Counter([await ended_by(client) for client in clients])
+            refused = await until(nobody_listens, "no new connections", seconds=TIMEOUT)
+            seconds = await service.ended(TIMEOUT + 10)
+            ends = Counter([await outcome_of(client) for client in clients])
         for client in clients:
             client.close()
         log = service.log()
@@ -150,7 +150,7 @@ async def test_a_shutdown_ends_within_its_timeout(stage: Stage, measured: Measur
     measured(
         "A shutdown ends within its timeout",
         stage.label,
-        timeout=f"{GRACE} s",
+        timeout=f"{TIMEOUT} s",
         stuck=len(clients),
         responses_503=ends[503],
         new_connections_refused_after=f"{refused:.2f} s",
@@ -158,10 +158,10 @@ async def test_a_shutdown_ends_within_its_timeout(stage: Stage, measured: Measur
     )
     assert ends == {503: len(clients)}, log
     assert refused < MARGIN + late.worst
-    assert seconds + refused < GRACE + 2 * MARGIN + late.worst
-    assert service.process.returncode in SANE
+    assert seconds + refused < TIMEOUT + 2 * MARGIN + late.worst
+    assert service.process.returncode in EXPECTED_STATUSES
     assert "Traceback" not in log
-    await gone_from_the_database(stage)
+    await check_disconnected(stage)
 
 
 @pytest.mark.parametrize("workers", [1, 2])
@@ -193,5 +193,5 @@ async def test_readiness_fails_during_the_shutdown_delay(
         ended_after=f"{ended:.2f} s",
     )
     assert ended >= delay
-    assert service.process.returncode in SANE
+    assert service.process.returncode in EXPECTED_STATUSES
     assert "Traceback" not in log

@@ -73,9 +73,9 @@ def copy_database(
     """Copy every row; return their number. Run it by ``greenlet_spawn``: the drivers are async.
 
     Args:
-        source: the URL of a SQLite file, or of a database of the kind that this service runs on.
-        target: likewise.
-        progress: called to show the progress of each table.
+        source: the URL of a SQLite file, or of a database like that of this service.
+        target: the same.
+        progress: shows the progress of each table.
         metadata: the tables to copy.
 
     Raises:
@@ -141,7 +141,7 @@ def _engine(url: str, begin: str) -> Engine:
         return driver.migration_engine(settings).sync_engine
     if not parsed.database or not Path(parsed.database).is_file():
         raise ValueError("There is no such file.")
-    # By Python's own driver: a service on PostgreSQL has no other for SQLite.
+    # The sqlite3 module, because a service on PostgreSQL does not install aiosqlite.
     engine = create_engine(
         parsed.set(drivername="sqlite"),
         poolclass=NullPool,
@@ -250,7 +250,7 @@ def _fill_in(
     if not postponed:
         return
     keys = list(table.primary_key)
-    # With the values that an update would otherwise replace.
+    # Also set columns with `onupdate`, which an update would otherwise change.
     changed = [*postponed, *(column for column in table.columns if column.onupdate is not None)]
     statement = (
         update(table)
@@ -311,7 +311,7 @@ def _shown(url: str) -> str:
 def _reason(error: BaseException) -> str:
     cause = error.orig if isinstance(error, DBAPIError) else error
     text = str(cause).partition("\n")[0]
-    return re.sub(r"^<class '[^']*'>: ", "", text)  # as SQLAlchemy's prefix of asyncpg's message
+    return re.sub(r"^<class '[^']*'>: ", "", text)  # removes SQLAlchemy's prefix
 
 
 def main() -> None:

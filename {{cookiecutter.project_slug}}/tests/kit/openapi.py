@@ -901,13 +901,15 @@ class Api:
             except NoExample as error:
                 self.refused.append(f"{maker} can't be tried, {error}")
                 continue
-            answer = await request.send(self.app, self.headers)
-            if not answer.is_success:
-                self.refused.append(f"{maker} returned {answer.status_code} {answer.text[:300]}")
+            response = await request.send(self.app, self.headers)
+            if not response.is_success:
+                self.refused.append(
+                    f"{maker} returned {response.status_code} {response.text[:300]}"
+                )
             else:
                 found = own.get(key.name, MISSING)
                 if found is MISSING:
-                    found = key_of(key.name, resource, request, answer)
+                    found = key_of(key.name, resource, request, response)
                 if found is not MISSING:
                     return found
         return MISSING
@@ -944,7 +946,7 @@ class Api:
                     break
 
 
-def key_of(name: str, resource: str, request: Request, answer: Response) -> Any:
+def key_of(name: str, resource: str, request: Request, response: Response) -> Any:
     """Return the key of a resource that a request has created.
 
     It is taken from the ``Location`` header, or from the field of the response or the request
@@ -954,15 +956,15 @@ def key_of(name: str, resource: str, request: Request, answer: Response) -> Any:
         name: the path parameter.
         resource: the path of the resource.
         request: the request that created it.
-        answer: its response.
+        response: its response.
     """
     pattern = "/".join(
         "([^/?#]+)" if part == f"{{{name}}}" else "[^/?#]+" if "{" in part else re.escape(part)
         for part in resource.split("/")
     )
-    if found := re.search(f"{pattern}/?(?:[?#].*)?$", answer.headers.get("location", "")):
+    if found := re.search(f"{pattern}/?(?:[?#].*)?$", response.headers.get("location", "")):
         return unquote(found[1])
-    for content in (answer.content, request.content):
+    for content in (response.content, request.content):
         try:
             document = json.loads(content) if isinstance(content, bytes) else None
         except ValueError:

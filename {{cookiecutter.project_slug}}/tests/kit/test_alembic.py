@@ -38,10 +38,10 @@ def broken_urls(url: str, tmp_path: Path) -> dict[str, str]:
 
 
 async def test_an_unusable_database_is_reported_in_one_line(live_url: str, tmp_path: Path) -> None:
-    for url, told in broken_urls(live_url, tmp_path).items():
+    for url, expected in broken_urls(live_url, tmp_path).items():
         code, errors = await alembic(url)
         assert code == 1
-        assert told in errors
+        assert expected in errors
         assert errors.startswith("The database can't be reached: ")
         assert errors.count("\n") == 1, errors
         assert "hunter2" not in errors

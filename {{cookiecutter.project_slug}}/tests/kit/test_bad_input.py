@@ -60,7 +60,7 @@ LEAKS = re.compile(
 ECHO = re.compile(r"x{200}|9{200}|\[{200}")
 MEGABYTE = 2**20
 
-SEAM = "return a valid request for it in EXAMPLES of tests/examples.py"
+HINT = "return a valid request for it in EXAMPLES of tests/examples.py"
 
 # Refused in every field, whatever its schema is.
 NEVER = {
@@ -107,39 +107,39 @@ async def trying(
         yield Api(app, client, operations(app), examples)
 
 
-def complaint(operation: Operation, answer: Response) -> str:
+def complaint(operation: Operation, response: Response) -> str:
     """Return what is wrong with the response to a bad request, if anything."""
-    status = answer.status_code
+    status = response.status_code
     if not 400 <= status < 500:
-        return f"returned {status} {answer.text[:200]}"
+        return f"returned {status} {response.text[:200]}"
     if not operation.declares(status):
         return f"returned {status}, which OpenAPI does not declare"
-    if status == 401 and "www-authenticate" not in answer.headers:
+    if status == 401 and "www-authenticate" not in response.headers:
         return "returned 401 without WWW-Authenticate"
-    return "" if operation.method == "HEAD" else bad_document(answer)
+    return "" if operation.method == "HEAD" else bad_document(response)
 
 
-def bad_document(answer: Response) -> str:
+def bad_document(response: Response) -> str:
     """Return what is wrong with a problem document."""
-    if answer.headers.get("content-type") != MEDIA_TYPE:
-        return f"returned {answer.status_code} without a problem document: {answer.text[:200]}"
-    if Problem.model_validate_json(answer.content).status != answer.status_code:
-        return f"returned {answer.status_code} with another status in it: {answer.text[:200]}"
-    if len(answer.content) > 4000 or LEAKS.search(answer.text) or ECHO.search(answer.text):
-        return f"reveals too much: {answer.text[:4000]}"
+    if response.headers.get("content-type") != MEDIA_TYPE:
+        return f"returned {response.status_code} without a problem document: {response.text[:200]}"
+    if Problem.model_validate_json(response.content).status != response.status_code:
+        return f"returned {response.status_code} with another status in it: {response.text[:200]}"
+    if len(response.content) > 4000 or LEAKS.search(response.text) or ECHO.search(response.text):
+        return f"reveals too much: {response.text[:4000]}"
     return ""
 
 
-def not_reached(operation: Operation, answer: Response) -> str:
+def not_reached(operation: Operation, response: Response) -> str:
     """Return why the response to a valid request shows that the operation did not run, if so."""
-    reached = answer.status_code < 400 or answer.status_code in REACHED
-    if answer.status_code == 404 and operation.keys:
+    reached = response.status_code < 400 or response.status_code in REACHED
+    if response.status_code == 404 and operation.keys:
         reached = False
-    if answer.status_code == 401 and operation.required_security:
+    if response.status_code == 401 and operation.required_security:
         reached = False
     if reached:
         return ""
-    return f"a request that should be valid returned {answer.status_code} {answer.text[:300]}"
+    return f"a request that should be valid returned {response.status_code} {response.text[:300]}"
 
 
 async def findings(
@@ -180,7 +180,7 @@ async def try_operation(api: Api, operation: Operation) -> tuple[list[str], bool
         requests = list(bad_requests(api, operation, example))
         valid = operation.request(example, sent=api.names)
     except NoExample as error:
-        return [f"{operation} can't be tried, {error}: {SEAM}."], False, []
+        return [f"{operation} can't be tried, {error}: {HINT}."], False, []
     for name, request in requests:
         sent.append(name)
         if wrong := complaint(operation, await request.send(api.app, api.headers)):
@@ -190,7 +190,7 @@ async def try_operation(api: Api, operation: Operation) -> tuple[list[str], bool
     if wrong := not_reached(operation, good):
         if api.refused:
             wrong = f"what it needs can't be created, {api.refused[0]}"
-        found.append(f"{operation} can't be tried, {wrong}: {SEAM}.")
+        found.append(f"{operation} can't be tried, {wrong}: {HINT}.")
     return found, good.status_code == 403, sent
 
 
@@ -397,8 +397,8 @@ async def listings(api: Api, operation: Operation) -> list[Listing]:
         found = []
         for query in queries or [{}]:
             given = query | {("query", "limit"): b"1"}
-            answer = await api.send(operation, example, given=given)
-            if answer.is_success and (cursor := value_of(answer.json(), "next_cursor")):
+            response = await api.send(operation, example, given=given)
+            if response.is_success and (cursor := value_of(response.json(), "next_cursor")):
                 found.append(Listing(operation, example, query, cursor))
         if len(found) == len(queries or [{}]):
             return found
@@ -482,16 +482,16 @@ async def test_cursors(shared_app: FastAPI) -> None:
             listed = await listings(api, operation)
             pages += listed
             if not listed:
-                found.append(f"{operation} can't be tried, it returned no second page: {SEAM}.")
+                found.append(f"{operation} can't be tried, it returned no second page: {HINT}.")
         for page in pages:
             strangers = {other.cursor for other in pages if is_stranger(other, page)}
             for cursor in [*strangers, *forged(page.cursor), *damaged(page.cursor)]:
-                answer = await page.request(api, cursor).send(api.app, api.headers)
-                if wrong := complaint(page.operation, answer):
+                response = await page.request(api, cursor).send(api.app, api.headers)
+                if wrong := complaint(page.operation, response):
                     found.append(f"{page} {cursor}: {wrong}")
             for cursor in sealed(page.cursor):
-                answer = await page.request(api, cursor).send(api.app, api.headers)
-                if not answer.is_success and (wrong := complaint(page.operation, answer)):
+                response = await page.request(api, cursor).send(api.app, api.headers)
+                if not response.is_success and (wrong := complaint(page.operation, response)):
                     found.append(f"{page} {cursor}: {wrong}")
     assert not found, "\n".join(found)
 
@@ -524,11 +524,11 @@ async def credential_findings(api: Api) -> tuple[list[str], int]:
                     headers = {b"cookie": name.encode() + b"=" + value}
                 if place == "query":
                     headers, query = {}, name.encode() + b"=" + value
-                answer = await api.send(operation, Example(), headers=headers, more_query=query)
+                response = await api.send(operation, Example(), headers=headers, more_query=query)
                 number += 1
-                wrong = complaint(operation, answer)
-                if answer.status_code != 401 or wrong:
-                    wrong = wrong or f"returned {answer.status_code}"
+                wrong = complaint(operation, response)
+                if response.status_code != 401 or wrong:
+                    wrong = wrong or f"returned {response.status_code}"
                     found.append(f"{operation}, {place} {name} = {value[:40]!r}: {wrong}")
     return found, number
 
@@ -558,11 +558,11 @@ async def test_bodies_that_are_too_large(app: FastAPI) -> None:
                 good = encode(media_type, document, operation.body(media_type))
                 # Valid, except for the spaces that follow.
                 for content in (good.ljust(limit + 1), oversized()):
-                    answer = await api.send(
+                    response = await api.send(
                         operation, example, media_type=media_type, content=content
                     )
-                    assert complaint(operation, answer) == "", str(operation)
-                    assert answer.status_code == 413, str(operation)
+                    assert complaint(operation, response) == "", str(operation)
+                    assert response.status_code == 413, str(operation)
 
 
 async def exchange(url: str, parts: Iterable[bytes]) -> Response:
@@ -636,15 +636,17 @@ async def test_bad_input_on_a_socket(live_url: str, shared_app: FastAPI) -> None
         for name, statuses, parts in cases:
             async with asyncio.timeout(10):
                 try:
-                    answer = await exchange(service.url, parts)
+                    response = await exchange(service.url, parts)
                 except (OSError, EOFError) as error:
                     found.append(f"{name}: {error!r} instead of a response")
                     continue
-            media_type = answer.headers.get("content-type")
-            if answer.status_code not in statuses or media_type != MEDIA_TYPE:
-                found.append(f"{name}: {answer.status_code} {media_type} {answer.text[:200]}")
+            media_type = response.headers.get("content-type")
+            if response.status_code not in statuses or media_type != MEDIA_TYPE:
+                found.append(f"{name}: {response.status_code} {media_type} {response.text[:200]}")
             elif (
-                len(answer.content) > 4000 or LEAKS.search(answer.text) or ECHO.search(answer.text)
+                len(response.content) > 4000
+                or LEAKS.search(response.text)
+                or ECHO.search(response.text)
             ):
-                found.append(f"{name} reveals too much: {answer.text[:4000]}")
+                found.append(f"{name} reveals too much: {response.text[:4000]}")
     assert not found, "\n".join(found)

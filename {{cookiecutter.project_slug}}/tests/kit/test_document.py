@@ -53,12 +53,12 @@ async def test_head_of_a_running_service(live_url: str) -> None:
             assert head.headers["content-length"] == got.headers["content-length"] != "0"
 
 
-def undeclared(operation: Operation, answer: Response) -> list[str]:
+def undeclared(operation: Operation, response: Response) -> list[str]:
     """Return the headers of a response that the document does not declare."""
     responses = operation.definition["responses"]
-    declared = operation.document.resolve(responses.get(str(answer.status_code), {}))
+    declared = operation.document.resolve(responses.get(str(response.status_code), {}))
     known = {name.lower() for name in declared.get("headers", {})}
-    return [name for name in HEADERS if name.lower() in answer.headers.keys() - known]
+    return [name for name in HEADERS if name.lower() in response.headers.keys() - known]
 
 
 async def test_headers_are_declared(shared_app: FastAPI, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -73,11 +73,11 @@ async def test_headers_are_declared(shared_app: FastAPI, monkeypatch: pytest.Mon
             except NoExample:
                 continue
             for _ in range(2):
-                answer = await request.send(api.app, api.headers)
+                response = await request.send(api.app, api.headers)
                 found += [
-                    f"{operation} sends {name} with {answer.status_code}: declare it with "
-                    f'responses=response_headers({answer.status_code}, "{name}").'
-                    for name in undeclared(operation, answer)
+                    f"{operation} sends {name} with {response.status_code}: declare it with "
+                    f'responses=response_headers({response.status_code}, "{name}").'
+                    for name in undeclared(operation, response)
                 ]
     assert not found, "\n".join(found)
 

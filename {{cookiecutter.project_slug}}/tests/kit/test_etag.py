@@ -30,10 +30,10 @@ async def rename(things_app: FastAPI, things: AsyncClient) -> Rename:
 
 async def test_the_etag_is_that_of_the_new_version(rename: Rename) -> None:
     for version in (2, 3):
-        answer = await rename(f"version {version}")
-        assert answer.status_code == 200
-        assert answer.headers["ETag"] == f'"{version}"'
-        assert answer.json()["version"] == version
+        response = await rename(f"version {version}")
+        assert response.status_code == 200
+        assert response.headers["ETag"] == f'"{version}"'
+        assert response.json()["version"] == version
 
 
 @pytest.mark.parametrize(
@@ -55,9 +55,9 @@ async def test_the_etag_is_that_of_the_new_version(rename: Rename) -> None:
 )
 async def test_a_matching_version_can_be_changed(rename: Rename, tags: list[str]) -> None:
     await rename("b")
-    answer = await rename("c", *tags)
-    assert answer.status_code == 200, answer.text
-    assert (answer.json()["name"], answer.json()["version"]) == ("c", 3)
+    response = await rename("c", *tags)
+    assert response.status_code == 200, response.text
+    assert (response.json()["name"], response.json()["version"]) == ("c", 3)
 
 
 @pytest.mark.parametrize(
@@ -92,10 +92,10 @@ async def test_a_matching_version_can_be_changed(rename: Rename, tags: list[str]
 )
 async def test_a_stale_version_can_not_be_changed(rename: Rename, tags: list[str]) -> None:
     await rename("b")
-    answer = await rename("c", *tags)
-    assert answer.status_code == 412, answer.text
-    assert answer.headers["content-type"] == "application/problem+json"
-    assert "ETag" not in answer.headers
+    response = await rename("c", *tags)
+    assert response.status_code == 412, response.text
+    assert response.headers["content-type"] == "application/problem+json"
+    assert "ETag" not in response.headers
     # Nothing was written: the version is the same.
     assert (await rename("d", '"2"')).status_code == 200
 
@@ -103,5 +103,5 @@ async def test_a_stale_version_can_not_be_changed(rename: Rename, tags: list[str
 async def test_a_missing_row_has_no_version(things: AsyncClient) -> None:
     path = f"/things/entries/{UUID(int=0)}"
     for headers in ({}, {"If-Match": '"1"'}):
-        answer = await things.patch(path, json={"name": "b"}, headers=headers)
-        assert answer.status_code == 404
+        response = await things.patch(path, json={"name": "b"}, headers=headers)
+        assert response.status_code == 404

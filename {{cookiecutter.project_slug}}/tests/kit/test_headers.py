@@ -188,10 +188,10 @@ async def test_a_request_requires_exactly_one_host(live_url: str, head: bytes, s
         host, port = service.url.removeprefix("http://").split(":")
         reader, writer = await asyncio.open_connection(host, int(port))
         writer.write(b"GET /nowhere HTTP/1.1\r\nconnection: close\r\n" + head + b"\r\n\r\n")
-        answer = await reader.read()
+        response = await reader.read()
         writer.close()
-    assert answer.startswith(b"HTTP/1.1 %d " % status)
-    assert b"application/problem+json" in answer
+    assert response.startswith(b"HTTP/1.1 %d " % status)
+    assert b"application/problem+json" in response
 
 
 async def test_without_cors_origins_no_origin_is_allowed(client: AsyncClient) -> None:

@@ -170,8 +170,8 @@ async def test_concurrent_checks_share_one_result(
         return await is_writable(connection)
 
     monkeypatch.setattr(driver, "is_writable", counted)
-    answers = await asyncio.gather(*(live.get("/health/ready") for _ in range(50)))
-    assert {answer.status_code for answer in answers} == {200}
+    responses = await asyncio.gather(*(live.get("/health/ready") for _ in range(50)))
+    assert {response.status_code for response in responses} == {200}
     assert asked == 1  # anyone may call it, and each check opens a connection
     assert (await live.get("/health/ready")).status_code == 200
     assert asked == 2

@@ -54,8 +54,8 @@ async def test_a_key_may_be_quoted(things: AsyncClient) -> None:
 @pytest.mark.parametrize("key", ["", '""', "x" * 256, "a\tb", "\xe9", 'a"b'])
 async def test_invalid_keys_are_refused(things: AsyncClient, key: str) -> None:
     headers = {b"idempotency-key": key.encode("latin-1")}
-    answer = await things.post(ONCE, json={"id": 1}, headers=headers)
-    (error,) = problem(answer, 422)["errors"]
+    response = await things.post(ONCE, json={"id": 1}, headers=headers)
+    (error,) = problem(response, 422)["errors"]
     assert error["field"] == "header.Idempotency-Key"
 
 
@@ -77,8 +77,8 @@ async def test_a_stored_response_belongs_to_its_caller(
 ) -> None:
     database: Database = things_app.state.database
     async with database.transaction() as session:
-        answer = {"fingerprint": b"x", "status": 201, "headers": {}, "body": b"secret"}
-        await IdempotencyRepository(session).save(caller="somebody", key="a key", **answer)
+        response = {"fingerprint": b"x", "status": 201, "headers": {}, "body": b"secret"}
+        await IdempotencyRepository(session).save(caller="somebody", key="a key", **response)
     first = await send(things, "a key")
     assert first.status_code == 201
     assert "idempotent-replayed" not in first.headers
@@ -92,14 +92,16 @@ async def test_two_keys_are_refused(things: AsyncClient) -> None:
 
 async def test_a_request_that_is_still_running_is_409(live_app: FastAPI, live: AsyncClient) -> None:
     await add_things(live_app)
-    answers = await asyncio.gather(*(send(live, "a key") for _ in range(20)))
-    codes = [answer.status_code for answer in answers]
+    responses = await asyncio.gather(*(send(live, "a key") for _ in range(20)))
+    codes = [response.status_code for response in responses]
     assert codes.count(201) + codes.count(409) == 20
-    firsts = [answer for answer in answers if answer.status_code == 201]
-    assert len([answer for answer in firsts if "idempotent-replayed" not in answer.headers]) == 1
-    for answer in answers:
-        if answer.status_code == 409:
-            assert answer.headers["retry-after"] == "1"
+    firsts = [response for response in responses if response.status_code == 201]
+    assert (
+        len([response for response in firsts if "idempotent-replayed" not in response.headers]) == 1
+    )
+    for response in responses:
+        if response.status_code == 409:
+            assert response.headers["retry-after"] == "1"
     assert (await live.get("/things")).json() == [1]
 
 
@@ -113,10 +115,10 @@ async def test_a_request_that_is_still_running_in_another_process_is_409(live_ur
     ):
         for app in apps:
             await add_things(app)
-        answers = await asyncio.gather(
+        responses = await asyncio.gather(
             *(send(client, f"key {n}", number=n) for n in range(10) for client in (one, other))
         )
-        codes = {answer.status_code for answer in answers}
+        codes = {response.status_code for response in responses}
         assert codes in ({201}, {201, 409})
         assert sorted((await one.get("/things")).json()) == list(range(10))
 

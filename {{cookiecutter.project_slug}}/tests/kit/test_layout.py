@@ -1,4 +1,4 @@
-"""The kit imports no feature, and only one module depends on the database."""
+"""The kit imports no feature, and only the driver names a database dialect."""
 
 import ast
 from collections.abc import Iterator

@@ -145,9 +145,9 @@ async def test_a_request_that_times_out_is_503(live_url: str) -> None:
         database: Database = app.state.database
         size = pool_size(database.write_engine)
         held = [await database.write_engine.connect() for _ in range(size)]
-        answer = await client.post("/things", json={"id": 1})
-        problem(answer, 503)
-        assert answer.headers["retry-after"] == "1"
+        response = await client.post("/things", json={"id": 1})
+        problem(response, 503)
+        assert response.headers["retry-after"] == "1"
         for connection in held:
             await connection.close()
         async with database.transaction(timeout=None) as session:

@@ -75,9 +75,9 @@ async def walk(client: AsyncClient, sort: str, limit: int) -> list[dict[str, Any
     found: list[dict[str, Any]] = []
     query: dict[str, Any] = {"sort": sort, "limit": limit}
     while True:
-        answer = await client.get(ENTRIES, params=query)
-        assert answer.status_code == 200, answer.text
-        page = answer.json()
+        response = await client.get(ENTRIES, params=query)
+        assert response.status_code == 200, response.text
+        page = response.json()
         found += page["items"]
         query["cursor"] = page["next_cursor"]
         if query["cursor"] is None:
@@ -91,10 +91,10 @@ def keys(items: list[dict[str, Any]]) -> list[str]:
     return [item["id"] for item in items]
 
 
-def assert_blamed(answer: Response, field: str) -> None:
-    assert answer.status_code == 422, answer.text
-    assert answer.headers["content-type"] == "application/problem+json"
-    assert [error["field"] for error in answer.json()["errors"]] == [field]
+def assert_blamed(response: Response, field: str) -> None:
+    assert response.status_code == 422, response.text
+    assert response.headers["content-type"] == "application/problem+json"
+    assert [error["field"] for error in response.json()["errors"]] == [field]
 
 
 @pytest.mark.parametrize("sort", SORTS)
@@ -235,8 +235,8 @@ async def test_a_cursor_is_valid_for_its_own_sort_only(
     query = {"sort": sort, "limit": "1"}
     cursor = (await client.get(ENTRIES, params=query)).json()["next_cursor"]
     for other in SORTS:
-        answer = await client.get(ENTRIES, params={"sort": other, "cursor": cursor})
-        assert answer.status_code == (200 if other == sort else 422)
+        response = await client.get(ENTRIES, params={"sort": other, "cursor": cursor})
+        assert response.status_code == (200 if other == sort else 422)
 
 
 async def test_a_cursor_is_valid_for_its_own_list_only(
@@ -248,10 +248,10 @@ async def test_a_cursor_is_valid_for_its_own_list_only(
     }
     for url in cursors:
         for other, cursor in cursors.items():
-            answer = await client.get(url, params={"cursor": cursor})
+            response = await client.get(url, params={"cursor": cursor})
             # The list of names is the same list with fewer columns.
             same = (url.endswith("late")) == other.endswith("late")
-            assert answer.status_code == (200 if same else 422), (url, other)
+            assert response.status_code == (200 if same else 422), (url, other)
 
 
 def test_lists_with_other_conditions_have_other_cursors() -> None:
@@ -286,9 +286,9 @@ async def test_a_page_of_large_rows_ends_early(
     query: dict[str, str] = {"limit": "100", "sort": "at"}
     names: list[str] = []
     while "cursor" not in query or query["cursor"]:
-        answer = await client.get(ENTRIES, params=query)
-        assert len(answer.content) <= 1_000_000
-        page = answer.json()
+        response = await client.get(ENTRIES, params=query)
+        assert len(response.content) <= 1_000_000
+        page = response.json()
         names += [item["name"] for item in page["items"]]
         query["cursor"] = page["next_cursor"] or ""
     assert names == [entry.name for entry in stored]

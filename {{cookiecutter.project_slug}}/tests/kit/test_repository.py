@@ -41,8 +41,8 @@ async def test_create_read_update_and_delete(things: AsyncClient) -> None:
     created = (await things.post(URL, json={"name": "a"})).json()
     url = f"{URL}/{created['id']}"
     assert created == {**created, "name": "a", "at": None, "version": 1}
-    answer = await things.get(url)
-    assert (answer.json(), answer.headers["ETag"]) == (created, '"1"')
+    response = await things.get(url)
+    assert (response.json(), response.headers["ETag"]) == (created, '"1"')
     changed = await things.patch(url, json={"name": "b"}, headers={"If-Match": '"1"'})
     assert changed.json() == {**created, "name": "b", "version": 2}
     problem(await things.patch(url, json={"name": "c"}, headers={"If-Match": '"1"'}), 412)
@@ -76,9 +76,9 @@ async def test_an_offset_page_of_large_rows_is_refused(
     document = problem(await things.get(f"{url}60"), 422)
     assert document["detail"] == "The items are too large for one page: ask for at most 19."
     assert [error["field"] for error in document["errors"]] == ["query.limit"]
-    answer = await things.get(f"{url}19")
-    assert (answer.status_code, len(answer.json()["items"])) == (200, 19)
-    assert len(answer.content) <= pagination.MAX_BYTES
+    response = await things.get(f"{url}19")
+    assert (response.status_code, len(response.json()["items"])) == (200, 19)
+    assert len(response.content) <= pagination.MAX_BYTES
 
 
 async def test_lists_of_columns(things: AsyncClient, names: list[str]) -> None:
@@ -399,10 +399,10 @@ async def test_a_change_of_an_expunged_entity_is_an_error(
 @pytest.mark.parametrize(
     ("statement", "sorts", "scope", "message"),
     [
-        (select(Hidden).join(Entry), [Entry.name], None, "selects Entry first"),
+        (select(Hidden).join(Entry), [Entry.name], None, "must select Entry first"),
         (select(Entry), [Hidden.id], None, "selects Hidden first"),
         (select(Entry.name, Hidden.id), [Hidden.id], None, "selects Hidden first"),
-        (select(aliased(Entry)), [Entry.name], None, "selects Entry first"),
+        (select(aliased(Entry)), [Entry.name], None, "must select Entry first"),
         (select(Entry), [Entry.name, Hidden.id], None, "columns of one model"),
         (select(Entry), [], None, "columns of one model"),
         (select(Entry.name), [Entry.name], None, "add Entry.id"),

@@ -97,8 +97,8 @@ def test_closed_routes_come_before_public_ones() -> None:
 
 async def test_a_path_that_is_not_utf_8_is_422(things: AsyncClient) -> None:
     path = "/things/entries/named"
-    answer = await things.get(f"{path}/caf%C3%A9")
-    assert (answer.status_code, answer.json()) == (200, "caf\u00e9")
+    response = await things.get(f"{path}/caf%C3%A9")
+    assert (response.status_code, response.json()) == (200, "caf\u00e9")
     (error,) = problem(await things.get(f"{path}/caf%E9"), 422)["errors"]
     assert error == {"field": "path", "message": "Not UTF-8"}
 

@@ -19,7 +19,7 @@ GET = b"GET /%s HTTP/1.1\r\nhost: test\r\n\r\n"
 
 
 @dataclass
-class Answer:
+class RawResponse:
     """A response."""
 
     status: int
@@ -44,12 +44,12 @@ class Connection:
         self.sent += len(data)
         await self.writer.drain()
 
-    async def answer(self) -> Answer:
+    async def read_response(self) -> RawResponse:
         head = (await self.reader.readuntil(b"\r\n\r\n")).decode()
         first, *lines = head.strip().split("\r\n")
         headers = dict(line.split(": ", 1) for line in lines)
         body = await self.reader.readexactly(int(headers["content-length"]))
-        return Answer(int(first.split()[1]), headers, body)
+        return RawResponse(int(first.split()[1]), headers, body)
 
     async def closed(self) -> bool:
         return await self.reader.read() == b""
@@ -168,11 +168,11 @@ async def served(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Served]:
 async def test_headers_without_end_are_refused(served: Served, head: bytes) -> None:
     connection = await served.connect()
     await connection.send(head + b"x" * 10 * MAX_HEAD)  # it is read and discarded
-    answer = await connection.answer()
-    assert answer.status == 431
-    assert set(answer.json()) == {"type", "title", "status", "detail", "instance"}
-    assert answer.headers["content-type"] == "application/problem+json"
-    assert answer.headers["connection"] == "close"
+    response = await connection.read_response()
+    assert response.status == 431
+    assert set(response.json()) == {"type", "title", "status", "detail", "instance"}
+    assert response.headers["content-type"] == "application/problem+json"
+    assert response.headers["connection"] == "close"
     await served.pass_linger()
     assert await connection.closed()
 
@@ -181,7 +181,7 @@ async def test_the_limit_of_headers_applies_to_each_request(served: Served) -> N
     connection = await served.connect()
     for _ in range(5):
         await connection.send(GET.replace(b"host", b"x: %s\r\nhost" % (b"x" * 20_000)) % b"quick")
-        assert (await connection.answer()).status == 200
+        assert (await connection.read_response()).status == 200
 
 
 @pytest.mark.parametrize("size", [10, 300_000])
@@ -192,15 +192,15 @@ async def test_a_body_does_not_count_as_headers(served: Served, size: int) -> No
             b"POST /echo HTTP/1.1\r\nhost: test\r\ncontent-length: %d\r\n\r\n" % size
         )
         await connection.send(b"x" * size)
-        answer = await connection.answer()
-        assert (answer.status, answer.json()) == (200, size)
+        response = await connection.read_response()
+        assert (response.status, response.json()) == (200, size)
 
 
 async def test_data_after_a_body_is_limited(served: Served) -> None:
     connection = await served.connect()
     head = b"POST /echo HTTP/1.1\r\nhost: test\r\ntransfer-encoding: chunked\r\n\r\n"
     await connection.send(head + b"3\r\nabc\r\n0\r\nx: " + b"x" * 10 * MAX_HEAD)
-    assert (await connection.answer()).status == 431
+    assert (await connection.read_response()).status == 431
     await served.pass_linger()
     assert await connection.closed()
 
@@ -208,10 +208,10 @@ async def test_data_after_a_body_is_limited(served: Served) -> None:
 async def test_data_that_is_not_http_is_refused(served: Served) -> None:
     connection = await served.connect()
     await connection.send(b"\x16\x03\x01 hello\r\n\r\n")
-    answer = await connection.answer()
-    assert (answer.status, answer.json()["title"]) == (400, "Bad Request")
-    assert answer.headers["cache-control"] == "no-store"
-    assert answer.headers["x-content-type-options"] == "nosniff"
+    response = await connection.read_response()
+    assert (response.status, response.json()["title"]) == (400, "Bad Request")
+    assert response.headers["cache-control"] == "no-store"
+    assert response.headers["x-content-type-options"] == "nosniff"
     await served.pass_linger()
     assert await connection.closed()
 
@@ -222,22 +222,22 @@ async def test_a_running_request_gets_its_response_during_shutdown(served: Serve
     await served.arrived.wait()
     await served.end()
     served.go_on.set()
-    answer = await connection.answer()
-    assert (answer.status, answer.json()) == (200, "slow")
-    assert answer.headers["connection"] == "close"
+    response = await connection.read_response()
+    assert (response.status, response.json()) == (200, "slow")
+    assert response.headers["connection"] == "close"
     assert await connection.closed()
 
 
 async def test_a_request_being_received_gets_its_response_during_shutdown(served: Served) -> None:
     connections = [await served.connect() for _ in range(2)]
     await connections[0].send(GET % b"quick")
-    assert "connection" not in (await connections[0].answer()).headers
+    assert "connection" not in (await connections[0].read_response()).headers
     await served.end()
     for connection in connections:  # with and without an earlier request
         await connection.send(GET % b"quick")
-        answer = await connection.answer()
-        assert (answer.status, answer.json()) == (200, "quick")
-        assert answer.headers["connection"] == "close"
+        response = await connection.read_response()
+        assert (response.status, response.json()) == (200, "quick")
+        assert response.headers["connection"] == "close"
         assert await connection.closed()
 
 
@@ -265,7 +265,7 @@ async def test_a_stuck_request_is_503_after_the_shutdown_timeout(served: Served)
     await served.arrived.wait()
     served.server.config.timeout_graceful_shutdown = 0
     served.server.should_exit = True
-    answer = await connection.answer()
-    assert (answer.status, answer.json()["detail"]) == (503, "The service is shutting down.")
-    assert answer.headers["retry-after"] == "1"
+    response = await connection.read_response()
+    assert (response.status, response.json()["detail"]) == (503, "The service is shutting down.")
+    assert response.headers["retry-after"] == "1"
     assert await connection.closed()

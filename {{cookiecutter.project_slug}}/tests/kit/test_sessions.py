@@ -66,10 +66,10 @@ async def test_a_failed_request_is_rolled_back(
 
 async def test_a_failed_commit_is_no_success(live: AsyncClient, stored: Any) -> None:
     # The foreign key is checked at COMMIT, long after the handler has returned.
-    answer = await live.post("/things", json={"id": 1, "part_of": 99})
-    (error,) = problem(answer, 409)["errors"]
+    response = await live.post("/things", json={"id": 1, "part_of": 99})
+    (error,) = problem(response, 409)["errors"]
     assert error["field"] == "body.part_of"
-    assert "99" not in answer.text
+    assert "99" not in response.text
     assert await stored() == []
     assert (await live.post("/things", json={"id": 1})).status_code == 201  # on that connection
 
@@ -77,15 +77,15 @@ async def test_a_failed_commit_is_no_success(live: AsyncClient, stored: Any) -> 
 async def test_one_of_many_concurrent_inserts_of_a_unique_value_succeeds(
     live: AsyncClient, stored: Any
 ) -> None:
-    answers = await asyncio.gather(
+    responses = await asyncio.gather(
         *(live.post("/things", json={"id": number, "name": "same"}) for number in range(50))
     )
-    won = [answer for answer in answers if answer.status_code == 201]
-    for answer in answers:
-        if answer not in won:
-            (error,) = problem(answer, 409)["errors"]
+    won = [response for response in responses if response.status_code == 201]
+    for response in responses:
+        if response not in won:
+            (error,) = problem(response, 409)["errors"]
             assert error["field"] == "body.name"
-    assert await stored() == [answer.json()["id"] for answer in won]
+    assert await stored() == [response.json()["id"] for response in won]
     assert len(won) == 1
 
 
@@ -124,7 +124,7 @@ async def test_a_broken_reference_names_its_field(
     assert checked_out(database) == 0
 
 
-async def test_rows_in_one_statement_name_the_field_too(database: Database) -> None:
+async def test_a_broken_reference_of_many_rows_names_its_field(database: Database) -> None:
     async with database.write_engine.begin() as connection:
         await connection.run_sync(references.create_all)
         await connection.execute(insert(parents).values(id=1))
@@ -156,7 +156,7 @@ async def test_a_streamed_response_has_a_session_of_its_own(live: AsyncClient, s
 async def test_errors_leak_no_connection(
     live: AsyncClient, database: Database, stored: Any
 ) -> None:
-    answers = await asyncio.gather(
+    responses = await asyncio.gather(
         *(
             live.post(f"/things{path}", json={"id": 10 * number + place, "part_of": part_of})
             for number in range(10)
@@ -164,14 +164,14 @@ async def test_errors_leak_no_connection(
             for part_of in (None, 99_999)
         )
     )
-    assert {answer.status_code for answer in answers} == {201, 409, 500}
+    assert {response.status_code for response in responses} == {201, 409, 500}
     assert checked_out(database) == 0
 
 
 async def test_columns_are_read_without_a_session(live: AsyncClient, database: Database) -> None:
     await live.post("/things", json={"id": 1, "name": "a"})
-    answer = await live.get("/things/rows")
-    assert answer.json() == [{"id": 1, "name": "a", "part_of": None, "in_use": 0}]
+    response = await live.get("/things/rows")
+    assert response.json() == [{"id": 1, "name": "a", "part_of": None, "in_use": 0}]
 
 
 async def test_a_failed_read_of_columns_releases_its_connection(database: Database) -> None:
@@ -206,8 +206,8 @@ async def test_each_request_has_one_session_of_its_own(
         seen.append(one)
         return one is other
 
-    answers = await asyncio.gather(*(live.get("/sessions") for _ in range(5)))
-    assert [answer.json() for answer in answers] == [True] * 5
+    responses = await asyncio.gather(*(live.get("/sessions") for _ in range(5)))
+    assert [response.json() for response in responses] == [True] * 5
     assert len({id(session) for session in seen}) == 5
 
 

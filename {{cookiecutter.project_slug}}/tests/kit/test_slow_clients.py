@@ -127,13 +127,13 @@ async def test_a_stalled_request_is_closed(sent: bytes, status: int | None, *, u
         connection = await served.connect()
         if used and sent:
             await connection.send(GET)
-            assert (await connection.answer()).status == 200
+            assert (await connection.read_response()).status == 200
         await connection.send(sent)
         if status is not None:
-            answer = await connection.answer()
-            assert (answer.status, answer.json()["title"]) == (status, "Request Timeout")
-            assert answer.headers["content-type"] == "application/problem+json"
-            assert answer.headers["connection"] == "close"
+            response = await connection.read_response()
+            assert (response.status, response.json()["title"]) == (status, "Request Timeout")
+            assert response.headers["content-type"] == "application/problem+json"
+            assert response.headers["connection"] == "close"
         assert await connection.closed()
 
 
@@ -144,7 +144,7 @@ async def test_a_disconnected_client_is_no_error(caplog: pytest.LogCaptureFixtur
         while served.limits.waiting:  # noqa: ASYNC110 - the server has no event for it
             await asyncio.sleep(0)
         connection = await served.connect(GET)
-        assert (await connection.answer()).status == 200
+        assert (await connection.read_response()).status == 200
     assert "Unhandled error" not in caplog.text
 
 
@@ -152,11 +152,11 @@ async def test_a_disconnected_client_is_no_error(caplog: pytest.LogCaptureFixtur
 async def test_sending_slowly_does_not_extend_the_time_limit(head: bytes) -> None:
     async with serving(ConnectionLimits(head_timeout=0.2, body_timeout=0.2)) as served:
         connection = await served.connect(head)
-        answering = asyncio.create_task(connection.answer())
-        while not answering.done():
+        receiving = asyncio.create_task(connection.read_response())
+        while not receiving.done():
             await connection.send(b"1\r\nx\r\n" if head == CHUNKED else b"x")
             await asyncio.sleep(0.01)
-        assert answering.result().status == 408
+        assert receiving.result().status == 408
 
 
 async def test_a_body_has_its_own_time_limit() -> None:
@@ -165,7 +165,7 @@ async def test_a_body_has_its_own_time_limit() -> None:
         silent = await served.connect()  # closed after the time limit of headers
         assert await silent.closed()
         await connection.send(b"2")
-        assert (await connection.answer()).json() == 2
+        assert (await connection.read_response()).json() == 2
 
 
 async def test_the_time_of_the_app_does_not_count() -> None:
@@ -178,17 +178,17 @@ async def test_the_time_of_the_app_does_not_count() -> None:
             assert await (await served.connect()).closed()  # this time has passed
         served.go_on.set()
         for each in (connection, pipelined):
-            assert (await each.answer()).status == 200
+            assert (await each.read_response()).status == 200
 
 
 async def test_an_idle_connection_is_closed_after_its_timeout() -> None:
     async with serving(ConnectionLimits(head_timeout=0.05), keep_alive=1) as served:
         connection = await served.connect(GET)
-        await connection.answer()
+        await connection.read_response()
         for _ in range(3):
             assert await (await served.connect()).closed()
         await connection.send(GET)  # uvicorn's timer is for idle connections
-        await connection.answer()
+        await connection.read_response()
         assert await connection.closed()
 
 
@@ -200,7 +200,7 @@ async def test_at_the_limit_the_longest_waiting_connection_is_closed(sent: bytes
         while len(limits.waiting) < 3:  # noqa: ASYNC110 - the server has no event for it
             await asyncio.sleep(0)
         fourth = await served.connect(GET)
-        assert (await fourth.answer()).status == 200
+        assert (await fourth.read_response()).status == 200
         await gone(first)
         assert not second.reader.at_eof()
         assert not third.reader.at_eof()
@@ -213,10 +213,10 @@ async def test_connections_with_a_running_request_are_not_closed_for_new_ones() 
         busy = await served.connect(b"POST /slow HTTP/1.1\r\nhost: x\r\ncontent-length: 0\r\n\r\n")
         await served.entered.wait()
         refused = await served.connect()
-        answer = await refused.answer()
-        assert (answer.status, answer.json()["title"]) == (503, "Service Unavailable")
+        response = await refused.read_response()
+        assert (response.status, response.json()["title"]) == (503, "Service Unavailable")
         served.go_on.set()
-        assert (await busy.answer()).status == 200
+        assert (await busy.read_response()).status == 200
 
 
 async def test_stalled_bodies_use_limited_memory() -> None:
@@ -225,11 +225,11 @@ async def test_stalled_bodies_use_limited_memory() -> None:
         stalled = await served.stall(BODY % 200_000 + b"x" * 100_000, 4)
         assert limits.buffered == 400_000
         good = await served.connect(BODY % 150_000 + b"x" * 150_000)
-        assert (await good.answer()).json() == 150_000
+        assert (await good.read_response()).json() == 150_000
         for each in stalled[:2]:
             await gone(each)
         await stalled[3].send(b"x" * 100_000)
-        assert (await stalled[3].answer()).json() == 200_000
+        assert (await stalled[3].read_response()).json() == 200_000
 
 
 async def test_a_thousand_stalled_clients_block_no_others(live_url: str) -> None:
@@ -247,7 +247,7 @@ async def test_a_thousand_stalled_clients_block_no_others(live_url: str) -> None
             for _ in range(50):
                 started = loop.time()
                 connection = await served.connect(GET)
-                assert (await connection.answer()).status == 200
+                assert (await connection.read_response()).status == 200
                 times.append(loop.time() - started)
                 connection.writer.close()
             return sorted(times)[len(times) // 2]

@@ -19,9 +19,9 @@ async def test_a_thousand_tasks_are_returned_in_order(client: AsyncClient) -> No
         }
         for number in range(1000)
     ]
-    answer = await client.post(BATCH, json={"items": items})
-    assert answer.status_code == 201
-    tasks = answer.json()["items"]
+    response = await client.post(BATCH, json={"items": items})
+    assert response.status_code == 201
+    tasks = response.json()["items"]
     assert names(tasks) == [item["title"] for item in items]
     for task, item in zip(tasks, items, strict=True):
         assert task["description"] == item.get("description")
@@ -38,8 +38,8 @@ async def test_a_thousand_tasks_are_returned_in_order(client: AsyncClient) -> No
 
 
 async def test_a_batch_of_one_equals_a_single_task(client: AsyncClient) -> None:
-    answer = await client.post(BATCH, json={"items": [{"title": "x", "tags": ["b", "a", "b"]}]})
-    (task,) = answer.json()["items"]
+    response = await client.post(BATCH, json={"items": [{"title": "x", "tags": ["b", "a", "b"]}]})
+    (task,) = response.json()["items"]
     assert await read(client, path(task)) == task
     assert task["tags"] == ["a", "b"]
 

@@ -33,9 +33,9 @@ async def comments(client: AsyncClient) -> str:
 
 
 async def test_a_comment_is_returned_and_listed(client: AsyncClient, comments: str) -> None:
-    answer = await client.post(comments, json=HELLO)
-    assert answer.status_code == 201
-    comment: Json = answer.json()
+    response = await client.post(comments, json=HELLO)
+    assert response.status_code == 201
+    comment: Json = response.json()
     assert set(comment) == {"id", "author", "body", "created_at"}
     assert (comment["author"], comment["body"]) == (AUTHOR, "Hello")
     assert comment["created_at"].endswith("Z")
@@ -109,14 +109,14 @@ async def test_invalid_fields_are_named(
 @pytest.mark.parametrize("author", ["", "x" * 101, None, "\x00"], ids=ascii)
 @pytest.mark.skipif(not COMMENT, reason="the author is the caller")
 async def test_an_invalid_author(client: AsyncClient, comments: str, author: str | None) -> None:
-    answer = await client.post(comments, json={"author": author, "body": "x"})
-    assert blamed(answer) == ["body.author"]
+    response = await client.post(comments, json={"author": author, "body": "x"})
+    assert blamed(response) == ["body.author"]
 
 
 @pytest.mark.skipif(bool(COMMENT), reason="the author is a field of the body")
 async def test_the_author_is_the_caller(client: AsyncClient, comments: str) -> None:
-    answer = await client.post(comments, json={"author": "Somebody else", "body": "x"})
-    assert blamed(answer) == ["body.author"]
+    response = await client.post(comments, json={"author": "Somebody else", "body": "x"})
+    assert blamed(response) == ["body.author"]
 
 
 @pytest.mark.parametrize(

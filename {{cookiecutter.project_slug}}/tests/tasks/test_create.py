@@ -52,16 +52,16 @@ async def test_every_field_is_stored(client: AsyncClient) -> None:
 
 
 async def test_location_is_the_url_of_the_task(client: AsyncClient) -> None:
-    answer = await client.post(TASKS, json={"title": "Buy milk", "tags": ["home"]})
-    assert answer.headers["Location"].endswith(path(answer.json()))
-    found = await read(client, answer.headers["Location"])
-    assert found == answer.json()
+    response = await client.post(TASKS, json={"title": "Buy milk", "tags": ["home"]})
+    assert response.headers["Location"].endswith(path(response.json()))
+    found = await read(client, response.headers["Location"])
+    assert found == response.json()
 
 
 async def test_the_etag_is_that_of_the_task(client: AsyncClient) -> None:
-    answer = await client.post(TASKS, json={"title": "Buy milk"})
-    assert answer.headers["ETag"] == '"1"'
-    assert (await client.get(path(answer.json()))).headers["ETag"] == '"1"'
+    response = await client.post(TASKS, json={"title": "Buy milk"})
+    assert response.headers["ETag"] == '"1"'
+    assert (await client.get(path(response.json()))).headers["ETag"] == '"1"'
 
 
 async def test_times_are_returned_in_utc(client: AsyncClient) -> None:
@@ -185,8 +185,8 @@ async def test_a_number_of_5000_digits_is_refused(client: AsyncClient, field: st
 
 
 async def test_every_invalid_field_is_named(client: AsyncClient) -> None:
-    answer = await client.post(TASKS, json={"title": "", "status": "", "tags": 1})
-    assert blamed(answer) == ["body.title", "body.status", "body.tags"]
+    response = await client.post(TASKS, json={"title": "", "status": "", "tags": 1})
+    assert blamed(response) == ["body.title", "body.status", "body.tags"]
 
 
 class FailsAtLast(TaskRepository):
@@ -201,6 +201,6 @@ async def fails_at_last(session: SessionDep, caller: CallerDep) -> TaskRepositor
 
 async def test_an_error_after_the_insert_rolls_it_back(app: FastAPI, client: AsyncClient) -> None:
     app.dependency_overrides[provider(TaskRepository)] = fails_at_last
-    answer = await client.post(TASKS, json={"title": "x", "tags": ["home"]})
-    assert problem(answer, 409)["detail"] == "Too late."
+    response = await client.post(TASKS, json={"title": "x", "tags": ["home"]})
+    assert problem(response, 409)["detail"] == "Too late."
     assert await nothing_is_stored(client)

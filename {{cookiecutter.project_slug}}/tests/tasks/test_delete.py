@@ -9,8 +9,8 @@ from tests.tasks.helpers import NOBODY, TAGS, TASKS, create, names, path, read
 
 
 async def test_deleting_a_task_returns_no_content(client: AsyncClient) -> None:
-    answer = await client.delete(path(await create(client)))
-    assert (answer.status_code, answer.content) == (204, b"")
+    response = await client.delete(path(await create(client)))
+    assert (response.status_code, response.content) == (204, b"")
 
 
 @pytest.mark.parametrize(
@@ -49,8 +49,8 @@ async def test_a_deleted_task_does_not_count_for_its_tags(client: AsyncClient) -
 
 async def test_a_matching_version_is_deleted(client: AsyncClient) -> None:
     task = await create(client)
-    answer = await client.delete(path(task), headers={"If-Match": '"1"'})
-    assert answer.status_code == 204
+    response = await client.delete(path(task), headers={"If-Match": '"1"'})
+    assert response.status_code == 204
     problem(await client.get(path(task)), 404)
 
 

@@ -18,12 +18,12 @@ async def test_an_unchanged_task_is_304(client: AsyncClient) -> None:
     task = path(await create(client, "Buy milk"))
     tag = (await client.get(task)).headers["ETag"]
     for known in (tag, f"W/{tag}", f'"other", {tag}', "*"):
-        answer = await client.get(task, headers={"If-None-Match": known})
-        assert (answer.status_code, answer.content) == (304, b""), known
-        assert answer.headers["ETag"] == tag
+        response = await client.get(task, headers={"If-None-Match": known})
+        assert (response.status_code, response.content) == (304, b""), known
+        assert response.headers["ETag"] == tag
     await client.patch(task, json={"title": "Buy bread"})
-    answer = await client.get(task, headers={"If-None-Match": tag})
-    assert (answer.status_code, answer.json()["title"]) == (200, "Buy bread")
+    response = await client.get(task, headers={"If-None-Match": tag})
+    assert (response.status_code, response.json()["title"]) == (200, "Buy bread")
 
 
 async def test_a_comment_does_not_change_the_etag(client: AsyncClient) -> None:

@@ -231,8 +231,8 @@ async def test_a_cursor_is_valid_for_its_own_sort_only(client: AsyncClient, sort
         await create(client, due_at="2026-01-01T00:00:00Z")
     cursor = (await read(client, TASKS, sort=sort, limit=1))["next_cursor"]
     for other in SORTS:
-        answer = await client.get(TASKS, params={"sort": other, "cursor": cursor})
-        assert answer.status_code == (200 if other == sort else 422)
+        response = await client.get(TASKS, params={"sort": other, "cursor": cursor})
+        assert response.status_code == (200 if other == sort else 422)
 
 
 async def test_a_cursor_of_another_list_is_refused(client: AsyncClient) -> None:

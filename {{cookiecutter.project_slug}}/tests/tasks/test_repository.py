@@ -50,11 +50,11 @@ async def test_the_repository_can_be_replaced_by_a_fake(template: str) -> None:
     app.dependency_overrides[provider(TaskRepository)] = OneTask
     admit_anybody(app)
     async with AsyncClient(transport=ASGITransport(app), base_url="http://test") as client:
-        answer = await client.get(f"{TASKS}/{KEY}")
+        response = await client.get(f"{TASKS}/{KEY}")
         problem(await client.get(f"{TASKS}/{UUID(int=0)}"), 404)
     assert not hasattr(app.state, "database")
-    assert answer.headers["ETag"] == '"7"'
-    assert answer.json() == {
+    assert response.headers["ETag"] == '"7"'
+    assert response.json() == {
         "id": str(KEY),
         "title": "Fake",
         "description": None,

@@ -64,8 +64,8 @@ async def test_statements(
 ) -> None:
     task = await stored(db, count)
     statements.clear()
-    answer = await client.request(method, url.format(task=task), json=body)
-    assert answer.is_success, answer.text
+    response = await client.request(method, url.format(task=task), json=body)
+    assert response.is_success, response.text
     assert len(statements) == expected + caller.STATEMENTS, statements.sent
 
 
@@ -106,8 +106,8 @@ async def test_statements_for_an_unknown_task(
     body: Any,
     expected: int,
 ) -> None:
-    answer = await client.request(method, NOBODY + below, json=body)
-    assert answer.status_code == 404
+    response = await client.request(method, NOBODY + below, json=body)
+    assert response.status_code == 404
     assert len(statements) == expected + caller.STATEMENTS, statements.sent
 
 

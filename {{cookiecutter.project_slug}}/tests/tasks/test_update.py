@@ -32,9 +32,9 @@ FULL: Json = {
 
 
 async def change(client: AsyncClient, task: Json, **fields: Any) -> Json:
-    answer = await client.patch(path(task), json=fields)
-    assert answer.status_code == 200, answer.text
-    changed: Json = answer.json()
+    response = await client.patch(path(task), json=fields)
+    assert response.status_code == 200, response.text
+    changed: Json = response.json()
     return changed
 
 
@@ -92,17 +92,17 @@ async def test_updated_at_changes_and_created_at_does_not(
 async def test_the_etag_is_that_of_the_new_version(client: AsyncClient) -> None:
     task = await create(client)
     for version in (2, 3):
-        answer = await client.patch(path(task), json={"title": "x"})
-        assert answer.headers["ETag"] == f'"{version}"'
-        assert answer.json()["version"] == version
+        response = await client.patch(path(task), json={"title": "x"})
+        assert response.headers["ETag"] == f'"{version}"'
+        assert response.json()["version"] == version
     assert (await client.get(path(task))).headers["ETag"] == '"3"'
 
 
 async def test_an_empty_change_changes_nothing(client: AsyncClient) -> None:
     task = await create(client, **FULL)
     assert await change(client, task) == task
-    answer = await client.patch(path(task), json={}, headers={"If-Match": '"2"'})
-    problem(answer, 412)
+    response = await client.patch(path(task), json={}, headers={"If-Match": '"2"'})
+    problem(response, 412)
 
 
 async def test_tags_are_replaced(client: AsyncClient) -> None:
@@ -148,8 +148,8 @@ async def test_invalid_fields_are_named(client: AsyncClient, body: str, field: s
     task = await create(client, **FULL)
     # Something good beside it, that must not come through either.
     body = body.replace("}", ', "description": "new"}') if "description" not in body else body
-    answer = await client.patch(path(task), content=body, headers=JSON)
-    assert blamed(answer) == [field]
+    response = await client.patch(path(task), content=body, headers=JSON)
+    assert blamed(response) == [field]
     assert await read(client, path(task)) == task
 
 
@@ -157,9 +157,9 @@ async def test_invalid_fields_are_named(client: AsyncClient, body: str, field: s
 async def test_a_change_of_the_current_version_is_accepted(client: AsyncClient, tag: str) -> None:
     task = await create(client)
     await change(client, task, title="x")
-    answer = await client.patch(path(task), json={"title": "y"}, headers={"If-Match": tag})
-    assert answer.status_code == 200, answer.text
-    assert (answer.json()["title"], answer.json()["version"]) == ("y", 3)
+    response = await client.patch(path(task), json={"title": "y"}, headers={"If-Match": tag})
+    assert response.status_code == 200, response.text
+    assert (response.json()["title"], response.json()["version"]) == ("y", 3)
 
 
 @pytest.mark.parametrize(
@@ -178,11 +178,11 @@ async def test_a_change_of_the_current_version_is_accepted(client: AsyncClient, 
 )
 async def test_a_change_of_another_version_is_refused(client: AsyncClient, tag: str) -> None:
     task = await change(client, await create(client, **FULL), title="x")
-    answer = await client.patch(
+    response = await client.patch(
         path(task), json={"title": "y", "tags": []}, headers={"If-Match": tag}
     )
-    problem(answer, 412)
-    assert "ETag" not in answer.headers
+    problem(response, 412)
+    assert "ETag" not in response.headers
     assert await read(client, path(task)) == task
 
 
@@ -194,8 +194,8 @@ async def test_if_match_may_be_sent_in_two_headers(
 ) -> None:
     task = await create(client)
     headers = [("If-Match", first), ("If-Match", second)]
-    answer = await client.patch(path(task), json={"title": "y"}, headers=headers)
-    assert answer.status_code == status
+    response = await client.patch(path(task), json={"title": "y"}, headers=headers)
+    assert response.status_code == status
 
 
 async def test_an_unknown_task_is_404(client: AsyncClient) -> None:

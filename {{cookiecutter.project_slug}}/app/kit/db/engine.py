@@ -59,7 +59,7 @@ REPLICA_TIMEOUT = 1.0
 REPLICA_RETRY = 5.0
 
 MAX_TRACKED: Final = 1000
-"""Entities after which a session forgets those that no other code holds."""
+"""The number of tracked entities after which a session forgets unused ones."""
 
 _FAILED: Final = "kit_statement_failed"
 
@@ -88,7 +88,7 @@ class _Tracked:
         for state in self._states:
             if state.modified:
                 raise exc.InvalidRequestError(
-                    f"A {state.class_.__name__} was changed and nothing would write it: use "
+                    f"A {state.class_.__name__} was changed, but this is not written: use "
                     "Repository.update()"
                 )
 
@@ -197,12 +197,11 @@ class ReadSession(_Tracked):
 
 
 def has_entities(statement: Executable | ReadStatement) -> bool:
-    """Return whether a statement selects entities, and not columns alone."""
+    """Return whether a statement selects entities, not only columns."""
     if isinstance(statement, FromStatement):
         return True
     return isinstance(statement, Select) and any(
-        # An entity is a selectable with this annotation. The public `column_descriptions` costs 30
-        # us.
+        # The public way, `column_descriptions`, costs 30 us.
         column.is_selectable and "parententity" in column._annotations  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]
         for column in statement._raw_columns  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]
     )
@@ -402,7 +401,7 @@ class Database:
             name: ConnectionLimiter(engine, settings.database_pool_timeout)
             for name, engine in self.engines.items()
         }
-        # No autobegin: a session that has ended can't begin again.
+        # No autobegin: a closed session can't be used again.
         self.write_sessions = async_sessionmaker(
             self.write_engine,
             class_=WriteSession,
@@ -516,7 +515,7 @@ class Database:
     def read_session(
         self, *, primary: bool = False, timeout: float | None = FROM_SETTINGS
     ) -> ReadSession:
-        """Return a session for reading, which needs no closing. See ``reading``."""
+        """Return a session for reading, which need not be closed. See ``reading``."""
         if timeout == FROM_SETTINGS:
             timeout = self._settings.database_session_timeout or None
         return ReadSession(self, primary=primary, timeout=timeout)
@@ -538,7 +537,7 @@ class Database:
     async def retrying(
         self, work: Callable[[WriteSession], Awaitable[T]], *, attempts: int = 5
     ) -> T:
-        """Do ``work`` in a transaction, and again in a new one after a ``TransactionConflict``.
+        """Run ``work`` in a transaction, and again in a new one after a ``TransactionConflict``.
 
         A rollback must undo everything that ``work`` does. The last conflict is raised.
         """
@@ -584,7 +583,7 @@ class Database:
         except (AppError, exc.SQLAlchemyError, OSError, TimeoutError) as error:
             if not self._replica_missed_until:  # log once for each outage
                 logger.warning(
-                    "The replica gives no connection: reads go to the primary (%s)",
+                    "The replica can't be reached: reads go to the primary (%s)",
                     str(error) or "it does not respond",
                 )
             self._replica_missed_until = time.monotonic() + REPLICA_RETRY

@@ -80,7 +80,7 @@ class UserRepository(Repository[User]):
     async def change_password(
         self, user: User, password_hash: str, changes: dict[str, Any]
     ) -> User | None:
-        """Set a new password and revoke every credential; return None if it has changed since."""
+        """Set a new password and revoke every credential; return None if the user has changed."""
         new = {"password_hash": password_hash, "token_version": User.token_version + 1}
         changed = await self.change_email(user, changes | new)
         if changed is not None:
@@ -129,7 +129,7 @@ class UserRepository(Repository[User]):
         await self.session.execute(delete(APIKey).where(APIKey.user_id == user_id))
 
     async def change_by_superuser(self, user_id: UUID, changes: dict[str, Any]) -> User:
-        """Change any user. Deactivation revokes every credential, a change of role the admin keys.
+        """Change any user. Deactivation revokes every credential, a role change deletes admin keys.
 
         Raises:
             NotFound: there is no such user.
@@ -164,7 +164,7 @@ class UserRepository(Repository[User]):
         return await self.one(insert(UserSession).values(values).returning(UserSession))
 
     async def renew_session(self, token_hash: str, lifetime: timedelta) -> UserSession | None:
-        """Return the valid session of a refresh token, renewed, or None.
+        """Renew the valid session of a refresh token and return it, or return None.
 
         The row stays locked, so that requests with tokens of one session wait for each other.
         """
@@ -190,7 +190,7 @@ class UserRepository(Repository[User]):
         )
 
     async def end_session_of(self, token_hash: str) -> UserSession | None:
-        """End the session of a refresh token, used or not; return it, if there was one."""
+        """End the session of a refresh token, even of a used one; return it, or None."""
         own = delete(UserSession).where(UserSession.id == _session_of(token_hash))
         return await self.session.scalar(own.returning(UserSession))
 
@@ -215,7 +215,7 @@ class UserRepository(Repository[User]):
         await self.end_session(login.user_id, login.id)
 
     async def end_sessions(self, user_id: UUID, *, keep: UUID | None = None) -> None:
-        """End every session of a user, but for the one to keep."""
+        """End every session of a user except ``keep``."""
         found = select(UserSession.id).where(UserSession.user_id == user_id)
         if keep is not None:
             found = found.where(UserSession.id != keep)
@@ -247,7 +247,7 @@ class UserRepository(Repository[User]):
         )
 
     async def is_unused(self, token_hash: str) -> bool:
-        """Return whether there is such a refresh token, not used yet."""
+        """Return whether a refresh token exists and is unused."""
         unused = select(RefreshToken.id).where(
             RefreshToken.token_hash == token_hash, RefreshToken.used_at.is_(None)
         )

@@ -160,7 +160,7 @@ async def list_sessions(
 
 @sessions.delete("", status_code=204)
 async def end_other_sessions(user_id: UserIdDep, login: RecentLoginDep, users: Users) -> None:
-    """End every session of the caller but the one of this request.
+    """End every session of the caller except the one of this request.
 
     It requires a login in the last 5 minutes.
     """
@@ -218,7 +218,7 @@ async def create_key(
     settings: SettingsDep,
     users: Users,
 ) -> APIKeySecret:
-    """Create an API key. No later response holds the key itself.
+    """Create an API key. The key itself is only in this response.
 
     It requires a login in the last 5 minutes. The scope `admin` requires a superuser.
     """
@@ -258,7 +258,7 @@ async def list_users(query: Annotated[PageQuery, Query()], users: Users) -> obje
 async def update_user(user_id: UUID, body: UserAdminUpdate, users: Users) -> User:
     """Change a user. Deactivation revokes every session and API key; activation restores none.
 
-    It requires a login in the last 5 minutes. The last superuser stays active and a superuser.
+    It requires a login in the last 5 minutes. The last superuser can't be demoted.
     """
     changes = body.model_dump(exclude_unset=True)
     user = await users.change_by_superuser(user_id, changes)

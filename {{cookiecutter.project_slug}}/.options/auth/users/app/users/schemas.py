@@ -1,4 +1,4 @@
-"""The request and response bodies of users. Hashes and internal columns are in none of them."""
+"""The request and response bodies of users. They contain no hashes or internal columns."""
 
 import unicodedata
 from datetime import datetime

@@ -46,7 +46,7 @@ async def make_superuser(body: UserCreate, *, promote: bool) -> str:
 
     Raises:
         Conflict: the address is registered, and ``promote`` was not requested.
-        NotFound: it is not, and ``promote`` was requested.
+        NotFound: the address is not registered, and ``promote`` was requested.
     """
     database = Database(load_settings())
     try:

@@ -45,8 +45,8 @@ async def test_a_task_of_another_user_is_404(
 ) -> None:
     task = await create(client, "Buy milk", tags=["home"])
     for headers in (other, other | {"If-Match": '"1"'}):
-        answer = await client.request(method, path(task) + below, json=body, headers=headers)
-        assert problem(answer, 404)["detail"] == "There is no such task."
+        response = await client.request(method, path(task) + below, json=body, headers=headers)
+        assert problem(response, 404)["detail"] == "There is no such task."
     assert await read(client, path(task)) == task
 
 

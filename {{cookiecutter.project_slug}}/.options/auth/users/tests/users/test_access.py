@@ -300,10 +300,10 @@ async def test_invalid_credentials_are_refused(
 async def test_public_routes_are_listed_here(
     operations: list[Operation], anonymous: AsyncClient
 ) -> None:
-    answers = {operation: await call(anonymous, operation) for operation in operations}
-    assert {key for key, answer in answers.items() if answer.status_code != 401} == PUBLIC
+    responses = {operation: await call(anonymous, operation) for operation in operations}
+    assert {key for key, response in responses.items() if response.status_code != 401} == PUBLIC
     for operation in PUBLIC:
-        assert is_let_in(answers[operation]), answers[operation].text
+        assert is_let_in(responses[operation]), responses[operation].text
 
 
 async def test_invalid_credentials_do_not_close_public_routes(anonymous: AsyncClient) -> None:
@@ -358,8 +358,8 @@ async def test_a_session_before_the_caller_is_a_server_error(
     async def late(session: ReadSessionDep, caller: OptionalCallerDep) -> str:
         return caller.name
 
-    answer = await live.get("/late", headers={} if signed_in else {"Authorization": ""})
-    assert answer.status_code == 500
+    response = await live.get("/late", headers={} if signed_in else {"Authorization": ""})
+    assert response.status_code == 500
 
 
 @pytest.mark.parametrize("path", [ME, KEYS])
@@ -367,8 +367,8 @@ async def test_authentication_comes_before_validation(anonymous: AsyncClient, pa
     bodies: list[Any] = [{"no such": "field"}, [], "x", 1]
     for sent in bodies:
         for method in ("POST", "PATCH"):
-            answer = await anonymous.request(method, path, json=sent)
-            assert answer.status_code in {401, 405}
+            response = await anonymous.request(method, path, json=sent)
+            assert response.status_code in {401, 405}
     problem(await anonymous.get(KEYS, params={"limit": "x"}), 401)
     problem(await anonymous.delete(f"{KEYS}/x"), 401)
 

@@ -61,12 +61,12 @@ async def test_users_are_listed_page_by_page(
     listed: list[Json] = []
     query = {"limit": "2"}
     while True:
-        answer = await anonymous.get(USERS, params=query, headers=root)
-        assert answer.status_code == 200, answer.text
-        listed += answer.json()["items"]
-        if answer.json()["next_cursor"] is None:
+        response = await anonymous.get(USERS, params=query, headers=root)
+        assert response.status_code == 200, response.text
+        listed += response.json()["items"]
+        if response.json()["next_cursor"] is None:
             break
-        query["cursor"] = answer.json()["next_cursor"]
+        query["cursor"] = response.json()["next_cursor"]
     assert [user["email"] for user in listed] == made
     fields = {"id", "email", "name", "created_at", "is_active", "is_superuser"}
     assert all(set(user) == fields for user in listed)
@@ -102,15 +102,15 @@ async def test_an_unknown_user_is_404(anonymous: AsyncClient, root: Headers) -> 
 async def test_bad_input_names_the_field(
     anonymous: AsyncClient, root: Headers, bob: User, change: Json, field: str
 ) -> None:
-    answer = await anonymous.patch(path(bob), json=change, headers=root)
-    assert blamed(answer) == [f"body.{field}"]
+    response = await anonymous.patch(path(bob), json=change, headers=root)
+    assert blamed(response) == [f"body.{field}"]
 
 
 async def test_a_superuser_changes_a_user(
     anonymous: AsyncClient, root: Headers, bob: User, db: Database
 ) -> None:
-    answer = await anonymous.patch(path(bob), json={"name": "Robert"}, headers=root)
-    assert answer.json() == {
+    response = await anonymous.patch(path(bob), json={"name": "Robert"}, headers=root)
+    assert response.json() == {
         "id": str(bob.id),
         "email": BOB,
         "name": "Robert",
@@ -128,8 +128,8 @@ async def test_deactivation_ends_every_credential_at_once(
     key = await add_key(db, bob, "read", "write")
     for headers in (bearer(tokens), key):
         assert (await anonymous.get(ME, headers=headers)).status_code == 200
-    answer = await anonymous.patch(path(bob), json={"is_active": False}, headers=root)
-    assert answer.json()["is_active"] is False
+    response = await anonymous.patch(path(bob), json={"is_active": False}, headers=root)
+    assert response.json()["is_active"] is False
     for headers in (bearer(tokens), key):
         problem(await anonymous.get(ME, headers=headers), 401)
         problem(await anonymous.delete(ME, headers=headers), 401)
@@ -182,8 +182,8 @@ async def test_a_change_requires_a_recent_login(
     async with db.transaction() as session:
         await session.execute(update(UserSession).values(created_at=past(301)))
     for change in ({"is_superuser": True}, {"is_active": False}, {"name": "x"}, {}):
-        answer = await anonymous.patch(path(bob), json=change, headers=root)
-        assert problem(answer, 403)["detail"].startswith("Sign in again: ")
+        response = await anonymous.patch(path(bob), json=change, headers=root)
+        assert problem(response, 403)["detail"].startswith("Sign in again: ")
     user = await stored_user(db, BOB)
     assert (user.is_superuser, user.is_active, user.name) == (False, True, "Somebody")
 
@@ -194,13 +194,13 @@ async def test_the_last_superuser_can_not_be_removed(
     own = path(await stored_user(db, "root@example.com"))
     # Members and inactive superusers don't count.
     await add_user(db, ADA, is_superuser=True, is_active=False)
-    for answer in (
+    for response in (
         await anonymous.patch(own, json={"is_superuser": False}, headers=root),
         await anonymous.patch(own, json={"is_active": False}, headers=root),
         await anonymous.delete(ME, headers=root),
     ):
         detail = "This is the last superuser: make another user a superuser first."
-        assert problem(answer, 409)["detail"] == detail
+        assert problem(response, 409)["detail"] == detail
     assert (await anonymous.get(USERS, headers=root)).status_code == 200
     await anonymous.patch(path(bob), json={"is_superuser": True}, headers=root)
     assert (await anonymous.delete(ME, headers=root)).status_code == 204
@@ -216,13 +216,13 @@ async def test_two_superusers_demoting_each_other_leave_one(
             for number in range(2)
         ]
         first, second = map(bearer_of, pair)
-        answers = await asyncio.gather(
+        responses = await asyncio.gather(
             live.patch(path(pair[1]), json={"is_superuser": False}, headers=first),
             live.patch(path(pair[0]), json={"is_active": False}, headers=second),
             live.delete(ME, headers=first),
             live.delete(ME, headers=second),
         )
-        assert {answer.status_code for answer in answers} <= {200, 204, 401, 403, 404, 409}
+        assert {response.status_code for response in responses} <= {200, 204, 401, 403, 404, 409}
         async with db.transaction() as session:
             left = list(
                 await session.scalars(select(User).where(User.is_superuser, User.is_active))

@@ -79,8 +79,8 @@ async def test_keys_are_unique(anonymous: AsyncClient, ada: Headers) -> None:
 
 
 async def test_the_default_scope_of_a_key_is_read(anonymous: AsyncClient, ada: Headers) -> None:
-    answer = await anonymous.post(KEYS, json={"name": "key"}, headers=ada)
-    assert answer.json()["scopes"] == ["read"]
+    response = await anonymous.post(KEYS, json={"name": "key"}, headers=ada)
+    assert response.json()["scopes"] == ["read"]
 
 
 @pytest.mark.parametrize(
@@ -107,8 +107,8 @@ async def test_bad_input_names_the_field(
 
 async def test_an_unknown_scope_is_refused(anonymous: AsyncClient, ada: Headers) -> None:
     sent = {"name": "x", "scopes": ["read", "all"]}
-    answer = await anonymous.post(KEYS, json=sent, headers=ada)
-    (field,) = blamed(answer)
+    response = await anonymous.post(KEYS, json=sent, headers=ada)
+    (field,) = blamed(response)
     assert field.startswith("body.scopes")
 
 
@@ -147,12 +147,12 @@ async def test_a_key_can_not_create_or_delete_keys(anonymous: AsyncClient, db: D
     user = await add_user(db, ADA, is_superuser=True)
     headers = await add_key(db, user, "read", "write", "admin")
     (key,) = await stored_keys(db)
-    for answer in (
+    for response in (
         await anonymous.post(KEYS, json={"name": "another"}, headers=headers),
         await anonymous.get(KEYS, headers=headers),
         await anonymous.delete(f"{KEYS}/{key.id}", headers=headers),
     ):
-        document = problem(answer, 403)
+        document = problem(response, 403)
         assert document["detail"] == "An API key can't do this: sign in with a password."
     assert len(await stored_keys(db)) == 1
 
@@ -162,8 +162,8 @@ async def test_creating_a_key_requires_a_recent_login(
 ) -> None:
     async with db.transaction() as session:
         await session.execute(update(UserSession).values(created_at=past(301)))
-    answer = await anonymous.post(KEYS, json={"name": "key"}, headers=ada)
-    assert problem(answer, 403)["detail"].startswith("Sign in again: ")
+    response = await anonymous.post(KEYS, json={"name": "key"}, headers=ada)
+    assert problem(response, 403)["detail"].startswith("Sign in again: ")
     assert await stored_keys(db) == []
     assert (await anonymous.get(KEYS, headers=ada)).status_code == 200
 
@@ -215,8 +215,11 @@ async def test_concurrent_requests_can_not_exceed_the_number_of_keys(
     live: AsyncClient, live_app: FastAPI
 ) -> None:
     sent = [live.post(KEYS, json={"name": "key"}) for _ in range(service.MAX_KEYS + 5)]
-    answers = await asyncio.gather(*sent)
-    assert Counter(answer.status_code for answer in answers) == {201: service.MAX_KEYS, 409: 5}
+    responses = await asyncio.gather(*sent)
+    assert Counter(response.status_code for response in responses) == {
+        201: service.MAX_KEYS,
+        409: 5,
+    }
     assert len(await stored_keys(live_app.state.database)) == service.MAX_KEYS
 
 
@@ -286,8 +289,8 @@ async def test_keys_are_listed_page_by_page(
             break
         query["cursor"] = page["next_cursor"]
     assert listed == made
-    answer = await anonymous.get(KEYS, params={"cursor": "x"}, headers=ada)
-    assert blamed(answer) == ["query.cursor"]
+    response = await anonymous.get(KEYS, params={"cursor": "x"}, headers=ada)
+    assert blamed(response) == ["query.cursor"]
 
 
 async def test_updating_the_last_use_of_a_deleted_key_does_nothing(db: Database) -> None:

@@ -34,8 +34,8 @@ DEAR = security.hasher
 
 async def answer_meanwhile(client: AsyncClient, headers: dict[str, str]) -> None:
     for path in ("/health/live", "/health/ready", ME):
-        answer = await client.get(path, headers=headers)
-        assert answer.status_code == 200, answer.text
+        response = await client.get(path, headers=headers)
+        assert response.status_code == 200, response.text
 
 
 async def test_requests_waiting_for_a_hash_hold_no_connection(
@@ -67,8 +67,8 @@ async def test_requests_waiting_for_a_hash_hold_no_connection(
             assert not any(task.done() for task in logins)
         finally:
             gate.set()
-        answers = await asyncio.gather(*logins)
-        assert {answer.status_code for answer in answers} == {200}
+        responses = await asyncio.gather(*logins)
+        assert {response.status_code for response in responses} == {200}
         assert len(recorded.done) == 200
 
 
@@ -150,13 +150,13 @@ async def test_hashes_running_and_waiting_are_limited(
         logins = [asyncio.create_task(try_login(client)) for _ in range(threads + 5 + 10)]
         async with asyncio.timeout(PATIENCE):
             for refused in islice(asyncio.as_completed(logins), 10):
-                answer = await refused
-                problem(answer, 503)
-                assert answer.headers["retry-after"] == "1"
+                response = await refused
+                problem(response, 503)
+                assert response.headers["retry-after"] == "1"
         await gate.entered(threads)
         gate.opened.set()
-        answers = await asyncio.gather(*logins)
-    assert Counter(answer.status_code for answer in answers) == {200: threads + 5, 503: 10}
+        responses = await asyncio.gather(*logins)
+    assert Counter(response.status_code for response in responses) == {200: threads + 5, 503: 10}
     assert gate.most == threads
     assert len(gate.done) == threads + 5
 

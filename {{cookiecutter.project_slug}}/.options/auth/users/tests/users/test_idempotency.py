@@ -44,8 +44,8 @@ async def test_users_do_not_share_idempotency_keys(echoes: AsyncClient, db: Data
     bob = await add_key(db, await add_user(db, BOB, name=BOB), "write")
 
     async def ask(headers: Headers) -> str:
-        answer: str = (await echoes.post(ECHO, headers=headers | KEY)).json()
-        return answer
+        result: str = (await echoes.post(ECHO, headers=headers | KEY)).json()
+        return result
 
     assert [await ask(headers) for headers in (ada, bob, ada, bob)] == [
         f"{ADA} 1",
@@ -58,8 +58,8 @@ async def test_users_do_not_share_idempotency_keys(echoes: AsyncClient, db: Data
 async def test_a_retry_may_use_another_credential(echoes: AsyncClient, db: Database) -> None:
     user = await add_user(db, ADA)
     ways = [await add_key(db, user, "write") for _ in range(2)]
-    answers = [await echoes.post(ECHO, headers=way | KEY) for way in ways]
-    assert answers[0].json() == answers[1].json()
+    responses = [await echoes.post(ECHO, headers=way | KEY) for way in ways]
+    assert responses[0].json() == responses[1].json()
 
 
 async def test_an_idempotency_key_does_not_replace_credentials(
@@ -73,8 +73,8 @@ async def test_an_idempotency_key_does_not_replace_credentials(
 
 async def test_a_response_with_a_secret_is_not_stored(client: AsyncClient) -> None:
     body = {"name": "key", "scopes": ["read"]}
-    answers = [await client.post(KEYS, json=body, headers=KEY) for _ in range(2)]
-    assert answers[0].json()["key"] != answers[1].json()["key"]
+    responses = [await client.post(KEYS, json=body, headers=KEY) for _ in range(2)]
+    assert responses[0].json()["key"] != responses[1].json()["key"]
 
 
 async def test_a_form_may_have_a_key_and_cookies_are_not_stored(
@@ -92,9 +92,9 @@ async def test_a_form_may_have_a_key_and_cookies_are_not_stored(
     routes = list(app.router.routes)
     app.include_router(router)
     for cookies in (1, 0):
-        answer = await anonymous.post("/form", data={"name": "x"}, headers=KEY)
-        assert (answer.status_code, answer.json()) == (200, "x")
-        assert len(answer.headers.get_list("set-cookie")) == cookies
+        result = await anonymous.post("/form", data={"name": "x"}, headers=KEY)
+        assert (result.status_code, result.json()) == (200, "x")
+        assert len(result.headers.get_list("set-cookie")) == cookies
     app.router.routes[:] = routes
 
 

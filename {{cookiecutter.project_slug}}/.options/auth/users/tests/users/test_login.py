@@ -127,15 +127,15 @@ STRANGERS = [
 
 @pytest.mark.usefixtures("known")
 async def test_every_failed_login_has_the_same_response(anonymous: AsyncClient) -> None:
-    answers = [await try_login(anonymous, *stranger) for stranger in STRANGERS]
-    first = answers[0]
+    responses = [await try_login(anonymous, *stranger) for stranger in STRANGERS]
+    first = responses[0]
     problem(first, 401)
-    for answer in answers:
-        del answer.headers["x-request-id"]
-    for answer in answers:
-        assert answer.status_code == first.status_code
-        assert answer.content == first.content
-        assert answer.headers == first.headers
+    for response in responses:
+        del response.headers["x-request-id"]
+    for response in responses:
+        assert response.status_code == first.status_code
+        assert response.content == first.content
+        assert response.headers == first.headers
 
 
 @pytest.mark.usefixtures("known")
@@ -193,9 +193,9 @@ async def test_unusual_passwords_are_wrong_passwords(anonymous: AsyncClient, wor
 async def test_an_unreadable_form_is_refused(
     anonymous: AsyncClient, form: dict[str, str], field: str
 ) -> None:
-    answer = await anonymous.post(TOKEN, data=form)
-    assert f"body.{field}" in blamed(answer)
-    assert "xxxx" not in answer.text
+    response = await anonymous.post(TOKEN, data=form)
+    assert f"body.{field}" in blamed(response)
+    assert "xxxx" not in response.text
 
 
 @pytest.mark.usefixtures("known")
@@ -225,8 +225,8 @@ async def test_an_unreadable_form_is_refused(
 async def test_invalid_forms_are_refused(
     anonymous: AsyncClient, content_type: str, sent: bytes
 ) -> None:
-    answer = await anonymous.post(TOKEN, content=sent, headers={"Content-Type": content_type})
-    assert answer.status_code in {400, 401, 422}, answer.text
+    response = await anonymous.post(TOKEN, content=sent, headers={"Content-Type": content_type})
+    assert response.status_code in {400, 401, 422}, response.text
 
 
 async def test_logins_are_independent(anonymous: AsyncClient) -> None:

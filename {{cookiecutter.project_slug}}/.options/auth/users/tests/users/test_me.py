@@ -74,8 +74,8 @@ async def test_changing_the_name_changes_nothing_else(
 ) -> None:
     await change_user(db, await stored_user(db), updated_at=past(60))
     before = await stored_user(db)
-    answer = await anonymous.patch(ME, json={"name": "Countess"}, headers=ada)
-    assert answer.json()["name"] == "Countess"
+    response = await anonymous.patch(ME, json={"name": "Countess"}, headers=ada)
+    assert response.json()["name"] == "Countess"
     after = await stored_user(db)
     assert after.updated_at > before.updated_at
     for unchanged in ("id", "email", "password_hash", "token_version", "is_active", "is_superuser"):
@@ -86,8 +86,8 @@ async def test_an_empty_change_changes_nothing(
     anonymous: AsyncClient, ada: Headers, db: Database
 ) -> None:
     before = await stored_user(db)
-    answer = await anonymous.patch(ME, json={}, headers=ada)
-    assert answer.json() == (await anonymous.get(ME, headers=ada)).json()
+    response = await anonymous.patch(ME, json={}, headers=ada)
+    assert response.json() == (await anonymous.get(ME, headers=ada)).json()
     assert (await stored_user(db)).updated_at == before.updated_at
 
 
@@ -114,8 +114,8 @@ async def test_bad_input_names_the_field(
     anonymous: AsyncClient, ada: Headers, db: Database, change: dict[str, Any], field: str
 ) -> None:
     before = await stored_user(db)
-    answer = await anonymous.patch(ME, json=change, headers=ada)
-    assert blamed(answer) == [f"body.{field}"]
+    response = await anonymous.patch(ME, json=change, headers=ada)
+    assert blamed(response) == [f"body.{field}"]
     assert (await stored_user(db)).updated_at == before.updated_at
 
 
@@ -135,8 +135,8 @@ async def test_a_new_password_ends_every_credential(
     other = await login(anonymous)
     fresh = await refresh(anonymous, tokens)
     key = await create_key(anonymous, bearer(tokens), "read")
-    answer = await anonymous.patch(ME, json=CHANGE | {"name": "Eve"}, headers=bearer(tokens))
-    assert answer.json()["name"] == "Eve"
+    response = await anonymous.patch(ME, json=CHANGE | {"name": "Eve"}, headers=bearer(tokens))
+    assert response.json()["name"] == "Eve"
     assert await count(db, RefreshToken) == 0
     for each in (tokens, fresh, other):
         problem(await anonymous.get(ME, headers=bearer(each)), 401)
@@ -165,14 +165,14 @@ async def test_a_login_during_a_password_change_is_ended(
     """A login with the old password during its change leaves no valid token."""
     await register(live)
     headers = bearer(await login(live))
-    answers = await asyncio.gather(
+    responses = await asyncio.gather(
         live.patch(ME, json=CHANGE, headers=headers), *(try_login(live) for _ in range(5))
     )
-    assert answers[0].status_code == 200
-    for answer in answers[1:]:
-        if answer.status_code == 200:
-            problem(await live.get(ME, headers=bearer(answer.json())), 401)
-            problem(await try_refresh(live, answer.json()), 401)
+    assert responses[0].status_code == 200
+    for response in responses[1:]:
+        if response.status_code == 200:
+            problem(await live.get(ME, headers=bearer(response.json())), 401)
+            problem(await try_refresh(live, response.json()), 401)
 
 
 async def test_one_of_many_concurrent_password_changes_succeeds(
@@ -181,14 +181,16 @@ async def test_one_of_many_concurrent_password_changes_succeeds(
     await register(live)
     headers = bearer(await login(live))
     changes = [CHANGE | {"password": f"new words {number}"} for number in range(3)]
-    answers = await asyncio.gather(
+    responses = await asyncio.gather(
         *(live.patch(ME, json=change, headers=headers) for change in changes)
     )
     (winner,) = (
-        change for change, answer in zip(changes, answers, strict=True) if answer.status_code == 200
+        change
+        for change, response in zip(changes, responses, strict=True)
+        if response.status_code == 200
     )
-    for change, answer in zip(changes, answers, strict=True):
-        assert answer.status_code in ({200} if change is winner else {401, 403}), answer.text
+    for change, response in zip(changes, responses, strict=True):
+        assert response.status_code in ({200} if change is winner else {401, 403}), response.text
         tried = await try_login(live, password=change["password"])
         assert tried.status_code == (200 if change is winner else 401)
     assert (await stored_user(live_app.state.database)).token_version == 2
@@ -196,8 +198,8 @@ async def test_one_of_many_concurrent_password_changes_succeeds(
 
 async def test_a_user_changes_their_email_address(anonymous: AsyncClient, ada: Headers) -> None:
     sent = {"email": "ADA@lovelace.example.com", "current_password": WORDS}
-    answer = await anonymous.patch(ME, json=sent, headers=ada)
-    assert answer.json()["email"] == "ada@lovelace.example.com"
+    response = await anonymous.patch(ME, json=sent, headers=ada)
+    assert response.json()["email"] == "ada@lovelace.example.com"
     problem(await try_login(anonymous), 401)
     await login(anonymous, "ada@lovelace.example.com")
     # Only the password ends tokens.
@@ -210,8 +212,8 @@ async def test_a_registered_address_is_refused(
 ) -> None:
     await add_user(db, BOB)
     sent = {"email": BOB.upper(), "current_password": WORDS, **more}
-    answer = await anonymous.patch(ME, json=sent, headers=ada)
-    assert blamed(answer, 409) == ["body.email"]
+    response = await anonymous.patch(ME, json=sent, headers=ada)
+    assert blamed(response, 409) == ["body.email"]
     # The request is rolled back: password and tokens are unchanged.
     assert (await anonymous.get(ME, headers=ada)).json()["email"] == ADA
     await login(anonymous)
@@ -223,8 +225,8 @@ async def test_deleting_the_account_deletes_its_rows(
     key = await create_key(anonymous, bearer(tokens), "read", "write")
     bob = await add_user(db, BOB)
     await add_key(db, bob, "read")
-    answer = await anonymous.delete(ME, headers=bearer(tokens))
-    assert (answer.status_code, answer.content) == (204, b"")
+    response = await anonymous.delete(ME, headers=bearer(tokens))
+    assert (response.status_code, response.content) == (204, b"")
     for headers in (bearer(tokens), with_key(key)):
         problem(await anonymous.get(ME, headers=headers), 401)
     problem(await try_refresh(anonymous, tokens), 401)
@@ -248,12 +250,12 @@ async def test_deleting_the_account_requires_a_recent_login(
 
 async def test_a_key_can_not_change_the_account(anonymous: AsyncClient, db: Database) -> None:
     headers = await add_key(db, await add_user(db, ADA), "read", "write")
-    for answer in (
+    for response in (
         await anonymous.patch(ME, json={"name": "Eve"}, headers=headers),
         await anonymous.patch(ME, json=CHANGE, headers=headers),
         await anonymous.delete(ME, headers=headers),
     ):
-        assert "API key" in problem(answer, 403)["detail"]
+        assert "API key" in problem(response, 403)["detail"]
     assert (await anonymous.get(ME, headers=headers)).json()["name"] == "Somebody"
 
 

@@ -84,10 +84,10 @@ async def test_any_characters_are_allowed(anonymous: AsyncClient, words: str) ->
 async def test_length_is_limited(
     anonymous: AsyncClient, db: Database, recorded: RecordingHasher, words: str
 ) -> None:
-    answer = await anonymous.post(USERS, json=body(password=words))
-    assert blamed(answer) == ["body.password"]
+    response = await anonymous.post(USERS, json=body(password=words))
+    assert blamed(response) == ["body.password"]
     if words:
-        assert words not in answer.text
+        assert words not in response.text
     assert (await count(db, User), recorded.done) == (0, [])
 
 
@@ -135,8 +135,8 @@ async def test_passwords_that_are_easy_to_guess_are_refused(
     # As a new password, too.
     user = await add_user(db, email, name="Ada Countess")
     change = {"current_password": WORDS, "password": words}
-    answer = await anonymous.patch(ME, json=change, headers=bearer_of(user))
-    assert problem(answer, 422)["errors"] == [error]
+    response = await anonymous.patch(ME, json=change, headers=bearer_of(user))
+    assert problem(response, 422)["errors"] == [error]
     assert (await stored_user(db, user.email)).password_hash == user.password_hash
 
 
@@ -211,8 +211,8 @@ async def test_equal_passwords_in_other_unicode_forms_match(
     # As the current password, too.
     headers = bearer(await login(anonymous, ADA, one))
     change = {"current_password": other, "password": OTHER_WORDS}
-    answer = await anonymous.patch(ME, json=change, headers=headers)
-    assert answer.status_code == 200, answer.text
+    response = await anonymous.patch(ME, json=change, headers=headers)
+    assert response.status_code == 200, response.text
 
 
 @pytest.mark.parametrize("near", [f" {WORDS}", f"{WORDS} ", WORDS.upper(), f"{WORDS}\n"])

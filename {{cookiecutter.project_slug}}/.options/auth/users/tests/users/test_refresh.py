@@ -64,8 +64,8 @@ async def move(db: Database, **values: Any) -> None:
 
 async def logout(client: AsyncClient, tokens: Json) -> None:
     sent = {"refresh_token": tokens["refresh_token"]}
-    answer = await client.post(LOGOUT, json=sent)
-    assert (answer.status_code, answer.content) == (204, b"")
+    response = await client.post(LOGOUT, json=sent)
+    assert (response.status_code, response.content) == (204, b"")
 
 
 @pytest.fixture
@@ -156,10 +156,10 @@ async def test_concurrent_repeated_refreshes_get_one_token(
 ) -> None:
     await register(live)
     tokens = await login(live)
-    answers = await asyncio.gather(*(refresh(live, tokens) for _ in range(8)))
-    assert len({answer["refresh_token"] for answer in answers}) == 1
+    responses = await asyncio.gather(*(refresh(live, tokens) for _ in range(8)))
+    assert len({response["refresh_token"] for response in responses}) == 1
     assert len(await tokens_in(live_app.state.database)) == 2
-    await refresh(live, answers[0])
+    await refresh(live, responses[0])
 
 
 async def test_the_next_token_can_not_be_derived_from_stored_data(
@@ -249,14 +249,14 @@ async def test_an_unknown_token_is_refused(
 async def test_text_that_can_not_be_a_token_is_refused(
     anonymous: AsyncClient, path: str, sent: bytes
 ) -> None:
-    answer = await anonymous.post(path, content=sent, headers=JSON)
-    assert blamed(answer) == ["body.refresh_token"]
-    assert "xxx" not in answer.text
+    response = await anonymous.post(path, content=sent, headers=JSON)
+    assert blamed(response) == ["body.refresh_token"]
+    assert "xxx" not in response.text
 
 
 async def test_an_access_token_is_no_refresh_token(anonymous: AsyncClient, tokens: Json) -> None:
-    answer = await anonymous.post(REFRESH, json={"refresh_token": tokens["access_token"]})
-    assert answer.status_code in {401, 422}
+    response = await anonymous.post(REFRESH, json={"refresh_token": tokens["access_token"]})
+    assert response.status_code in {401, 422}
     # Nor does an API key.
     key = security.opaque_token("key")
     problem(await try_refresh(anonymous, {"refresh_token": key}), 401)
@@ -301,8 +301,8 @@ async def test_both_holders_of_a_stolen_token_lose_the_session(
         stolen = await login(live)
         latest = await refresh(live, await refresh(live, stolen))
         thieves = [try_refresh(live, stolen) for _ in range(1 + number % 3)]
-        owner, *answers = await asyncio.gather(try_refresh(live, latest), *thieves)
-        assert {answer.status_code for answer in answers} == {401}
+        owner, *responses = await asyncio.gather(try_refresh(live, latest), *thieves)
+        assert {response.status_code for response in responses} == {401}
         assert owner.status_code in {200, 401}
         problem(await try_refresh(live, owner.json() if owner.is_success else latest), 401)
         assert await count(db, RefreshToken) == 0

@@ -74,11 +74,11 @@ class Session:
 
     async def call(self, status: int, method: str, path: str, **sent: Any) -> Response:
         """Send a request; keep the response without the secrets that it returns on purpose."""
-        answer = await self.client.request(method, path, **sent)
-        assert answer.status_code == status, answer.text
-        shown = str(answer.headers)
-        if answer.content:
-            document = answer.json()
+        response = await self.client.request(method, path, **sent)
+        assert response.status_code == status, response.text
+        shown = str(response.headers)
+        if response.content:
+            document = response.json()
             for meant in (document, document.get("api_key") or {}):
                 for name in ("access_token", "refresh_token", "key"):
                     if status < 300 and name in meant:
@@ -86,7 +86,7 @@ class Session:
             shown += str(document)
         self.answered.append(shown)
         await self.look_into_the_database()
-        return answer
+        return response
 
     async def look_into_the_database(self) -> None:
         columns = (
@@ -212,7 +212,7 @@ async def test_a_repr_contains_no_secret(live_url: str) -> None:
     form = {"email": ADA, "password": canary, "name": "Ada"}
     async with running(app) as client:
         await client.post(USERS, json=form, params={"with_api_key": "true"})
-        answer = await client.post(TOKEN, data={"username": ADA, "password": canary})
+        response = await client.post(TOKEN, data={"username": ADA, "password": canary})
         db: Database = app.state.database
         async with db.reading() as session:
             user = (await session.scalars(select(User))).one()
@@ -231,13 +231,13 @@ async def test_a_repr_contains_no_secret(live_url: str) -> None:
         Login.model_validate({"username": ADA, "password": canary}),
         Refresh.model_validate({"refresh_token": canary}),
         Tokens(access_token=canary, refresh_token=canary, expires_in=1),
-        Tokens.model_validate(answer.json()),
+        Tokens.model_validate(response.json()),
         APIKeyCreate(name="x"),
         secret,
         Registered.model_validate(user).model_copy(update={"api_key": secret}),
     ]
     canaries = {canary, user.password_hash, key.key_hash, token.token_hash}
-    canaries |= {answer.json()["access_token"], answer.json()["refresh_token"]}
+    canaries |= {response.json()["access_token"], response.json()["refresh_token"]}
     for thing in things:
         for shown in (repr(thing), str(thing)):
             assert not any(each in shown for each in canaries), type(thing)

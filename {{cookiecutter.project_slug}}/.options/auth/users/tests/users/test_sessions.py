@@ -46,9 +46,9 @@ async def root(db: Database) -> Headers:
 
 
 async def listed(client: AsyncClient, headers: Headers, path: str = SESSIONS) -> list[Json]:
-    answer = await client.get(path, headers=headers)
-    assert answer.status_code == 200, answer.text
-    items: list[Json] = answer.json()["items"]
+    response = await client.get(path, headers=headers)
+    assert response.status_code == 200, response.text
+    items: list[Json] = response.json()["items"]
     return items
 
 
@@ -86,8 +86,8 @@ async def test_an_unusual_user_agent_is_stored(
 ) -> None:
     await add_user(db, ADA)
     form = {"username": ADA, "password": "correct horse battery"}
-    answer = await anonymous.post("/v1/auth/token", data=form, headers={b"user-agent": sent})
-    found = await listed(anonymous, bearer(answer.json()))
+    response = await anonymous.post("/v1/auth/token", data=form, headers={b"user-agent": sent})
+    found = await listed(anonymous, bearer(response.json()))
     assert [each["user_agent"] for each in found if each["is_current"]] == [stored]
 
 
@@ -201,8 +201,8 @@ async def test_ending_a_session_requires_a_recent_login(
         (others, root),
         (f"{others}/{first['id']}", root),
     ):
-        answer = await anonymous.delete(path, headers=headers)
-        assert problem(answer, 403)["detail"].startswith("Sign in again: ")
+        response = await anonymous.delete(path, headers=headers)
+        assert problem(response, 403)["detail"].startswith("Sign in again: ")
     assert len(await listed(anonymous, bearer(tokens))) == len(found)
     # Logging out of one's own session does not require it.
     sent = {"refresh_token": tokens["refresh_token"]}

@@ -82,8 +82,8 @@ async def test_statements(
     (key, *_) = await stored_keys(db)
     statements.clear()
     path = url.format(key=key.id, user=key.user_id)
-    answer = await anonymous.request(method, path, json=sent, headers=root)
-    assert answer.is_success, answer.text
+    response = await anonymous.request(method, path, json=sent, headers=root)
+    assert response.is_success, response.text
     assert len(statements) == expected + caller.STATEMENTS, statements.sent
 
 
@@ -92,8 +92,8 @@ async def test_statements_of_registration(anonymous: AsyncClient, statements: St
     assert (await anonymous.post(USERS, json=body())).status_code == 201
     assert len(statements) == 3 + 1, statements.sent
     statements.clear()
-    answer = await anonymous.post(USERS, json=body(BOB), params={"with_api_key": "true"})
-    assert answer.status_code == 201
+    response = await anonymous.post(USERS, json=body(BOB), params={"with_api_key": "true"})
+    assert response.status_code == 201
     assert len(statements) == 3 + 2, statements.sent
 
 

@@ -95,11 +95,11 @@ async def let_the_window_pass(app: FastAPI) -> None:
         await session.execute(update(Attempt).values(resets_at=past(1)))
 
 
-def throttled(answer: Response) -> None:
+def throttled(response: Response) -> None:
     """Check that a response is 429, with the rest of the window in ``Retry-After``."""
-    problem(answer, 429)
-    assert WINDOW - 3600 < int(answer.headers["retry-after"]) <= WINDOW
-    assert ADA not in answer.text
+    problem(response, 429)
+    assert WINDOW - 3600 < int(response.headers["retry-after"]) <= WINDOW
+    assert ADA not in response.text
 
 
 async def test_wrong_logins_do_not_lock_the_user_out_elsewhere(
@@ -191,8 +191,8 @@ async def test_registrations_are_counted_too(narrow: FastAPI, near: AsyncClient)
     throttled(await near.post(USERS, json=body(BOB)))
     throttled(await try_login(near, BOB))
     for number in range(2):  # five attempts of this client in all
-        answer = await near.post(USERS, json=body(f"{number}@example.com"))
-        assert answer.status_code == 201
+        response = await near.post(USERS, json=body(f"{number}@example.com"))
+        assert response.status_code == 201
     users = await count(narrow.state.database, Attempt)
     throttled(await near.post(USERS, json=body("new@example.com")))
     throttled(await try_login(near, "new@example.com"))
@@ -232,8 +232,8 @@ async def test_guesses_of_the_current_password_are_limited(
     throttled(await near.patch(ME, json=right, headers=headers))
     async with calling_from(narrow, "192.0.2.9") as client:  # counted by user, from any address
         throttled(await client.patch(ME, json=right, headers=headers))
-    answer = await near.patch(ME, json={"name": "Ada"}, headers=headers)
-    assert answer.status_code == 200
+    response = await near.patch(ME, json={"name": "Ada"}, headers=headers)
+    assert response.status_code == 200
     await login(near)  # guesses do not block logins
 
 
@@ -288,10 +288,10 @@ async def test_workers_share_the_counts(live_url: str, narrow: FastAPI, near: As
 
 async def test_concurrent_attempts_are_all_counted(narrow: FastAPI) -> None:
     async with calling_from(narrow, "192.0.2.7") as client:
-        answers = await asyncio.gather(
+        responses = await asyncio.gather(
             *(try_login(client, password=OTHER_WORDS) for _ in range(20))
         )
-    assert Counter(answer.status_code for answer in answers) == {401: 3, 429: 17}
+    assert Counter(response.status_code for response in responses) == {401: 3, 429: 17}
     assert set((await counts(narrow)).values()) == {3}
 
 

@@ -18,17 +18,17 @@ from app.kit.db import driver
 from app.kit.db.engine import Database, WriteSession
 from app.kit.errors import AppError, Conflict, Unavailable
 from app.main import create_app
-from tests import database as seam
+from tests import database as testdb
 from tests.conftest import PATIENCE, alembic_config, problem, running, settings_for
 from tests.kit.sample_feature import add_things, things
 
 direct = pytest.mark.skipif(
-    seam.POOLER is not None, reason="a pooler shares connections between clients"
+    testdb.POOLER is not None, reason="a pooler shares connections between clients"
 )
 
 
 @pytest.fixture(scope="module")
-async def database(databases: seam.Databases, template: str) -> AsyncIterator[Database]:
+async def database(databases: testdb.Databases, template: str) -> AsyncIterator[Database]:
     """Return the open database of an app, shared by the tests that leave nothing in it."""
     url = await databases.copy(template)
     limits = {"database_statement_timeout": 101, "database_idle_in_transaction_timeout": 601}
@@ -117,9 +117,9 @@ async def test_a_long_statement_is_cancelled(database: Database) -> None:
     async def run_away() -> None:
         async with asyncio.timeout(PATIENCE), database.transaction() as session:
             await session.execute(text("SET LOCAL statement_timeout = 50"))
-            await session.execute(text(seam.RUNAWAY))
+            await session.execute(text(testdb.RUNAWAY))
 
-    with pytest.raises(Unavailable, match="can't answer now"):
+    with pytest.raises(Unavailable, match="temporarily unavailable"):
         await run_away()
     await select_one(database)
 
@@ -154,7 +154,7 @@ async def select_one(database: Database) -> None:
 
 @pytest.mark.parametrize("pooler", [pytest.param(None, marks=direct), "pgbouncer"])
 async def test_a_migration_has_a_lock_timeout_but_no_statement_timeout(
-    live_url: str, databases: seam.Databases, pooler: str | None
+    live_url: str, databases: testdb.Databases, pooler: str | None
 ) -> None:
     name = make_url(live_url).database
     await databases.run(f'ALTER DATABASE "{name}" SET statement_timeout = 60000')
@@ -178,13 +178,13 @@ async def test_a_server_that_does_not_respond_times_out(live_url: str) -> None:
         database: Database = app.state.database
         connection = await driver_connection(database)
         # A little longer than the server's own limit, which a frozen server does not enforce.
-        limit = float(seam.PATIENT["database_statement_timeout"])
+        limit = float(testdb.PATIENT["database_statement_timeout"])
         config = connection._config  # noqa: SLF001 - it has no public name
         assert limit < config.command_timeout < 2 * limit
         connection._config = config._replace(command_timeout=0.1)  # noqa: SLF001
         with pytest.raises(Unavailable, match="does not respond"):
             async with asyncio.timeout(PATIENCE), database.transaction() as session:
-                await session.execute(text(seam.RUNAWAY))
+                await session.execute(text(testdb.RUNAWAY))
         assert connection.is_closed()
         await select_one(database)
 
@@ -268,7 +268,7 @@ async def test_errors_are_mapped_to_responses(
 
 @direct
 async def test_too_many_connections_for_the_server_log_a_warning(
-    live_url: str, databases: seam.Databases, caplog: pytest.LogCaptureFixture
+    live_url: str, databases: testdb.Databases, caplog: pytest.LogCaptureFixture
 ) -> None:
     async with running(create_app(settings_for(live_url, workers=8))):
         assert caplog.text == ""
@@ -305,7 +305,7 @@ async def test_reserved_connections_are_subtracted(
         assert f"may want {allowed + 1}, the server allows {allowed}" in caplog.text
 
 
-async def test_reads_can_go_to_a_replica(live_url: str, databases: seam.Databases) -> None:
+async def test_reads_can_go_to_a_replica(live_url: str, databases: testdb.Databases) -> None:
     replica = await databases.create()
     app = create_app(settings_for(live_url, database_read_url=replica))
     async with running(app):
@@ -333,7 +333,7 @@ async def test_reads_go_to_the_primary_while_the_replica_is_down(
         assert "reads go to the primary" in caplog.text
 
 
-async def test_a_client_can_read_its_own_writes(live_url: str, databases: seam.Databases) -> None:
+async def test_a_client_can_read_its_own_writes(live_url: str, databases: testdb.Databases) -> None:
     replica = await databases.create()  # if the table does not exist yet
     app = create_app(settings_for(live_url, database_read_url=replica))
     async with running(app) as client:
@@ -398,7 +398,7 @@ async def test_deadlocks_are_retried(live_url: str) -> None:
         assert sorted(tries.values()) == [1, 2]
 
 
-@pytest.mark.skipif(not seam.POOLER, reason="TEST_DATABASE_POOLER names none")
+@pytest.mark.skipif(not testdb.POOLER, reason="TEST_DATABASE_POOLER names none")
 async def test_a_pooler_without_time_limits_logs_a_warning(
     live_url: str, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -411,7 +411,7 @@ async def test_tests_refuse_a_database_that_is_not_for_tests(
 ) -> None:
     monkeypatch.setenv("TEST_DATABASE_URL", "postgresql://localhost/production")
     with pytest.raises(RuntimeError, match="tests run only"):
-        async with seam.databases(tmp_path, "worker"):
+        async with testdb.databases(tmp_path, "worker"):
             pass
 
 
@@ -419,7 +419,7 @@ async def test_a_named_server_is_used(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, live_url: str
 ) -> None:
     monkeypatch.setenv("TEST_DATABASE_URL", live_url)
-    async with seam.databases(tmp_path, "worker") as made:
+    async with testdb.databases(tmp_path, "worker") as made:
         url = await made.create()
         assert make_url(url).database == f"{make_url(live_url).database}_worker_0"
     assert not list(tmp_path.iterdir())
@@ -427,7 +427,7 @@ async def test_a_named_server_is_used(
 
 @direct
 async def test_a_second_migration_waits_despite_limits_of_the_role(
-    databases: seam.Databases,
+    databases: testdb.Databases,
 ) -> None:
     url = await databases.create()
     name = make_url(url).database

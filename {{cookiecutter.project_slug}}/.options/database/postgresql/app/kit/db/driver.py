@@ -329,7 +329,7 @@ def translate(error: DBAPIError) -> AppError | None:
         or state == asyncpg.ReadOnlySQLTransactionError.sqlstate  # no longer the primary
         or error.connection_invalidated
     ):
-        return Unavailable("The database can't answer now.", cause=describe(error))
+        return Unavailable("The database is temporarily unavailable.", cause=describe(error))
     return None
 
 

@@ -276,7 +276,7 @@ def translate(error: DBAPIError) -> AppError | None:
             ],
         )
     if name.startswith(_TEMPORARY):
-        return Unavailable("The database can't answer now.", cause=describe(error))
+        return Unavailable("The database is temporarily unavailable.", cause=describe(error))
     return None
 
 
