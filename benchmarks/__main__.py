@@ -159,7 +159,9 @@ def summarize(
     )
 
 
-def watch(options: Options, database: str, sides: Mapping[str, list[Side]]) -> list[Fairness]:
+def measure_fairness(
+    options: Options, database: str, sides: Mapping[str, list[Side]]
+) -> list[Fairness]:
     """Measure how evenly a service on a database serves its clients."""
     wanted: list[tuple[str, int, float]] = [
         (endpoint, int(clients), FAIR[int(clients)])
@@ -215,10 +217,10 @@ def measure(
     for auth, server in {"none": stage.none, "users": stage.users, "limit": stage.limit}.items():
         report.memory.append(Memory(database, auth, server.memory()))
     for by_endpoint in resources.values():
-        report.fairness += watch(options, database, by_endpoint)
+        report.fairness += measure_fairness(options, database, by_endpoint)
 
 
-def starts(
+def measure_starts(
     options: Options, report: Report, folder: Path, template: Path
 ) -> dict[str, dict[str, Project]]:
     """Measure how long rendering, installing and importing take."""
@@ -245,7 +247,7 @@ def starts(
                     harness.import_seconds(project)
                     for _ in range(1 if options.quick else 1 + STARTS)
                 ]
-                # The first one compiles.
+                # The first import compiles .pyc files.
                 report.seconds[f"import of app.main ({database})"] = times[-STARTS:]
             harness.with_items(project)
             projects.setdefault(database, {})[auth] = project
@@ -265,7 +267,7 @@ def run(options: Options, *, limited: bool) -> Report:
     )
     with tempfile.TemporaryDirectory(prefix="benchmarks-") as temporary, ExitStack() as stack:
         folder = Path(temporary)
-        databases = starts(options, report, folder, harness.template_copy(folder))
+        databases = measure_starts(options, report, folder, harness.template_copy(folder))
         harness.pin(psutil.Process(), harness.CORES[:-1])
         for number, (database, projects) in enumerate(databases.items(), 1):
             store = None
@@ -303,7 +305,7 @@ def parsed(arguments: list[str] | None = None) -> tuple[Options, Path | None, bo
     parser.add_argument(
         "--set", action="append", default=[], metavar="NAME=VALUE", help="a setting of the service"
     )
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write everything here")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures to this file")
     parser.add_argument("--publish", action="store_true", help="write the figures into docs/")
     given = parser.parse_args(arguments)
 
@@ -329,9 +331,9 @@ def parsed(arguments: list[str] | None = None) -> tuple[Options, Path | None, bo
     if options.rows.count < 300:
         parser.error("--rows: use at least 300, so that the list has enough pages")
     if shutil.which("uv") is None:
-        parser.error("uv installs what is measured, and is not on PATH: pip install uv")
+        parser.error("uv is not on PATH: pip install uv")
     if WRK is None:
-        parser.error("wrk produces the load, and is not on PATH: apt-get install wrk")
+        parser.error("wrk is not on PATH: apt-get install wrk")
     return options, given.json, given.publish
 
 
@@ -342,7 +344,7 @@ def _interrupt(*_: object) -> None:
 def main() -> None:
     """Measure, and print the report."""
     options, file, publish = parsed()
-    # Handled as Ctrl-C, so that every process that was started is stopped.
+    # Handled as Ctrl-C, so that all started processes are stopped.
     signal.signal(signal.SIGTERM, _interrupt)
     usual = (options.rounds, options.duration) == (ROUNDS, DURATION)
     try:

@@ -243,7 +243,7 @@ class Report:
                 ]
 
     def sizing(self) -> str:
-        """Return the table of what one worker of the default render serves and needs."""
+        """Return the table of throughput and resources of one worker of the default render."""
         sizes = {each.database: each.size for each in self.memory if each.auth == "users"}
         head = ["", *ENDPOINTS.values(), "database connections", "memory"]
         rows = []
@@ -297,7 +297,7 @@ class Report:
         return drawn
 
     def publish(self) -> None:
-        """Write the figures into the documentation, in place of those there."""
+        """Write the figures into the documentation, replacing the previous ones."""
         picture = f"![Shares of the limit on PostgreSQL]({PICTURE.name})"
         for document, text in {
             DOCUMENT: f"{picture}\n\n{self.text()}",

@@ -69,7 +69,7 @@ def parsed(arguments: Sequence[str], today: date, pinned: date) -> Request:
     given = parser.parse_args(arguments)
     if given.check:
         if len(arguments) > 1:
-            parser.error("--check stands alone")
+            parser.error("--check takes no other arguments")
         return Request(None)
     newest = today if given.urgent else today - SETTLED
     if given.day is None:
@@ -82,7 +82,7 @@ def parsed(arguments: Sequence[str], today: date, pinned: date) -> Request:
         parser.error(
             f"{day} is in the future: {newest} is the latest possible day"
             if given.urgent
-            else f"{day} is less than {SETTLED.days} days ago, so what it selects may still "
+            else f"{day} is less than {SETTLED.days} days ago, so its versions may still "
             "change: use an earlier day, or --urgent"
         )
     return Request(day, given.package)

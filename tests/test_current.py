@@ -190,7 +190,7 @@ def test_the_command_line_chooses_a_day(arguments: str, request_: Request) -> No
         ("2026-03-11 --urgent", "2026-03-11 is in the future"),
         ("tomorrow", "tomorrow is not a day"),
         ("20260303", "20260303 is not a day"),
-        ("--check 2026-03-03", "--check stands alone"),
+        ("--check 2026-03-03", "--check takes no other arguments"),
     ],
 )
 def test_a_date_that_is_invalid_or_too_recent_is_refused(

@@ -62,12 +62,12 @@ async def pgbouncer(server: Postgres, folder: Path) -> AsyncIterator[int]:
 
 def pgbouncer_version(program: str) -> tuple[int, ...]:
     """Return the major and minor version of PgBouncer."""
-    told = subprocess.run([program, "--version"], capture_output=True, text=True, check=True)
-    return tuple(int(part) for part in told.stdout.split()[1].split(".")[:2])
+    printed = subprocess.run([program, "--version"], capture_output=True, text=True, check=True)
+    return tuple(int(part) for part in printed.stdout.split()[1].split(".")[:2])
 
 
 @asynccontextmanager
-async def without_the_disk(database: PostgreSQL) -> AsyncIterator[None]:
+async def without_fsync(database: PostgreSQL) -> AsyncIterator[None]:
     """Turn off fsync of the server for a while, as in the service's own tests."""
     names = ("fsync", "full_page_writes", "synchronous_commit")
     for name in names:
@@ -89,7 +89,7 @@ async def test_the_services_own_tests_pass_through_pgbouncer(
     server = on_postgresql.database.server
     project = on_postgresql.project
     chosen = "tests" if full else "tests/kit"  # by default, the tests that use the database most
-    async with without_the_disk(on_postgresql.database), pgbouncer(server, folder) as port:
+    async with without_fsync(on_postgresql.database), pgbouncer(server, folder) as port:
         done = await asyncio.to_thread(
             project.run,
             *(str(scripts(project) / "pytest"), "-n", "auto", "-q", chosen),
@@ -129,30 +129,30 @@ async def titles(client: Client, **headers: str) -> set[str]:
     return {task["title"] for task in answer.json()["items"]}
 
 
-async def see_reads_go_to(replica: PostgreSQL, client: Client) -> None:
+async def check_reads_use(replica: PostgreSQL, client: Client) -> None:
     """Pause replication: new rows are then visible on the primary only."""
     await client.post("/v1/tasks", {"title": "early"})
 
-    async def followed() -> bool:
+    async def caught_up() -> bool:
         return "early" in await titles(client)
 
-    async def held_back() -> bool:
+    async def is_paused() -> bool:
         (row,) = await replica.fetch("SELECT pg_get_wal_replay_pause_state()")
         return bool(row[0] == "paused")
 
-    await until(followed, "the replica to catch up")
+    await until(caught_up, "the replica to catch up")
     await replica.fetch("SELECT pg_wal_replay_pause()")
-    await until(held_back, "the replica to be paused")
+    await until(is_paused, "the replica to be paused")
     title = uuid4().hex
     assert (await client.post("/v1/tasks", {"title": title})).status == 201
     assert title not in await titles(client)
     assert title in await titles(client, cache_control="no-cache")
     await replica.fetch("SELECT pg_wal_replay_resume()")
 
-    async def has_followed() -> bool:
+    async def caught_up_again() -> bool:
         return title in await titles(client)
 
-    await until(has_followed, "the replica to catch up again")
+    await until(caught_up_again, "the replica to catch up again")
 
 
 async def read(client: Client, _: int) -> Answer:
@@ -168,7 +168,7 @@ async def test_reads_go_to_the_replica_and_to_the_primary_when_it_is_down(
         on_postgresql.serving(DATABASE_READ_URL=replica.url) as service,
     ):
         with service.client() as client:
-            await see_reads_go_to(replica, client)
+            await check_reads_use(replica, client)
 
         async def reads_return() -> bool:
             return await replica.connections("application_name <> 'walreceiver'") > 0

@@ -21,7 +21,7 @@ def moved(text: str, day: date) -> str:
     """
     changed, count = _LINE.subn(rf'\g<1>"{day}T00:00:00Z"', text)
     if count != 1:
-        sys.exit("pyproject.toml has no exclude-newer: `uv lock --upgrade` takes what is newest.")
+        sys.exit("pyproject.toml has no exclude-newer: `uv lock --upgrade` installs the newest.")
     return changed
 
 

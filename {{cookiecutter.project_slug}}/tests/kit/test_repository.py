@@ -400,8 +400,8 @@ async def test_a_change_of_an_expunged_entity_is_an_error(
     ("statement", "sorts", "scope", "message"),
     [
         (select(Hidden).join(Entry), [Entry.name], None, "must select Entry first"),
-        (select(Entry), [Hidden.id], None, "selects Hidden first"),
-        (select(Entry.name, Hidden.id), [Hidden.id], None, "selects Hidden first"),
+        (select(Entry), [Hidden.id], None, "must select Hidden first"),
+        (select(Entry.name, Hidden.id), [Hidden.id], None, "must select Hidden first"),
         (select(aliased(Entry)), [Entry.name], None, "must select Entry first"),
         (select(Entry), [Entry.name, Hidden.id], None, "columns of one model"),
         (select(Entry), [], None, "columns of one model"),

@@ -44,7 +44,7 @@ class UserSession(UUIDPrimaryKey, Base):
     last_used_at: Mapped[datetime] = mapped_column(default=now)
     """When its tokens were last refreshed."""
     expires_at: Mapped[datetime] = mapped_column(index=True)
-    """When its refresh token expires; each refresh moves it, up to ``ends_at``."""
+    """When its refresh token expires; each refresh extends it, up to ``ends_at``."""
     ends_at: Mapped[datetime]
 
 

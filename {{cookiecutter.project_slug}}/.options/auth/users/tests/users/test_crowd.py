@@ -28,7 +28,7 @@ from tests.users.helpers import (
     try_login,
 )
 
-DEAR = security.hasher
+PRODUCTION_HASHER = security.hasher
 """The production hasher, read before a fixture replaces it with a cheap one."""
 
 
@@ -88,8 +88,10 @@ async def test_requests_are_served_while_passwords_are_hashed(
 
     app = create_app(settings_for(live_url, **ROOMY))
     async with running(app) as client:
-        await add_user(app.state.database, ADA, password_hash=DEAR.hash("the words of Ada"))
-        monkeypatch.setattr(security, "hasher", Timed(DEAR))
+        await add_user(
+            app.state.database, ADA, password_hash=PRODUCTION_HASHER.hash("the words of Ada")
+        )
+        monkeypatch.setattr(security, "hasher", Timed(PRODUCTION_HASHER))
         logins = [asyncio.create_task(try_login(client, ADA, "the words of Ada")) for _ in range(4)]
         while not all(task.done() for task in logins):
             assert (await client.get("/health/live")).status_code == 200

@@ -32,7 +32,7 @@ from tests.users.helpers import (
     try_login,
 )
 
-DEAR = security.hasher
+PRODUCTION_HASHER = security.hasher
 """The production hasher, read before a fixture replaces it with a cheap one."""
 
 SERVICE = "telegraph"
@@ -224,7 +224,7 @@ async def test_similar_passwords_do_not_match(anonymous: AsyncClient, near: str)
 async def test_argon2id_uses_the_parameters_of_the_rfc(
     anonymous: AsyncClient, db: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(security, "hasher", DEAR)
+    monkeypatch.setattr(security, "hasher", PRODUCTION_HASHER)
     await register(anonymous)
     stored = (await stored_user(db)).password_hash
     assert stored.startswith("$argon2id$v=19$m=65536,t=3,p=1$")
@@ -242,7 +242,7 @@ async def test_each_hash_has_its_own_salt(anonymous: AsyncClient, db: Database) 
 
 
 @pytest.mark.parametrize(
-    "yesterday",
+    "outdated",
     [
         PasswordHasher(time_cost=2, memory_cost=8, parallelism=1),
         PasswordHasher(time_cost=1, memory_cost=16, parallelism=1),
@@ -252,9 +252,9 @@ async def test_each_hash_has_its_own_salt(anonymous: AsyncClient, db: Database) 
     ids=["time", "memory", "parallelism", "type"],
 )
 async def test_a_login_updates_an_old_hash(
-    anonymous: AsyncClient, db: Database, yesterday: PasswordHasher
+    anonymous: AsyncClient, db: Database, outdated: PasswordHasher
 ) -> None:
-    old = yesterday.hash(WORDS)
+    old = outdated.hash(WORDS)
     await add_user(db, ADA, password_hash=old)
     problem(await try_login(anonymous, password=OTHER_WORDS), 401)
     assert (await stored_user(db)).password_hash == old

@@ -35,7 +35,7 @@ from tests.users.helpers import (
     try_refresh,
 )
 
-DEAR: PasswordHasher = security.hasher
+PRODUCTION_HASHER: PasswordHasher = security.hasher
 """The production hasher, read before a fixture replaces it with a cheap one."""
 
 
@@ -78,7 +78,7 @@ async def main(
 async def test_the_command_creates_a_superuser(
     live_url: str, live_app: FastAPI, live: AsyncClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(security, "hasher", DEAR)
+    monkeypatch.setattr(security, "hasher", PRODUCTION_HASHER)
     new, refused = await asyncio.gather(
         run(live_url, "ADA@Example.com"), run(live_url, BOB, words="7 chars")
     )
