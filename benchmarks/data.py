@@ -147,7 +147,7 @@ def _plain(value: object) -> object:
     return value
 
 
-def written(method: str, path: str, body: object = None, headers: str = "") -> bytes:
+def http_request(method: str, path: str, body: object = None, headers: str = "") -> bytes:
     """Return the bytes of a request; each of ``headers`` ends with a line break."""
     head = f"{method} {path} HTTP/1.1\r\nHost: service\r\n{headers}"
     if body is None:
@@ -157,7 +157,7 @@ def written(method: str, path: str, body: object = None, headers: str = "") -> b
     return f"{head}\r\n{text}".encode()
 
 
-def asked(
+def requests_of(
     service: str, rows: Rows, headers: str = "", cursor: str = ""
 ) -> dict[str, Sequence[bytes]]:
     """Return the requests of each endpoint; ``cursor`` leads to the last page of the list."""
@@ -168,12 +168,12 @@ def asked(
     keys = generator.choices(rows.keys(table), k=_VARIANTS)
     new, change = _BODIES[table]
     return {
-        "get": [written("GET", f"{path}/{key}", headers=headers) for key in keys],
-        "page": [written("GET", f"{path}?limit=20", headers=headers)],
-        DEPTH: [written("GET", f"{path}?limit=20&cursor={cursor}", headers=headers)],
-        "post": [written("POST", path, new(number), headers) for number in range(_VARIANTS)],
+        "get": [http_request("GET", f"{path}/{key}", headers=headers) for key in keys],
+        "page": [http_request("GET", f"{path}?limit=20", headers=headers)],
+        DEPTH: [http_request("GET", f"{path}?limit=20&cursor={cursor}", headers=headers)],
+        "post": [http_request("POST", path, new(number), headers) for number in range(_VARIANTS)],
         "patch": [
-            written("PATCH", f"{path}/{key}", change(number), headers)
+            http_request("PATCH", f"{path}/{key}", change(number), headers)
             for number, key in enumerate(keys)
         ],
     }

@@ -23,7 +23,7 @@ from uuid import UUID
 import asyncpg
 import psutil
 
-from benchmarks.data import DEPTH, PATHS, RESOURCES, Rows, asked, written
+from benchmarks.data import DEPTH, PATHS, RESOURCES, Rows, http_request, requests_of
 from testing.baking import ROOT, Project, clean_environment, copy_template, free_port
 from testing.postgres import Postgres
 
@@ -335,7 +335,7 @@ class Stage:
         The cost of a credential is measured for GET and POST of the first service.
         """
         first, *_ = services = RESOURCES[resource]
-        limit = asked(services[-1], self.rows)
+        limit = requests_of(services[-1], self.rows)
         default = "token" if resource == "example" else "none"
         found = {}
         for endpoint in endpoints:
@@ -354,7 +354,7 @@ class Stage:
     def _side(self, service: str, caller: str, endpoint: str) -> Side:
         server, headers = self.server(caller), self.callers[caller]
         cursor = end_of_list(server, service, headers, self.rows) if endpoint == DEPTH else ""
-        requests = asked(service, self.rows, headers, cursor)[endpoint]
+        requests = requests_of(service, self.rows, headers, cursor)[endpoint]
         return Side(service, caller, endpoint, server, requests)
 
 
@@ -379,7 +379,7 @@ def staged(
         fill(urls["none"], rows)
         fill(urls["users"], replace(rows, owner=owner))
         project, port = projects["none"], free_port()
-        _, headers, _ = servers["none"].ask(asked("example", rows)["get"][0])
+        _, headers, _ = servers["none"].ask(requests_of("example", rows)["get"][0])
         fixed = json.dumps([pair for pair in headers.items() if pair[0] not in _VARYING])
         command = [
             script(project, "python"),
@@ -403,13 +403,13 @@ def _signed_in(server: Server) -> tuple[UUID, dict[str, str]]:
     """Register a user; return its id, and the headers of each caller."""
     email, password = "ada@example.com", secrets.token_urlsafe(16)
     body = {"email": email, "password": password, "name": "Ada"}
-    status, _, user = server.ask(written("POST", "/v1/users?with_api_key=true", body))
+    status, _, user = server.ask(http_request("POST", "/v1/users?with_api_key=true", body))
     if status != 201:
         sys.exit(f"The user can't be registered: {status} {user}")
     form = urlencode({"username": email, "password": password})
     head = "Content-Type: application/x-www-form-urlencoded\r\n"
     head += f"Content-Length: {len(form)}\r\n"
-    _, _, tokens = server.ask(written("POST", "/v1/auth/token", headers=head) + form.encode())
+    _, _, tokens = server.ask(http_request("POST", "/v1/auth/token", headers=head) + form.encode())
     return UUID(user["id"]), {
         "none": "",
         "token": f"Authorization: Bearer {tokens['access_token']}\r\n",
@@ -424,7 +424,7 @@ def end_of_list(server: Server, service: str, headers: str, rows: Rows) -> str:
     # Stop before the end, so that a full page follows.
     for _ in range(rows.count // 100 - 1):
         suffix = f"&cursor={cursor}" if cursor else ""
-        status, _, page = server.ask(written("GET", path + suffix, headers=headers))
+        status, _, page = server.ask(http_request("GET", path + suffix, headers=headers))
         if status != 200:
             sys.exit(f"The list of {service} can't be walked: {status} {page}")
         cursor = page["next_cursor"]

@@ -64,13 +64,13 @@ class PostgreSQL:
     async def open(self) -> None:
         import asyncpg  # noqa: PLC0415 - only one of the drivers is installed
 
-        async def leave_as_it_is(_: object) -> None:
+        async def skip_reset(_: object) -> None:
             # Connections keep no state here, so the four statements by which the pool resets them
             # are skipped.
             return
 
         self._pool = await asyncpg.create_pool(
-            self._url, min_size=POOL, max_size=POOL, reset=leave_as_it_is
+            self._url, min_size=POOL, max_size=POOL, reset=skip_reset
         )
 
     async def close(self) -> None:

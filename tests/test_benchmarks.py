@@ -17,7 +17,7 @@ import pytest
 
 from benchmarks import harness, load, report
 from benchmarks.__main__ import CHOICES, Round, parsed, summarize
-from benchmarks.data import RESOURCES, written
+from benchmarks.data import RESOURCES, http_request
 from benchmarks.harness import Server, Side
 from benchmarks.load import Run
 from benchmarks.report import Fairness, Figure, Memory, Report
@@ -160,7 +160,7 @@ def port() -> Iterator[int]:
 def test_each_client_is_counted(port: int) -> None:
     require("wrk")
     # The clients start at different requests, so some of them wait for the slow one.
-    requests = [written("GET", f"/{delay}") for delay in (0, 0, 0, 0, 0, 0, 0, 100)]
+    requests = [http_request("GET", f"/{delay}") for delay in (0, 0, 0, 0, 0, 0, 0, 100)]
 
     run = load.load(port, requests, 4, 1.5, count=True)
 
@@ -174,7 +174,7 @@ def test_each_client_is_counted(port: int) -> None:
 def test_a_client_without_a_response_counts_as_waiting_all_the_time(port: int) -> None:
     require("wrk")
 
-    run = load.load(port, [written("GET", "/60000")], 2, 0.3, count=True)
+    run = load.load(port, [http_request("GET", "/60000")], 2, 0.3, count=True)
 
     assert run.per_client == (0, 0)
     assert run.answers == 0
@@ -184,7 +184,7 @@ def test_a_client_without_a_response_counts_as_waiting_all_the_time(port: int) -
 def test_refused_requests_are_errors(port: int) -> None:
     require("wrk")
 
-    run = load.load(port, [written("POST", "/0", {})], 2, 0.5)
+    run = load.load(port, [http_request("POST", "/0", {})], 2, 0.5)
 
     assert run.answers == 0
     assert run.errors > 0

@@ -42,10 +42,10 @@ async def destroy(stage: Stage) -> None:
         path.write_bytes(b"\x55" * path.stat().st_size)
         return
     name = stage.database.url.rpartition("/")[2]
-    await root(stage, f"DROP DATABASE {name} WITH (FORCE)", f"CREATE DATABASE {name}")
+    await run_on_server(stage, f"DROP DATABASE {name} WITH (FORCE)", f"CREATE DATABASE {name}")
 
 
-async def root(stage: Stage, *statements: str) -> None:
+async def run_on_server(stage: Stage, *statements: str) -> None:
     """Run statements on the server's default database."""
     assert isinstance(stage.database, PostgreSQL)
     other = PostgreSQL(stage.database.server, "postgres")

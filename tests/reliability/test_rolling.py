@@ -34,7 +34,7 @@ DELAY = "4"
 SERVERS = "abcd"
 """The proxy's names of the instances: two of the old version, then two of the new one."""
 
-EXPAND = '''"""What the next version needs."""
+EXPAND = '''"""The schema changes of the next version."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -48,7 +48,7 @@ def upgrade() -> None:
     op.add_column("tasks", sa.Column("priority", sa.Integer(), nullable=True))
 '''
 
-INDEX = '''"""An index on a table that is written to all the while."""
+INDEX = '''"""An index on a table with concurrent writes."""
 
 from alembic import op
 
@@ -164,11 +164,13 @@ class Crowd:
     async def more(self, count: int = 200) -> None:
         """Wait for a number of further responses, or for the first failure."""
         wanted = len(self.answers) + count
-        await until(lambda: len(self.answers) >= wanted or bool(self.failed), f"{count} answers")
+        await until(lambda: len(self.answers) >= wanted or bool(self.failed), f"{count} responses")
 
     async def more_of(self, server: str) -> None:
         """Wait until an instance gets its share of requests."""
-        await until(lambda: self.served[server] >= 50 or bool(self.failed), f"answers of {server}")
+        await until(
+            lambda: self.served[server] >= 50 or bool(self.failed), f"responses of {server}"
+        )
 
 
 async def version(service: Service) -> str:
@@ -203,10 +205,10 @@ async def test_a_rolling_update_loses_no_request(
             await start(on_postgresql, server)
         proxy = await stack.enter_async_context(haproxy(tmp_path, ports))
 
-        async def looked_at() -> bool:  # it considers all servers up before the first check
+        async def checked() -> bool:  # it considers all servers up before the first check
             return await up(tmp_path) == "ab"
 
-        await until(looked_at, "only the old version to be up")
+        await until(checked, "only the old version to be up")
         crowd = Crowd(proxy)
         async with asyncio.TaskGroup() as group:
             for number in range(CLIENTS):

@@ -126,11 +126,11 @@ async def test_newest_revision_down_and_up_with_rows(empty: Config) -> None:
     await run(command.upgrade, empty, "head")
     database = Database(empty.attributes["settings"])
     async with database.transaction() as session:
-        for table, row in made_up(Base.metadata.sorted_tables).items():
+        for table, row in generated_rows(Base.metadata.sorted_tables).items():
             try:
                 await session.execute(insert(table).values(row))
             except StatementError as error:
-                pytest.fail(f"No row of {table.name} can be made up ({error.orig}): {HOW}")
+                pytest.fail(f"No row of {table.name} can be generated ({error.orig}): {HOW}")
     await database.close()
     await run(command.downgrade, empty, below(newest))
     await run(command.upgrade, empty, "head")
@@ -155,7 +155,7 @@ SAMPLES: dict[type, Any] = {
 }
 
 
-def made_up(tables: Iterable[Table]) -> dict[Table, dict[Column[Any], Any]]:
+def generated_rows(tables: Iterable[Table]) -> dict[Table, dict[Column[Any], Any]]:
     """Return a row of each table; a foreign key has the value of the row it refers to."""
     rows: dict[Table, dict[Column[Any], Any]] = {}
     for table in tables:
@@ -176,7 +176,7 @@ def value_of(column: Column[Any], rows: dict[Table, dict[Column[Any], Any]]) -> 
             return row[key.column]
     value = None if column.foreign_keys else sample(column.type)
     if value is None and not column.nullable:
-        pytest.fail(f"No value of {name} can be made up: {HOW}")
+        pytest.fail(f"No value of {name} can be generated: {HOW}")
     return value
 
 
@@ -236,7 +236,7 @@ def test_generated_rows_refer_to_existing_rows() -> None:
         Column("id", Uuid, primary_key=True),
         Column("unknown", Unknown),
     )
-    row = made_up([parents, children])[children]
+    row = generated_rows([parents, children])[children]
     assert row == {
         children.c.sibling_id: UUID(int=1),
         children.c.parent_id: 1,
@@ -244,15 +244,15 @@ def test_generated_rows_refer_to_existing_rows() -> None:
         children.c.unknown: None,
     }
     # A table that refers to one of the tables after it.
-    assert made_up([children])[children][children.c.parent_id] is None
+    assert generated_rows([children])[children][children.c.parent_id] is None
 
 
 def test_a_column_without_a_generated_value_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     table = Table("places", MetaData(), Column("position", Unknown, nullable=False))
     with pytest.raises(pytest.fail.Exception, match=r"places\.position .* tests/examples\.py"):
-        made_up([table])
+        generated_rows([table])
     monkeypatch.setitem(examples.VALUES, "places.position", "here")
-    assert made_up([table])[table] == {table.c.position: "here"}
+    assert generated_rows([table])[table] == {table.c.position: "here"}
 
 
 REVISION = """

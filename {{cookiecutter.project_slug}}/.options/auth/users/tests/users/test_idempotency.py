@@ -57,8 +57,8 @@ async def test_users_do_not_share_idempotency_keys(echoes: AsyncClient, db: Data
 
 async def test_a_retry_may_use_another_credential(echoes: AsyncClient, db: Database) -> None:
     user = await add_user(db, ADA)
-    ways = [await add_key(db, user, "write") for _ in range(2)]
-    responses = [await echoes.post(ECHO, headers=way | KEY) for way in ways]
+    credentials = [await add_key(db, user, "write") for _ in range(2)]
+    responses = [await echoes.post(ECHO, headers=credential | KEY) for credential in credentials]
     assert responses[0].json() == responses[1].json()
 
 

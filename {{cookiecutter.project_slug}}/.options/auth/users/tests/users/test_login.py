@@ -60,15 +60,15 @@ async def test_the_claims_of_an_access_token(anonymous: AsyncClient) -> None:
     user = await register(anonymous)
     before = datetime.now(UTC).timestamp()
     token = (await login(anonymous))["access_token"]
-    said = claims(token)
-    assert set(said) == {"sub", "sid", "ver", "iat", "exp", "jti", "iss", "aud"}
-    assert (said["sub"], said["ver"]) == (user["id"], 1)
-    assert said["exp"] - said["iat"] == 15 * 60
-    assert before - 1 <= said["iat"] <= datetime.now(UTC).timestamp()
-    assert said["iss"] == said["aud"] == project.NAME
+    payload = claims(token)
+    assert set(payload) == {"sub", "sid", "ver", "iat", "exp", "jti", "iss", "aud"}
+    assert (payload["sub"], payload["ver"]) == (user["id"], 1)
+    assert payload["exp"] - payload["iat"] == 15 * 60
+    assert before - 1 <= payload["iat"] <= datetime.now(UTC).timestamp()
+    assert payload["iss"] == payload["aud"] == project.NAME
     kid = key_id(LOCAL_SECRET_KEY)
     assert jwt.get_unverified_header(token) == {"alg": "HS256", "typ": "JWT", "kid": kid}
-    assert UUID(said["jti"]) != UUID(claims((await login(anonymous))["access_token"])["jti"])
+    assert UUID(payload["jti"]) != UUID(claims((await login(anonymous))["access_token"])["jti"])
 
 
 async def test_lifetimes_and_key_are_settings(live_url: str) -> None:
@@ -87,8 +87,8 @@ async def test_lifetimes_and_key_are_settings(live_url: str) -> None:
         before = now()
         tokens = await login(client)
         after = now()
-        said = claims(tokens["access_token"], key)
-        assert tokens["expires_in"] == said["exp"] - said["iat"] == 60
+        payload = claims(tokens["access_token"], key)
+        assert tokens["expires_in"] == payload["exp"] - payload["iat"] == 60
         db: Database = app.state.database
         async with db.reading() as session:
             (kept,) = await session.scalars(select(UserSession))
