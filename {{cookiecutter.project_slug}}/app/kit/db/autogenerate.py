@@ -1,4 +1,4 @@
-"""What ``just migration`` does beyond Alembic: changed CHECK constraints, steps, warnings."""
+"""Extend Alembic's autogenerate: changed CHECK constraints, safe steps and warnings."""
 
 import logging
 import re
@@ -171,11 +171,11 @@ def _without_long_locks(
 def _downgrade(op: ops.MigrateOperation) -> None:
     _plain_type(op)
     if isinstance(op, ops.AddColumnOp) and op.column.server_default is None:
-        op.column.nullable = True  # its values are lost
+        op.column.nullable = True  # the old values are lost
 
 
 def _plain_type(op: ops.MigrateOperation) -> None:
-    # The CHECK constraint of an Enum has an operation of its own.
+    # The CHECK constraint of an Enum is a separate operation.
     if not isinstance(op, ops.AddColumnOp) or not isinstance(kind := op.column.type, Enum):
         return
     if not kind.native_enum:

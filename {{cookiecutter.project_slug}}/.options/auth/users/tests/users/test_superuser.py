@@ -59,8 +59,8 @@ async def run(url: str, *arguments: str, words: str = WORDS) -> Ended:
         stderr=asyncio.subprocess.PIPE,
     )
     out, err = await process.communicate(f"{words}\nanother line\n".encode())
-    for said in (out, err):
-        assert not words or words not in said.decode()
+    for output in (out, err):
+        assert not words or words not in output.decode()
     return Ended(process.returncode, out.decode(), err.decode())
 
 
@@ -195,14 +195,14 @@ async def test_an_address_is_required(
 def test_a_terminal_is_prompted_for_the_password(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    asked = []
+    prompts = []
 
     class Terminal:
         def isatty(self) -> bool:
             return True
 
     def ask() -> str:
-        asked.append("password")
+        prompts.append("password")
         return "7 chars"
 
     monkeypatch.setattr(sys, "argv", ["superuser", ADA])
@@ -210,5 +210,5 @@ def test_a_terminal_is_prompted_for_the_password(
     monkeypatch.setattr(getpass, "getpass", ask)
     with pytest.raises(SystemExit, match="Use 8 to 256 characters"):
         superuser.main()
-    assert asked == ["password"]
+    assert prompts == ["password"]
     assert "7 chars" not in "".join(capsys.readouterr())
