@@ -1,1 +1,1 @@
-"""The rendered service beside what its database allows, in one run: ``python -m benchmarks``."""
+"""Compare the rendered service with a raw ASGI app on a raw driver: ``python -m benchmarks``."""

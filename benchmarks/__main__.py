@@ -1,4 +1,4 @@
-"""``python -m benchmarks``: measure the rendered service beside what its database allows."""
+"""``python -m benchmarks``: compare the rendered service with a raw ASGI app on a raw driver."""
 
 import argparse
 import os
@@ -31,7 +31,7 @@ CHOICES: Final[dict[str, tuple[str, ...]]] = {
     "endpoint": ENDPOINTS,
     "clients": ("32", "128", "512"),
 }
-"""What ``--only`` chooses from; the numbers of clients are those of the fairness."""
+"""The choices of ``--only``, and the numbers of clients for the fairness measurement."""
 
 CONNECTIONS: Final = 32
 ROUNDS: Final = 5
@@ -40,15 +40,15 @@ DURATION: Final = 1.5
 WARM_UP: Final = 0.3
 """Seconds of load before the first round."""
 BETWEEN: Final = 0.7
-"""Seconds between two rounds, roughly, in which the server becomes idle."""
+"""Approximate seconds between two rounds, in which the server becomes idle."""
 LATEST: Final = 17 * 60.0
-"""Seconds after which a full run has shorter measurements: on a slow machine."""
+"""Seconds after which the rest of a full run has shorter measurements, on a slow machine."""
 
 FAIR: Final = {32: 2.0, 128: 3.0, 512: 5.0}
 """Rounds in which fairness is measured: each client must get enough responses to count."""
 FAIR_ENDPOINTS: Final = ("get", "post")
 FAIR_SERVICES: Final = {"flat": ("rows", "none"), "example": ("example", "token")}
-"""The fastest and the default way."""
+"""The fastest service, and the default one."""
 WRITERS: Final = 16
 
 STARTS: Final = 5
@@ -79,7 +79,7 @@ def say(text: str) -> None:
 
 @dataclass(frozen=True)
 class Round:
-    """The responses of a round, and the microseconds of processor time for each request."""
+    """The responses of a round, and the CPU time of each request in microseconds."""
 
     run: Run
     cpu: float
@@ -87,11 +87,11 @@ class Round:
 
 
 def measure_round(options: Options, side: Side, store: Postgres | None) -> Round:
-    """Load one side."""
+    """Put load on one side."""
     before = side.server.cpu(), harness.database_cpu(store)
     run = load(side.server.port, side.requests, CONNECTIONS, options.duration)
     after = side.server.cpu(), harness.database_cpu(store)
-    if not options.quick:  # that tells whether all works, not how fast it is
+    if not options.quick:  # a quick run checks only that everything works
         side.server.settle(side.requests[0])
     requests = max(1, run.answers + run.errors)
     used = [1e6 * (end - start) / requests for start, end in zip(before, after, strict=True)]
@@ -101,9 +101,9 @@ def measure_round(options: Options, side: Side, store: Postgres | None) -> Round
 def compare(
     options: Options, database: str, sides: Sequence[Side], rounds: int, store: Postgres | None
 ) -> list[Figure]:
-    """Load all sides in turn (A B C, C B A, A B C), so that a drift affects each of them."""
+    """Put load on all sides in turn (A B C, C B A, A B C), so that drift affects all of them."""
     seen: dict[Side, list[Round]] = {side: [] for side in sides}
-    for side in sides if not options.quick else ():  # connections and prepared statements
+    for side in sides if not options.quick else ():  # opens connections and prepares statements
         load(side.server.port, side.requests, CONNECTIONS, WARM_UP)
         side.server.settle(side.requests[0])
     for number in range(rounds):
@@ -129,7 +129,7 @@ def compare(
 def summarize(
     database: str, side: Side, seen: list[Round], limit: list[Round], plain: list[Round]
 ) -> Figure:
-    """Return the medians of a side, of its shares of the limit and of what its caller adds."""
+    """Return the medians of a side, of its share of the limit and of the cost of its credential."""
 
     def median(value: Callable[[Round], float]) -> float:
         return statistics.median(map(value, seen))
@@ -159,7 +159,9 @@ def summarize(
     )
 
 
-def watch(options: Options, database: str, sides: Mapping[str, list[Side]]) -> list[Fairness]:
+def measure_fairness(
+    options: Options, database: str, sides: Mapping[str, list[Side]]
+) -> list[Fairness]:
     """Measure how evenly a service on a database serves its clients."""
     wanted: list[tuple[str, int, float]] = [
         (endpoint, int(clients), FAIR[int(clients)])
@@ -215,10 +217,10 @@ def measure(
     for auth, server in {"none": stage.none, "users": stage.users, "limit": stage.limit}.items():
         report.memory.append(Memory(database, auth, server.memory()))
     for by_endpoint in resources.values():
-        report.fairness += watch(options, database, by_endpoint)
+        report.fairness += measure_fairness(options, database, by_endpoint)
 
 
-def starts(
+def measure_starts(
     options: Options, report: Report, folder: Path, template: Path
 ) -> dict[str, dict[str, Project]]:
     """Measure how long rendering, installing and importing take."""
@@ -245,7 +247,7 @@ def starts(
                     harness.import_seconds(project)
                     for _ in range(1 if options.quick else 1 + STARTS)
                 ]
-                # The first one compiles.
+                # The first import compiles .pyc files.
                 report.seconds[f"import of app.main ({database})"] = times[-STARTS:]
             harness.with_items(project)
             projects.setdefault(database, {})[auth] = project
@@ -265,7 +267,7 @@ def run(options: Options, *, limited: bool) -> Report:
     )
     with tempfile.TemporaryDirectory(prefix="benchmarks-") as temporary, ExitStack() as stack:
         folder = Path(temporary)
-        databases = starts(options, report, folder, harness.template_copy(folder))
+        databases = measure_starts(options, report, folder, harness.template_copy(folder))
         harness.pin(psutil.Process(), harness.CORES[:-1])
         for number, (database, projects) in enumerate(databases.items(), 1):
             store = None
@@ -278,7 +280,7 @@ def run(options: Options, *, limited: bool) -> Report:
                 auth: harness.made(project, folder, store) for auth, project in projects.items()
             }
             now = time.monotonic()
-            # The rest of the time is for this database and those behind it.
+            # Divide the remaining time between this database and the next ones.
             until = now + (began + LATEST - now) / (len(databases) + 1 - number) if limited else 0
             with harness.staged(projects, urls, options.rows, options.settings) as stage:
                 measure(options, report, until, stage, store)
@@ -289,7 +291,7 @@ def run(options: Options, *, limited: bool) -> Report:
 def parsed(arguments: list[str] | None = None) -> tuple[Options, Path | None, bool]:
     """Read the command line."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="one short round: does it work?")
+    parser.add_argument("--quick", action="store_true", help="one short round, as a check")
     parser.add_argument(
         "--only",
         action="append",
@@ -303,7 +305,7 @@ def parsed(arguments: list[str] | None = None) -> tuple[Options, Path | None, bo
     parser.add_argument(
         "--set", action="append", default=[], metavar="NAME=VALUE", help="a setting of the service"
     )
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write everything here")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures to this file")
     parser.add_argument("--publish", action="store_true", help="write the figures into docs/")
     given = parser.parse_args(arguments)
 
@@ -314,7 +316,7 @@ def parsed(arguments: list[str] | None = None) -> tuple[Options, Path | None, bo
         name, _, chosen = text.partition("=")
         values = tuple(chosen.split(","))
         if name not in CHOICES or not set(values) <= set(CHOICES[name]):
-            parser.error(f"--only {text}: see --help for what there is")
+            parser.error(f"--only {text}: see --help for the choices")
         only[name] = values
     options = Options(
         quick=given.quick,
@@ -325,13 +327,13 @@ def parsed(arguments: list[str] | None = None) -> tuple[Options, Path | None, bo
         settings=dict(text.split("=", 1) for text in given.set),
     )
     if given.publish and options.partial:
-        parser.error("--publish takes a full run")
+        parser.error("--publish requires a full run")
     if options.rows.count < 300:
-        parser.error("--rows: 300 at least, for a list has to have an end and a beginning")
+        parser.error("--rows: use at least 300, so that the list has enough pages")
     if shutil.which("uv") is None:
-        parser.error("uv installs what is measured, and is not on PATH: pip install uv")
+        parser.error("uv is not on PATH: pip install uv")
     if WRK is None:
-        parser.error("wrk produces the load, and is not on PATH: apt-get install wrk")
+        parser.error("wrk is not on PATH: apt-get install wrk")
     return options, given.json, given.publish
 
 
@@ -342,7 +344,7 @@ def _interrupt(*_: object) -> None:
 def main() -> None:
     """Measure, and print the report."""
     options, file, publish = parsed()
-    # Handled as Ctrl-C, so that every process that was started is stopped.
+    # Handled as Ctrl-C, so that all started processes are stopped.
     signal.signal(signal.SIGTERM, _interrupt)
     usual = (options.rounds, options.duration) == (ROUNDS, DURATION)
     try:

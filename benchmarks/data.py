@@ -18,11 +18,11 @@ RESOURCES: Final = {"flat": ("rows", "entities"), "example": ("example",)}
 """The measured resources, a single table and the template's example, and the services of each."""
 
 PATHS: Final = {"rows": "item-rows", "entities": "items", "example": "tasks"}
-"""Where each service is mounted: the flat table is served as rows of columns and as entities."""
+"""The path of each service: the flat table is served as rows of columns and as entities."""
 
 ENDPOINTS: Final = ("get", "page", "post", "patch")
 DEPTH: Final = "depth"
-"""The last page of the list, which is measured beside the first one."""
+"""The last page of the list, which is measured as well as the first one."""
 
 STATUSES: Final = ("todo", "doing", "done")
 TAGS: Final = [f"tag-{number:02}" for number in range(50)]
@@ -35,11 +35,11 @@ _VARIANTS: Final = 1000
 
 @dataclass(frozen=True)
 class Rows:
-    """The first rows of both tables, of a chosen number."""
+    """A chosen number of rows for each table."""
 
     count: int
     owner: UUID | None = None
-    """The user whom the tasks and tags belong to, if they belong to somebody."""
+    """The owner of the tasks and tags, if there are users."""
 
     def keys(self, table: str) -> list[UUID]:
         """Return the ids of a table, in the order of its rows."""
@@ -147,7 +147,7 @@ def _plain(value: object) -> object:
     return value
 
 
-def written(method: str, path: str, body: object = None, headers: str = "") -> bytes:
+def http_request(method: str, path: str, body: object = None, headers: str = "") -> bytes:
     """Return the bytes of a request; each of ``headers`` ends with a line break."""
     head = f"{method} {path} HTTP/1.1\r\nHost: service\r\n{headers}"
     if body is None:
@@ -157,7 +157,7 @@ def written(method: str, path: str, body: object = None, headers: str = "") -> b
     return f"{head}\r\n{text}".encode()
 
 
-def asked(
+def requests_of(
     service: str, rows: Rows, headers: str = "", cursor: str = ""
 ) -> dict[str, Sequence[bytes]]:
     """Return the requests of each endpoint; ``cursor`` leads to the last page of the list."""
@@ -168,12 +168,12 @@ def asked(
     keys = generator.choices(rows.keys(table), k=_VARIANTS)
     new, change = _BODIES[table]
     return {
-        "get": [written("GET", f"{path}/{key}", headers=headers) for key in keys],
-        "page": [written("GET", f"{path}?limit=20", headers=headers)],
-        DEPTH: [written("GET", f"{path}?limit=20&cursor={cursor}", headers=headers)],
-        "post": [written("POST", path, new(number), headers) for number in range(_VARIANTS)],
+        "get": [http_request("GET", f"{path}/{key}", headers=headers) for key in keys],
+        "page": [http_request("GET", f"{path}?limit=20", headers=headers)],
+        DEPTH: [http_request("GET", f"{path}?limit=20&cursor={cursor}", headers=headers)],
+        "post": [http_request("POST", path, new(number), headers) for number in range(_VARIANTS)],
         "patch": [
-            written("PATCH", f"{path}/{key}", change(number), headers)
+            http_request("PATCH", f"{path}/{key}", change(number), headers)
             for number, key in enumerate(keys)
         ],
     }

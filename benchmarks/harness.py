@@ -23,7 +23,7 @@ from uuid import UUID
 import asyncpg
 import psutil
 
-from benchmarks.data import DEPTH, PATHS, RESOURCES, Rows, asked, written
+from benchmarks.data import DEPTH, PATHS, RESOURCES, Rows, http_request, requests_of
 from testing.baking import ROOT, Project, clean_environment, copy_template, free_port
 from testing.postgres import Postgres
 
@@ -118,7 +118,7 @@ def with_items(project: Project) -> None:
 
 
 def script(project: Project, name: str) -> str:
-    """Return a program of an installed render."""
+    """Return the path of a program in a render's environment."""
     windows = sys.platform == "win32"
     return str(project.path / ".venv" / ("Scripts" if windows else "bin") / name)
 
@@ -139,7 +139,7 @@ def suite_seconds(project: Project) -> float:
         subprocess.Popen(
             [script(project, "python"), "-m", "pytest", "-q", "-n", "auto"],
             cwd=project.path,
-            # A folder of its own: a pytest elsewhere may close the common one to PostgreSQL's user.
+            # Not the common folder: another pytest may make it unreadable for PostgreSQL's user.
             env=clean_environment(TMPDIR=str(folder)),
             stdin=subprocess.DEVNULL,
             stdout=file,
@@ -150,7 +150,7 @@ def suite_seconds(project: Project) -> float:
         try:
             status = process.wait()
         except BaseException:
-            process.send_signal(signal.SIGINT)  # it may have a PostgreSQL of its own to stop
+            process.send_signal(signal.SIGINT)  # lets it stop its PostgreSQL
             with suppress(subprocess.TimeoutExpired):
                 process.wait(PATIENCE)
             process.kill()
@@ -161,7 +161,7 @@ def suite_seconds(project: Project) -> float:
 
 
 def versions(project: Project) -> dict[str, str]:
-    """Return the versions of what runs in a render."""
+    """Return the versions of the libraries that a render uses."""
     driver = "asyncpg" if project.answers["database"] == "postgresql" else "aiosqlite"
     names = ("fastapi", "sqlalchemy", "pydantic", "uvicorn", "uvloop", "httptools", driver)
     code = (
@@ -176,7 +176,7 @@ def versions(project: Project) -> dict[str, str]:
 
 
 def _python(project: Project, code: str) -> subprocess.CompletedProcess[str]:
-    # Empty: so that it may keep what it compiles, as it does at a user's.
+    # Empty: allow .pyc files, as in normal use.
     return project.run(script(project, "python"), "-c", code, PYTHONDONTWRITEBYTECODE="")
 
 
@@ -207,7 +207,7 @@ def postgresql_settings(server: Postgres) -> dict[str, str]:
 
 
 def database_cpu(server: Postgres | None) -> float:
-    """Return the processor time that all processes of PostgreSQL have used, in seconds."""
+    """Return the CPU time of all PostgreSQL processes, in seconds."""
     seconds = 0.0
     for process in server.processes() if server else ():
         with suppress(psutil.NoSuchProcess):
@@ -226,18 +226,18 @@ async def _execute(url: str, sql: str) -> str:
 
 @dataclass
 class Server:
-    """The service or the limit, running."""
+    """A running server: the service or the limit."""
 
     process: psutil.Process
     port: int
 
     def cpu(self) -> float:
-        """Return the processor time that it has used, in seconds."""
+        """Return its CPU time in seconds."""
         times = self.process.cpu_times()
         return float(times.user + times.system)
 
     def memory(self) -> float:
-        """Return the memory that it holds, in MiB."""
+        """Return its memory in MiB."""
         return float(self.process.memory_info().rss / 2**20)
 
     def ask(self, request: bytes) -> tuple[int, dict[str, str], Any]:
@@ -250,10 +250,10 @@ class Server:
             return response.status, headers, json.loads(response.read())
 
     def settle(self, request: bytes) -> None:
-        """Wait until it is idle: cancelled requests may still run.
+        """Wait until the server is idle: cancelled requests may still run.
 
-        One more request of the kind has to be answered, behind most of those; then the processor
-        tells. SQLite's writer mostly waits for the disk, so a short look would see it idle.
+        First, wait for another request, which is queued behind most of those. Then wait until the
+        server uses no CPU time for 0.15 s: SQLite's writer mostly waits for the disk.
         """
         deadline = time.monotonic() + PATIENCE
         with suppress(OSError, HTTPException):
@@ -262,13 +262,13 @@ class Server:
         while time.monotonic() < deadline:
             time.sleep(0.15)
             before, used = used, self.cpu()
-            if used - before < 0.015:  # one tick of its clock
+            if used - before < 0.015:  # one clock tick
                 return
 
 
 @contextmanager
 def started(command: list[str], project: Project, port: int, **settings: str) -> Iterator[Server]:
-    """Run a server on its core; stop it at the end, also after an error."""
+    """Run a server on its own core, and stop it at the end."""
     log = project.path.parent / f"{port}.log"
     with log.open("wb") as file:
         process = psutil.Popen(
@@ -278,7 +278,7 @@ def started(command: list[str], project: Project, port: int, **settings: str) ->
             stdin=subprocess.DEVNULL,
             stdout=file,
             stderr=file,
-            start_new_session=True,  # Ctrl-C is ours to pass on, once the load has ended
+            start_new_session=True,  # Ctrl-C must not stop it before the load has ended
         )
     pin(process, CORES[-1:])
     server = Server(process, port)
@@ -302,7 +302,7 @@ def started(command: list[str], project: Project, port: int, **settings: str) ->
 
 @dataclass(frozen=True, eq=False)
 class Side:
-    """Requests of one kind to one server, measured in turn with others."""
+    """Requests of one kind to one server, which take turns with those to other servers."""
 
     service: str
     """A service of ``data.RESOURCES``, or the limit of a resource."""
@@ -329,13 +329,13 @@ class Stage:
         return self.none if caller == "none" else self.users
 
     def sides(self, resource: str, endpoints: Sequence[str]) -> dict[str, list[Side]]:
-        """Return what is measured in turn, by endpoint, after checking that all respond alike.
+        """Return the sides to compare, by endpoint. Check that their responses are equal.
 
-        The share of the limit is measured for each service without users, and for the example
-        with a token; what a caller adds is measured for the first service, GET and POST.
+        Each service is compared with the limit without users, and the example also with a token.
+        The cost of a credential is measured for GET and POST of the first service.
         """
         first, *_ = services = RESOURCES[resource]
-        limit = asked(services[-1], self.rows)
+        limit = requests_of(services[-1], self.rows)
         default = "token" if resource == "example" else "none"
         found = {}
         for endpoint in endpoints:
@@ -354,7 +354,7 @@ class Stage:
     def _side(self, service: str, caller: str, endpoint: str) -> Side:
         server, headers = self.server(caller), self.callers[caller]
         cursor = end_of_list(server, service, headers, self.rows) if endpoint == DEPTH else ""
-        requests = asked(service, self.rows, headers, cursor)[endpoint]
+        requests = requests_of(service, self.rows, headers, cursor)[endpoint]
         return Side(service, caller, endpoint, server, requests)
 
 
@@ -365,7 +365,7 @@ def staged(
     rows: Rows,
     settings: Mapping[str, str],
 ) -> Iterator[Stage]:
-    """Run the services by their own production command, and the limit; fill the databases."""
+    """Run the services with their production command, and the limit; fill the databases."""
     with ExitStack() as stack:
         servers = {}
         for auth, project in projects.items():
@@ -379,7 +379,7 @@ def staged(
         fill(urls["none"], rows)
         fill(urls["users"], replace(rows, owner=owner))
         project, port = projects["none"], free_port()
-        _, headers, _ = servers["none"].ask(asked("example", rows)["get"][0])
+        _, headers, _ = servers["none"].ask(requests_of("example", rows)["get"][0])
         fixed = json.dumps([pair for pair in headers.items() if pair[0] not in _VARYING])
         command = [
             script(project, "python"),
@@ -403,13 +403,13 @@ def _signed_in(server: Server) -> tuple[UUID, dict[str, str]]:
     """Register a user; return its id, and the headers of each caller."""
     email, password = "ada@example.com", secrets.token_urlsafe(16)
     body = {"email": email, "password": password, "name": "Ada"}
-    status, _, user = server.ask(written("POST", "/v1/users?with_api_key=true", body))
+    status, _, user = server.ask(http_request("POST", "/v1/users?with_api_key=true", body))
     if status != 201:
         sys.exit(f"The user can't be registered: {status} {user}")
     form = urlencode({"username": email, "password": password})
     head = "Content-Type: application/x-www-form-urlencoded\r\n"
     head += f"Content-Length: {len(form)}\r\n"
-    _, _, tokens = server.ask(written("POST", "/v1/auth/token", headers=head) + form.encode())
+    _, _, tokens = server.ask(http_request("POST", "/v1/auth/token", headers=head) + form.encode())
     return UUID(user["id"]), {
         "none": "",
         "token": f"Authorization: Bearer {tokens['access_token']}\r\n",
@@ -418,13 +418,13 @@ def _signed_in(server: Server) -> tuple[UUID, dict[str, str]]:
 
 
 def end_of_list(server: Server, service: str, headers: str, rows: Rows) -> str:
-    """Read a list page by page; return the cursor that leads to the last full page."""
+    """Read a list page by page; return the cursor of the last full page."""
     path = f"/v1/{PATHS[service]}?limit=100"
     cursor = ""
     # Stop before the end, so that a full page follows.
     for _ in range(rows.count // 100 - 1):
         suffix = f"&cursor={cursor}" if cursor else ""
-        status, _, page = server.ask(written("GET", path + suffix, headers=headers))
+        status, _, page = server.ask(http_request("GET", path + suffix, headers=headers))
         if status != 200:
             sys.exit(f"The list of {service} can't be walked: {status} {page}")
         cursor = page["next_cursor"]
@@ -432,7 +432,7 @@ def end_of_list(server: Server, service: str, headers: str, rows: Rows) -> str:
 
 
 def _compare(sides: Sequence[Side]) -> None:
-    """Exit unless all sides respond to their first request alike, and with success."""
+    """Exit unless all sides have the same successful response to their first request."""
     seen = []
     for side in sides:
         status, headers, document = side.server.ask(side.requests[0])
@@ -446,7 +446,7 @@ def _compare(sides: Sequence[Side]) -> None:
 
 
 def _masked(document: Any, own: set[str]) -> Any:
-    """Replace what differs between two servers."""
+    """Replace values that differ between servers by the names of their types."""
     if isinstance(document, list):
         return [_masked(item, own) for item in document]
     if isinstance(document, dict):

@@ -1,8 +1,8 @@
-"""The limit: the HTTP contract of the service on the bare driver, with nothing in between.
+"""The limit: the HTTP contract of the service in a raw ASGI app on a raw driver.
 
-What a service with a framework, an ORM and validation costs is told by what it could not cost less
-than: this. It speaks ASGI itself, sends the fewest statements that the contract allows, and reads
-of a request no more than it must. It serves what the benchmark asks for and nothing else.
+No service can be faster, so the share of this throughput shows the cost of framework, ORM and
+validation. It is a plain ASGI app, sends as few statements as the contract allows, reads as little
+of a request as possible, and serves only the requests of the benchmark.
 
 ``python limit.py DATABASE_URL PORT HEADERS``, in the environment of a rendered service; HEADERS are
 those that the service adds to every response, as JSON.
@@ -25,7 +25,7 @@ from uuid_utils.compat import uuid7
 POOL: Final = 10
 """Connections to PostgreSQL: as many as both pools of the service have together."""
 READERS: Final = 5
-"""Connections that read from SQLite, as the service has; one more writes."""
+"""Connections that read from SQLite, as many as in the service; one more writes."""
 
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
@@ -40,11 +40,11 @@ NOT_FOUND: Final[Answer] = (404, [], {"status": 404})
 class PostgreSQL:
     """PostgreSQL by asyncpg's own pool, and how it stores the types that JSON lacks."""
 
-    # A subquery: the names of a task's tags, in order.
+    # A subquery: the sorted names of a task's tags.
     tags = """ARRAY(SELECT g.name FROM task_tags l JOIN tags g ON g.id = l.tag_id
         WHERE l.task_id = tasks.id ORDER BY g.name COLLATE "C")"""
 
-    # In one statement: nothing is written unless every tag is there already.
+    # One statement, which writes nothing unless every tag exists.
     _create = f"""
         WITH tag AS (
             SELECT id FROM tags WHERE name = ANY($9::text[])
@@ -58,19 +58,19 @@ class PostgreSQL:
     """  # noqa: S608 - names of columns
 
     def __init__(self, url: str) -> None:
-        """Connect to nothing yet."""
+        """Create the store without connecting."""
         self._url = url
 
     async def open(self) -> None:
         import asyncpg  # noqa: PLC0415 - only one of the drivers is installed
 
-        async def leave_as_it_is(_: object) -> None:
-            # No state is left on a connection here: the four statements that the pool would send
-            # behind every request are not needed.
+        async def skip_reset(_: object) -> None:
+            # Connections keep no state here, so the four statements by which the pool resets them
+            # are skipped.
             return
 
         self._pool = await asyncpg.create_pool(
-            self._url, min_size=POOL, max_size=POOL, reset=leave_as_it_is
+            self._url, min_size=POOL, max_size=POOL, reset=skip_reset
         )
 
     async def close(self) -> None:
@@ -112,7 +112,7 @@ class SQLite:
         JOIN tags g ON g.id = l.tag_id WHERE l.task_id = tasks.id ORDER BY g.name))"""
 
     def __init__(self, url: str) -> None:
-        """Connect to nothing yet."""
+        """Create the store without connecting."""
         self._path = url.removeprefix("sqlite:///")
         self._turn = asyncio.Lock()
 
@@ -400,7 +400,7 @@ def _etag(version: int) -> tuple[bytes, bytes]:
 
 
 def main() -> None:
-    """Serve until told to stop, as the service does: one worker, uvloop and httptools."""
+    """Serve until a stop signal, as the service does: one worker, uvloop and httptools."""
     url, port, headers = sys.argv[1:]
     store: Store = SQLite(url) if url.startswith("sqlite") else PostgreSQL(url)
     uvicorn.run(

@@ -1,4 +1,4 @@
-"""The load, by wrk: with a thread for each connection, it counts the responses of each client."""
+"""Load by wrk, which can count the responses of each client with a thread for each connection."""
 
 import json
 import math
@@ -17,7 +17,7 @@ WRK: Final = shutil.which("wrk")
 PATIENCE: Final = 30
 """Seconds after which wrk counts a request as an error."""
 COUNTED_REQUESTS: Final = 100
-"""Different requests of a load whose clients are counted: each thread of wrk has a copy."""
+"""The number of different requests when clients are counted: each thread of wrk has a copy."""
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class Run:
     p50: float
     p99: float
     worst: float
-    """The longest wait; the whole time, if a client received no response."""
+    """The longest wait; the whole duration, if a client received no response."""
     per_client: tuple[int, ...]
     """The responses of each thread."""
 
@@ -45,7 +45,7 @@ class Run:
 def load(
     port: int, requests: Sequence[bytes], clients: int, seconds: float, *, count: bool = False
 ) -> Run:
-    """Load a server; with ``count``, ``per_client`` has a number for each client."""
+    """Put load on a server; with ``count``, ``per_client`` has the responses of each client."""
     with tempfile.NamedTemporaryFile(suffix=".requests") as file:
         file.write(b"\0".join(requests[:COUNTED_REQUESTS] if count else requests))
         file.flush()
@@ -63,7 +63,7 @@ def load(
         try:
             process.wait(seconds)
         except subprocess.TimeoutExpired:
-            process.send_signal(signal.SIGINT)  # wrk takes whole seconds, but ends at a signal
+            process.send_signal(signal.SIGINT)  # wrk only accepts whole seconds
         output, _ = process.communicate(timeout=2 * PATIENCE)
     found = json.loads(output.rstrip().rpartition("\n")[2])
     per_client = tuple(found["clients"])

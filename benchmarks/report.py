@@ -73,11 +73,11 @@ class Figure:
     worst: float
     """The longest wait of all rounds."""
     cpu: float
-    """Microseconds of processor time of the worker for a request."""
+    """CPU time of the worker for a request, in microseconds."""
     added: float | None
-    """What the caller adds to ``cpu``, by adjacent rounds."""
+    """CPU time that the credential adds, by adjacent rounds."""
     database_cpu: float
-    """Microseconds of processor time of PostgreSQL for a request; 0 on SQLite."""
+    """CPU time of PostgreSQL for a request, in microseconds; 0 on SQLite."""
     errors: int
     """Responses other than 2xx, and requests without one, in all rounds."""
 
@@ -107,7 +107,7 @@ class Fairness:
 
 @dataclass(frozen=True)
 class Memory:
-    """The memory of a worker after single requests on 32 connections, in MiB."""
+    """The memory of a worker after requests on 32 connections, in MiB."""
 
     database: str
     auth: str
@@ -243,7 +243,7 @@ class Report:
                 ]
 
     def sizing(self) -> str:
-        """Return the table of what one worker of the default render serves and needs."""
+        """Return the table of throughput and resources of one worker of the default render."""
         sizes = {each.database: each.size for each in self.memory if each.auth == "users"}
         head = ["", *ENDPOINTS.values(), "database connections", "memory"]
         rows = []
@@ -277,7 +277,7 @@ class Report:
             width=760,
             height=400,
             js=[],
-            no_prefix=True,  # of its styles: it would be random
+            no_prefix=True,  # of its CSS, otherwise random
             css=["file://style.css", "file://graph.css", f"inline:{_DARK}"],
             style=_STYLE,
             title="Share of the limit: raw ASGI over raw asyncpg = 1.00",
@@ -297,7 +297,7 @@ class Report:
         return drawn
 
     def publish(self) -> None:
-        """Write the figures into the documentation, in place of those there."""
+        """Write the figures into the documentation, replacing the previous ones."""
         picture = f"![Shares of the limit on PostgreSQL]({PICTURE.name})"
         for document, text in {
             DOCUMENT: f"{picture}\n\n{self.text()}",

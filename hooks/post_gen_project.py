@@ -30,7 +30,7 @@ def copy_options(project: Path) -> None:
     """Copy the chosen folder of each question over the project, then remove `.options`."""
     options = project / ".options"
     for question in sorted(options.iterdir()):
-        # Tools leave folders such as .ruff_cache in a clone: they are no questions.
+        # Tools create folders such as .ruff_cache in a clone, which are not questions.
         if question.name in ANSWERS and (chosen := question / ANSWERS[question.name]).is_dir():
             shutil.copytree(chosen, project, dirs_exist_ok=True)
     shutil.rmtree(options)

@@ -8,8 +8,8 @@ quotes and everything outside ASCII, so an answer can't become code.
 `__safe_folder` in cookiecutter.json: Cookiecutter creates the folder before it runs this hook, and
 after a refusal of a slug such as `a/b` it would leave `a` behind.
 
-A replay file bypasses cookiecutter.json. It may hold edited answers with the facts derived from
-the former ones, or the values of another version of the template. Both are refused here.
+A replay file bypasses cookiecutter.json. It may contain edited answers with facts derived from the
+previous ones, or the values of another version of the template. Both are refused here.
 """
 
 import json
@@ -127,7 +127,7 @@ def choice_problem(answer: str, choices: tuple[str, ...]) -> str | None:
 
 
 def escape_toml(text: str) -> str:
-    """Return text as it is written between the quotes of a TOML string."""
+    """Return text escaped for a quoted TOML string."""
     return text.replace("\\", "\\\\").replace('"', '\\"')
 
 
@@ -159,7 +159,7 @@ def derive_facts(answers: dict[str, str]) -> dict[str, str]:
 
 
 def first_difference(expected: dict[str, str]) -> str | None:
-    """Return the first name whose value in the answers is another one, with that value, or None."""
+    """Return the first name whose value in the answers differs, with that value, or None."""
     for name, value in expected.items():
         if ANSWERS.get(name) != value:
             return f"{name} {shown(ANSWERS.get(name))}"

@@ -1,7 +1,7 @@
 """``just flaky [ROUNDS]``: run the suites of rendered services many times and count what fails.
 
-Both databases run side by side, so that each suite is load for the other one. The output of each
-round that failed is kept in ``.rendered/flaky/``.
+The suites of both databases run at the same time, so that each one is load for the other. The
+output of each failed round is kept in ``.rendered/flaky/``.
 """
 
 import argparse
@@ -27,12 +27,12 @@ from testing.baking import CHOICES, ROOT, Project, clean_environment, copy_templ
 KEPT: Final = ROOT / ".rendered" / "flaky"
 
 NO_REPORT: Final = "(pytest itself)"
-"""Stands in the table for a run that ended without a report, or in which no test ran."""
+"""The name in the table for a run without a report, or in which no test ran."""
 
 
 @dataclass
 class Tally:
-    """What several runs of one suite have shown."""
+    """The results of several runs of one suite."""
 
     rounds: int = 0
     tests: int = 0
@@ -57,10 +57,10 @@ class Tally:
 
 
 class Runner:
-    """Runs suites side by side: each for ``rounds`` rounds at least, and until all are done."""
+    """Runs suites in parallel: each for at least ``rounds`` rounds, and until all are done."""
 
     def __init__(self, suites: Mapping[str, Path], command: Sequence[str], rounds: int) -> None:
-        """Take the folders of the suites by their names, and the command that runs one."""
+        """Create a runner for folders by name, and the command that runs a suite."""
         self.tallies = {name: Tally() for name in suites}
         self._suites = suites
         self._command = command
@@ -70,7 +70,7 @@ class Runner:
     def run(self) -> dict[str, Tally]:
         """Return the tally of each suite."""
         with ThreadPoolExecutor(len(self._suites)) as pool:
-            list(pool.map(self._repeat, self._suites))  # raises what a thread has raised
+            list(pool.map(self._repeat, self._suites))  # raises the exception of a thread
         return self.tallies
 
     def _repeat(self, name: str) -> None:

@@ -1,8 +1,9 @@
 """Keep what the template installs current: ``just refresh``.
 
-Moves ``exclude-newer`` and uv's pin to a day, and rewrites the names that the pre-generation hook
-reserves. uv resolves every render whose dependencies differ, and nothing is written before all of
-them resolve. Lower bounds say what the code needs: only the one that ``--package`` names is raised.
+Moves ``exclude-newer`` to a day, uv to its newest version on that day, and rewrites the names that
+the pre-generation hook reserves. uv resolves every render whose dependencies differ; nothing is
+written unless all of them resolve. Lower bounds state what the code requires: only that of
+``--package`` is raised.
 """
 
 import argparse
@@ -28,10 +29,10 @@ DEPENDENT: Final = ("database", "auth")
 """The questions whose answers change the dependencies."""
 
 SETTLED: Final = timedelta(days=7)
-"""The least age of the day: by then, every earlier upload is visible."""
+"""The minimum age of the day in days, so that every earlier upload is visible."""
 
 OLDEST: Final = timedelta(days=120)
-"""The greatest age of the day, for ``--check``."""
+"""The maximum age of the day in days, for ``--check``."""
 
 # "name[extra]>=1.2.3", as both of the pyproject.toml write it.
 BOUND: Final = re.compile(r'"(?P<name>[\w.-]+)(?P<extra>\[[\w,-]+\])?>=(?P<version>[\d.]+)')
@@ -39,10 +40,10 @@ BOUND: Final = re.compile(r'"(?P<name>[\w.-]+)(?P<extra>\[[\w,-]+\])?>=(?P<versi
 
 @dataclass(frozen=True)
 class Request:
-    """What the command line asks for."""
+    """The arguments of the command line."""
 
     day: date | None
-    """The day to move to; None to check the age of the present one."""
+    """The day to move to; None to check the age of the current one."""
     package: str | None = None
     """The dependency whose lower bound is raised."""
 
@@ -57,7 +58,7 @@ def parsed(arguments: Sequence[str], today: date, pinned: date) -> Request:
     """Read the command line.
 
     Raises:
-        SystemExit: it makes no sense, or the day is too young.
+        SystemExit: it is invalid, or the day is too recent.
 
     """
     parser = argparse.ArgumentParser(prog="refresh", description=__doc__)
@@ -68,7 +69,7 @@ def parsed(arguments: Sequence[str], today: date, pinned: date) -> Request:
     given = parser.parse_args(arguments)
     if given.check:
         if len(arguments) > 1:
-            parser.error("--check stands alone")
+            parser.error("--check takes no other arguments")
         return Request(None)
     newest = today if given.urgent else today - SETTLED
     if given.day is None:
@@ -81,7 +82,7 @@ def parsed(arguments: Sequence[str], today: date, pinned: date) -> Request:
         parser.error(
             f"{day} is in the future: {newest} is the latest possible day"
             if given.urgent
-            else f"{day} is less than {SETTLED.days} days ago, so what it selects may still "
+            else f"{day} is less than {SETTLED.days} days ago, so its versions may still "
             "change: use an earlier day, or --urgent"
         )
     return Request(day, given.package)
@@ -166,7 +167,7 @@ def _replaced(text: str, pattern: str, value: str) -> str:
 
 
 def _newest(package: str, moment: str) -> str:
-    """Return the newest version of a package at a moment."""
+    """Return the newest version of a package at a point in time."""
     command = ["uv", "pip", "compile", "--quiet", "--no-header", "--no-annotate", "-"]
     command += ["--exclude-newer", moment]
     done = subprocess.run(
@@ -186,7 +187,7 @@ def _locked(folder: Path) -> dict[str, str]:
     subprocess.run(command, cwd=folder, env=clean_environment(), check=True)
     lock = tomllib.loads((folder / "uv.lock").read_text(encoding="utf-8"))
     versions: dict[str, str] = {}
-    for package in lock["package"]:  # of several, for other systems or Pythons, the lowest is first
+    for package in lock["package"]:  # if several are locked, the lowest is first
         if "virtual" not in package["source"]:
             versions.setdefault(package["name"], package["version"])
     return versions

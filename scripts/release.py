@@ -55,7 +55,7 @@ def release(root: Path, version: str, day: date, checks: Sequence[Sequence[str]]
 
 
 def previous_release(root: Path) -> str | None:
-    """Return the tag of the last release whose template differs from the present one, if any."""
+    """Return the tag of the last release whose template differs from the current one, if any."""
     for version in _released(root):
         tag = f"v{version}"
         if _git(root, "diff", "--name-only", tag, "--", "cookiecutter.json", "hooks", TREE.name):
@@ -66,7 +66,7 @@ def previous_release(root: Path) -> str | None:
 def _released(root: Path) -> list[str]:
     """Return the versions whose tags are ancestors of HEAD, newest first."""
     command = ["git", "tag", "--list", "v*", "--merged", "HEAD"]
-    # It fails where there is no history, as in an archive.
+    # It fails without a git history, as in an archive.
     tags = subprocess.run(command, cwd=root, stdout=subprocess.PIPE, check=False)
     versions = [tag.removeprefix("v") for tag in tags.stdout.decode().split()]
     return sorted(filter(_VERSION.fullmatch, versions), key=_numbers, reverse=True)
@@ -82,7 +82,7 @@ def _git(root: Path, *arguments: str) -> str:
 
 
 def main() -> None:
-    """Read the command line."""
+    """Release the version in the command line."""
     parser = argparse.ArgumentParser(prog="release", description=__doc__)
     parser.add_argument("version", help="such as 1.2.3")
     release(ROOT, parser.parse_args().version, datetime.now(UTC).date())

@@ -1,1 +1,1 @@
-"""The proof of the template: render it, read the render, run the render."""
+"""The tests of the template: they render it, and check and run the renders."""

@@ -1,6 +1,6 @@
-"""What tests have measured: one table at the end of the run, and in docs/reliability.md.
+"""The figures that tests measure: a table at the end of the run, and in docs/reliability.md.
 
-A plugin. Figures travel with the reports of tests, so they arrive from parallel processes, too.
+A plugin. Figures are part of the tests' reports, so parallel processes can send them.
 """
 
 from collections.abc import Callable
@@ -21,13 +21,13 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.getgroup("template").addoption(
         "--write-figures",
         action="store_true",
-        help=f"write the figures of this run into docs/{DOCUMENT.name}, in place of those there",
+        help=f"write the figures of this run into docs/{DOCUMENT.name}",
     )
 
 
 @pytest.fixture
 def measured(request: pytest.FixtureRequest) -> Measured:
-    """Note figures under a promise: ``measured("Killed", "SQLite", lost=0)``."""
+    """Record figures for a promise: ``measured("Killed", "SQLite", lost=0)``."""
 
     def note(promise: str, database: str, **figures: object) -> None:
         text = "; ".join(f"{name.replace('_', ' ')}: {value}" for name, value in figures.items())
@@ -48,7 +48,7 @@ def _rows(reporter: pytest.TerminalReporter, *outcomes: str) -> list[str]:
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Print the figures, and write them where that was asked for."""
+    """Print the figures, and write them if requested."""
     rows = _rows(terminalreporter, "passed", "failed")
     if not rows:
         return
@@ -58,6 +58,6 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     if terminalreporter.config.getoption("--write-figures"):
         before, _, rest = DOCUMENT.read_text(encoding="utf-8").partition(MARKERS[0])
         _, _, after = rest.partition(MARKERS[1])
-        kept = _rows(terminalreporter, "passed")  # a promise that was broken has no figures
+        kept = _rows(terminalreporter, "passed")  # figures of passed tests only
         table = "\n".join([MARKERS[0], "", *HEAD, *kept, "", MARKERS[1]])
         DOCUMENT.write_text(before + table + after, encoding="utf-8")

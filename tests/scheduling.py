@@ -1,9 +1,9 @@
-"""Which tests run, in which order, and which of them share the machine. A plugin.
+"""Selects and orders the tests, and runs some of them alone. A plugin.
 
 - Tests marked `nightly` run with `--full`, which also raises the number of repetitions.
 - Tests marked `docker` run with `-m docker`.
-- Tests marked `alone` run one after the other, while no other process runs a test: they measure
-  times, or put a load on all cores.
+- Tests marked `alone` run one after the other, while no other process runs a test, because they
+measure times or put load on all cores.
 """
 
 import json
@@ -23,7 +23,7 @@ from testing.baking import ENVIRONMENTS
 
 ALONE: Final = "alone"
 FIRST_OTHERS: Final = 4
-"""Quick tests for the other processes, which then wait until the tests that run alone are over."""
+"""The number of quick tests that are given to other processes while tests run alone."""
 
 
 KEPT: Final = pytest.StashKey[ReadWriteLock]()
@@ -38,30 +38,30 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption(
         "--rounds",
         type=int,
-        help="how often the database and the service are killed (5; 20 with --full)",
+        help="the number of times that the database and the service are killed (5; 20 with --full)",
     )
 
 
 @pytest.fixture(scope="session")
 def full(request: pytest.FixtureRequest) -> bool:
-    """Whether everything is repeated as often as in a nightly run."""
+    """Whether all repetitions of a nightly run are made."""
     return bool(request.config.getoption("--full"))
 
 
 @pytest.fixture(scope="session")
 def rounds(request: pytest.FixtureRequest, *, full: bool) -> int:
-    """Return the number of times that something is killed."""
+    """Return the number of kills."""
     given: int | None = request.config.getoption("--rounds")
     return given or (20 if full else 5)
 
 
 def is_worker() -> bool:
-    """Return whether this process runs tests for another."""
+    """Return whether this process is a worker of xdist."""
     return "PYTEST_XDIST_WORKER" in os.environ
 
 
 def pytest_configure() -> None:
-    """Make the folder of the shared virtual environments, once for all processes."""
+    """Create the folder of the shared virtual environments, once for all processes."""
     if not is_worker():
         # Not pytest's own folder, which other users can't enter.
         folder = tempfile.mkdtemp(prefix="environments-")
@@ -84,7 +84,7 @@ def selected(item: pytest.Item) -> bool:
 
 
 def is_alone(item: pytest.Item) -> bool:
-    """Return whether nothing else may run beside a test."""
+    """Return whether a test has to run alone."""
     return item.get_closest_marker(ALONE) is not None
 
 
@@ -115,7 +115,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 def groups_file() -> Path:
-    """Return the file that tells the scheduler which tests belong together."""
+    """Return the file with the groups of tests, for the scheduler."""
     return Path(os.environ[ENVIRONMENTS], "groups.json")
 
 
@@ -136,13 +136,13 @@ class ByGroup(LoadScopeScheduling):  # type: ignore[misc]
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> ByGroup | None:
-    """Take the groups as the workers have written them."""
+    """Read the groups that the workers have written."""
     return ByGroup(config, log) if config.getvalue("dist") == "loadgroup" else None
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)  # before the time limit of a test begins
 def pytest_runtest_protocol(item: pytest.Item, nextitem: pytest.Item | None) -> Generator[None]:
-    """Share the machine with the other processes, or keep it while tests run alone."""
+    """Take a shared lock on the machine, or an exclusive one for tests that run alone."""
     if not is_worker():
         return (yield)
     machine = ReadWriteLock(Path(os.environ[ENVIRONMENTS], "machine.db"))

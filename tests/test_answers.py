@@ -1,4 +1,4 @@
-"""A bad answer is refused in one sentence; any other is rendered exactly as it was typed."""
+"""Invalid answers are refused with one sentence; all others are rendered exactly as typed."""
 
 import json
 import re
@@ -126,14 +126,14 @@ def shows(project: Project, text: str) -> None:
 
 
 class Refuse(Protocol):
-    """Render with one bad answer and return what the user reads on stderr."""
+    """Render with one invalid answer; return the text on stderr."""
 
     def __call__(self, question: str, answer: str) -> str: ...
 
 
 @pytest.fixture
 def refuse(template: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> Refuse:
-    """Return a function that also checks that nothing is left behind."""
+    """Return a function that renders, and checks that a refused render leaves no files."""
     output = tmp_path / "output"
     output.mkdir()
 
@@ -154,7 +154,7 @@ def refuse(template: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) ->
 
 
 @pytest.mark.parametrize(("question", "answer", "sentence"), REFUSED)
-def test_a_bad_answer_is_refused_in_one_sentence(
+def test_an_invalid_answer_is_refused_with_one_sentence(
     refuse: Refuse, question: str, answer: str, sentence: str
 ) -> None:
     assert refuse(question, answer) == f"{question} {sentence}\n"
@@ -185,7 +185,7 @@ def test_no_slug_can_be_the_name_of_a_dependency(bake: Bake, refuse: Refuse, dat
         ("author_email=me", f"author_email 'me' {NOT_AN_EMAIL}\n"),
     ],
 )
-def test_the_command_line_says_so_and_fails(
+def test_the_command_line_prints_the_error_and_fails(
     command_line: CommandLine, tmp_path: Path, argument: str, sentence: str
 ) -> None:
     output = tmp_path / "output"
@@ -200,7 +200,7 @@ def test_the_command_line_says_so_and_fails(
 
 
 @pytest.mark.parametrize("argument", ["database=mysql", "auth=ldap", "license=WTFPL"])
-def test_cookiecutter_itself_refuses_a_choice_that_is_none(
+def test_cookiecutter_refuses_an_unknown_choice(
     command_line: CommandLine, tmp_path: Path, argument: str
 ) -> None:
     done = command_line(tmp_path, "--no-input", argument)
@@ -260,7 +260,7 @@ def test_an_edited_or_outdated_replay_is_refused(
 
 
 @pytest.mark.parametrize("line", ["project_name:", "project_name: yes"])
-def test_a_value_of_a_config_file_that_is_no_text_is_refused(
+def test_a_value_that_is_not_a_string_in_a_config_file_is_refused(
     command_line: CommandLine, tmp_path: Path, line: str
 ) -> None:
     (tmp_path / "team.yaml").write_text(f"default_context:\n  {line}\n", encoding="utf-8")
@@ -274,7 +274,7 @@ def test_a_value_of_a_config_file_that_is_no_text_is_refused(
     assert not list(output.iterdir())
 
 
-def test_a_folder_that_exists_is_left_alone(
+def test_an_existing_folder_is_not_changed(
     bake: Bake, command_line: CommandLine, tmp_path: Path
 ) -> None:
     shutil.copytree(bake().path, tmp_path / "my-service")
@@ -288,7 +288,7 @@ def test_a_folder_that_exists_is_left_alone(
     assert contents(tmp_path) == before
 
 
-def test_a_refusal_spares_a_folder_that_was_to_be_overwritten(
+def test_a_refused_answer_does_not_delete_an_existing_folder(
     command_line: CommandLine, tmp_path: Path
 ) -> None:
     (tmp_path / "my-service").mkdir()
@@ -301,12 +301,12 @@ def test_a_refusal_spares_a_folder_that_was_to_be_overwritten(
 
 
 @pytest.mark.parametrize("text", AWKWARD)
-def test_an_awkward_answer_stands_as_typed(bake: Bake, text: str) -> None:
+def test_special_characters_are_rendered_as_typed(bake: Bake, text: str) -> None:
     shows(bake(project_name=text, project_slug="orders", description=text, author_name=text), text)
 
 
 @pytest.mark.parametrize("text", TYPED)
-def test_jinja_at_a_prompt_is_only_text(
+def test_jinja_in_an_answer_is_not_evaluated(
     command_line: CommandLine, tmp_path: Path, text: str
 ) -> None:
     answers = [text, "orders", text, text, "", *("" for _ in CHOICES)]
@@ -331,14 +331,14 @@ def test_the_slug_is_derived_from_the_name(bake: Bake, name: str, slug: str) -> 
 
 
 @pytest.mark.parametrize("slug", ["a", "a1", "my_service-2", "x" * 50])
-def test_a_good_slug_is_taken_as_it_is(bake: Bake, slug: str) -> None:
+def test_a_valid_slug_is_not_changed(bake: Bake, slug: str) -> None:
     project = bake(project_slug=slug)
 
     assert project.path.name == slug
     assert tomllib.loads(project.text("pyproject.toml"))["project"]["name"] == slug
 
 
-def test_a_team_keeps_its_answers_in_a_file(
+def test_answers_can_come_from_a_config_file(
     command_line: CommandLine, tmp_path: Path, template: Path
 ) -> None:
     page = (ROOT / "docs" / "teams.md").read_text(encoding="utf-8")

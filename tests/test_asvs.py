@@ -39,7 +39,7 @@ def functions_in(file: Path) -> set[str]:
 
 
 def check(table: list[Row], render: Path) -> None:
-    """Check that each row that passes names a test, and each that fails a reason."""
+    """Check that each row names an existing test if it passes, and a reason if it fails."""
     items = [row.item for row in table]
     assert len(set(items)) == len(items)
     assert items == sorted(items, key=lambda item: [int(number) for number in item.split(".")])
@@ -58,7 +58,7 @@ def check(table: list[Row], render: Path) -> None:
         assert test in found if test else found, row
 
 
-def test_every_proof_in_the_table_of_the_template_exists(bake: Bake) -> None:
+def test_every_test_named_in_the_template_exists(bake: Bake) -> None:
     table = rows((ROOT / "docs" / "security.md").read_text(encoding="utf-8"))
     assert len(table) > 40
     check(table, bake(database="postgresql", auth="users").path)
@@ -67,7 +67,7 @@ def test_every_proof_in_the_table_of_the_template_exists(bake: Bake) -> None:
 @pytest.mark.parametrize(
     "answers", combinations("database", "auth"), ids=lambda answers: "-".join(answers.values())
 )
-def test_every_proof_in_the_table_of_a_render_exists(bake: Bake, answers: dict[str, str]) -> None:
+def test_every_test_named_in_a_render_exists(bake: Bake, answers: dict[str, str]) -> None:
     project = bake(**answers)
     table = rows(project.text("docs/security.md"))
     check(table, project.path)

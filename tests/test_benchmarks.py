@@ -1,4 +1,4 @@
-"""The benchmarks work. How fast anything is, is not for tests to judge."""
+"""The benchmarks run. These tests assert no speed."""
 
 import json
 import os
@@ -17,7 +17,7 @@ import pytest
 
 from benchmarks import harness, load, report
 from benchmarks.__main__ import CHOICES, Round, parsed, summarize
-from benchmarks.data import RESOURCES, written
+from benchmarks.data import RESOURCES, http_request
 from benchmarks.harness import Server, Side
 from benchmarks.load import Run
 from benchmarks.report import Fairness, Figure, Memory, Report
@@ -67,7 +67,7 @@ def test_a_quick_run_measures_every_endpoint(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("database", CHOICES["database"])
-def test_the_flat_resource_is_one_as_the_template_wants_it(bake: Bake, database: str) -> None:
+def test_the_flat_resource_follows_the_template_rules(bake: Bake, database: str) -> None:
     with installed(bake(database=database, auth="none")) as project:
         harness.with_items(project)
 
@@ -78,7 +78,7 @@ def test_the_flat_resource_is_one_as_the_template_wants_it(bake: Bake, database:
             "tests/test_smoke.py",
             "tests/kit/test_migrations.py",
             "-k",
-            "head or drifted",
+            "head or match",
         )
 
 
@@ -103,7 +103,7 @@ def test_the_flat_resource_is_mounted(bake: Bake, tmp_path: Path) -> None:
     "arguments",
     ["--only database=oracle", "--only speed", "--publish --quick", "--rows 10"],
 )
-def test_what_makes_no_sense_is_refused(arguments: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_invalid_options_are_refused(arguments: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         parsed(arguments.split())
 
@@ -122,7 +122,7 @@ def test_wrk_is_required(
 
 
 class Counting(BaseHTTPRequestHandler):
-    """Responds after a while that the path names, in milliseconds; refuses a POST."""
+    """Responds after the number of milliseconds in the path; refuses a POST."""
 
     protocol_version = "HTTP/1.1"
 
@@ -160,7 +160,7 @@ def port() -> Iterator[int]:
 def test_each_client_is_counted(port: int) -> None:
     require("wrk")
     # The clients start at different requests, so some of them wait for the slow one.
-    requests = [written("GET", f"/{delay}") for delay in (0, 0, 0, 0, 0, 0, 0, 100)]
+    requests = [http_request("GET", f"/{delay}") for delay in (0, 0, 0, 0, 0, 0, 0, 100)]
 
     run = load.load(port, requests, 4, 1.5, count=True)
 
@@ -171,10 +171,10 @@ def test_each_client_is_counted(port: int) -> None:
     assert run.worst >= 100
 
 
-def test_a_client_without_a_response_has_waited_the_whole_time(port: int) -> None:
+def test_a_client_without_a_response_counts_as_waiting_all_the_time(port: int) -> None:
     require("wrk")
 
-    run = load.load(port, [written("GET", "/60000")], 2, 0.3, count=True)
+    run = load.load(port, [http_request("GET", "/60000")], 2, 0.3, count=True)
 
     assert run.per_client == (0, 0)
     assert run.answers == 0
@@ -184,7 +184,7 @@ def test_a_client_without_a_response_has_waited_the_whole_time(port: int) -> Non
 def test_refused_requests_are_errors(port: int) -> None:
     require("wrk")
 
-    run = load.load(port, [written("POST", "/0", {})], 2, 0.5)
+    run = load.load(port, [http_request("POST", "/0", {})], 2, 0.5)
 
     assert run.answers == 0
     assert run.errors > 0
@@ -212,7 +212,7 @@ def test_shares_and_differences_are_medians_of_adjacent_rounds() -> None:
 
 
 def figure(service: str, caller: str, endpoint: str) -> Figure:
-    """Return figures of no run."""
+    """Return made-up figures."""
     return Figure(
         database="postgresql",
         service=service,
@@ -233,7 +233,7 @@ def figure(service: str, caller: str, endpoint: str) -> Figure:
 
 @pytest.fixture
 def made() -> Report:
-    """Return the report of no run."""
+    """Return a report with made-up figures."""
     fairness = Fairness("postgresql", "rows", "none", "get", 128, 9, 10, 12, 70, 80, 0)
     return Report(
         commit="0123456789ab",
@@ -258,7 +258,7 @@ def made() -> Report:
     )
 
 
-def test_a_report_says_what_was_promised(made: Report) -> None:
+def test_a_report_names_its_targets(made: Report) -> None:
     text = made.text()
 
     assert "| share of the limit, rows, PATCH | 0.25 | 0.21 | 0.25 |" in text
@@ -275,7 +275,7 @@ def test_a_report_says_what_was_promised(made: Report) -> None:
     assert "| render | 0.40 s | 0.45 s | 0.36 s |" in text
 
 
-def test_publishing_replaces_the_figures_and_nothing_else(
+def test_publishing_replaces_the_figures_only(
     made: Report, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     files = {name: tmp_path / name for name in ("DOCUMENT", "SIZING", "PICTURE")}
@@ -297,7 +297,7 @@ def test_publishing_replaces_the_figures_and_nothing_else(
     served = "| PostgreSQL: served by one worker | 100/s | 100/s | 100/s | 100/s | 11 | 70 MiB |"
     assert served in once["SIZING"]
     assert "| PostgreSQL: CPU of the database | 100 µs |" in once["SIZING"]
-    assert "SQLite" not in once["SIZING"]  # it was not measured
+    assert "SQLite" not in once["SIZING"]  # not measured
 
 
 def test_the_chart_has_a_bar_for_each_share(made: Report) -> None:

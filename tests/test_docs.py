@@ -34,7 +34,7 @@ def test_links_between_pages_resolve(page: Path) -> None:
             assert anchor in anchors, target
 
 
-def test_the_transcript_has_the_questions_of_today() -> None:
+def test_the_transcript_has_the_current_questions() -> None:
     questions = json.loads((ROOT / "cookiecutter.json").read_text(encoding="utf-8"))
     expected = []
     prompts = questions["__prompts__"]
@@ -57,7 +57,7 @@ def test_the_transcript_has_the_questions_of_today() -> None:
 
 
 def figures(promise: str) -> list[dict[str, str]]:
-    """Return what docs/reliability.md has measured of a promise, for each database."""
+    """Return the figures of a promise in docs/reliability.md, for each database."""
     text = (ROOT / "docs" / "reliability.md").read_text(encoding="utf-8")
     found = re.findall(rf"^\| {re.escape(promise)} \| \w+ \| (.+) \|$", text, re.MULTILINE)
     assert found, promise
@@ -65,17 +65,17 @@ def figures(promise: str) -> list[dict[str, str]]:
 
 
 def test_the_features_have_the_figures_of_the_tests() -> None:
-    killed = figures("A killed database loses nothing acknowledged")
-    ended = figures("A killed service loses nothing acknowledged")
+    killed = figures("A killed database loses no acknowledged write")
+    ended = figures("A killed service loses no acknowledged write")
     lost = [*killed, *ended]
-    (once,) = figures("A request with a key is carried out exactly once")
+    (once,) = figures("A request with an Idempotency-Key runs exactly once")
     (update,) = figures("A rolling update loses no request")
     (slow,) = figures("Every route returns 503 in time while the database is frozen")
-    (locked,) = figures("A locked table: who can't be served is told so in time")
-    generated = {each["cases"] for each in figures("Requests made up from the OpenAPI document")}
+    (locked,) = figures("A locked table: requests that can't be served return 503 in time")
+    generated = {each["cases"] for each in figures("Requests generated from the OpenAPI document")}
     served = {
         tuple(re.findall(r"\d+", each["requests each"])[:2])
-        for each in figures("Everybody is served alike")
+        for each in figures("Clients are served equally")
     }
     told = re.sub(r"\s+", " ", README)
 
@@ -98,7 +98,7 @@ def test_the_features_have_the_figures_of_the_tests() -> None:
     assert f"received {least} or {most} responses each" in told
 
 
-def test_the_depth_of_pages_is_that_of_the_benchmark() -> None:
+def test_the_cost_of_deep_pages_is_that_of_the_benchmark() -> None:
     text = (ROOT / "docs" / "performance.md").read_text(encoding="utf-8")
     depths = sorted(
         re.findall(r"^\| depth 100,000 against page 1, .*?([\d.]+) times", text, re.MULTILINE)
@@ -111,7 +111,7 @@ def test_scaling_has_the_figures_of_reliability() -> None:
     scaling = (ROOT / "docs" / "scaling.md").read_text(encoding="utf-8")
     for promise in (
         "One process and two, sharing this machine's cores",
-        "One process and two, a 20% part of a core each",
+        "One process and two, each limited to 20% of a core",
     ):
         (found,) = figures(promise)
         against = found["cpu of a request against one"].replace(", ", "; ")
@@ -119,7 +119,7 @@ def test_scaling_has_the_figures_of_reliability() -> None:
         assert f"| {found['ratio']} times as much | {against} |" in scaling
 
 
-def test_the_code_of_the_features_is_that_of_a_tested_feature() -> None:
+def test_the_code_in_features_is_tested() -> None:
     features = (ROOT / "docs" / "features.md").read_text(encoding="utf-8")
     (shown,) = re.findall(r"^```python\n(.*?)^```", features, re.DOTALL | re.MULTILINE)
     notes = ROOT / "tests" / "feature" / "app" / "notes"

@@ -1,4 +1,4 @@
-"""Which files a render holds: exactly these, for each answer."""
+"""The exact files of a render, for each answer."""
 
 import itertools
 from collections.abc import Mapping
@@ -126,7 +126,7 @@ COMMON = """
 
 CONTAINER = [".dockerignore", "Dockerfile", "compose.yaml"]
 
-BROUGHT_BY: dict[str, dict[str, list[str]]] = {
+FILES_OF_ANSWERS: dict[str, dict[str, list[str]]] = {
     "database": {
         "sqlite": """
         app/kit/db/driver.py
@@ -226,7 +226,7 @@ BROUGHT_BY: dict[str, dict[str, list[str]]] = {
 }
 """The files of each answer to each question."""
 
-BROUGHT_TOGETHER: dict[tuple[str, str], list[str]] = {
+FILES_OF_PAIRS: dict[tuple[str, str], list[str]] = {
     ("kubernetes", "postgresql"): """
         deploy/kubernetes/base/autoscaler.yaml
         deploy/kubernetes/base/backup.yaml
@@ -239,23 +239,23 @@ BROUGHT_TOGETHER: dict[tuple[str, str], list[str]] = {
         deploy/kubernetes/base/statefulset.yaml
     """.split(),
 }
-"""The files of two answers that meet."""
+"""The files of combinations of two answers."""
 
 FACTS: dict[str, dict[str, list[str]]] = {
     "__container": {"docker": CONTAINER},
     "__kubernetes": {
-        database: BROUGHT_TOGETHER["kubernetes", database] for database in CHOICES["database"]
+        database: FILES_OF_PAIRS["kubernetes", database] for database in CHOICES["database"]
     },
 }
-"""The files of facts that are derived from answers: they are among those of the answers."""
+"""The files of facts that are derived from answers: they are also listed for the answers."""
 
 
 def expected(answers: Mapping[str, str]) -> set[str]:
     """Return the files that a render of these answers has to hold."""
-    brought = (BROUGHT_BY[question][answer] for question, answer in answers.items())
+    added = (FILES_OF_ANSWERS[question][answer] for question, answer in answers.items())
     given = set(answers.values())
-    together = (files for pair, files in BROUGHT_TOGETHER.items() if given.issuperset(pair))
-    return {*COMMON, *itertools.chain(*brought, *together)}
+    together = (files for pair, files in FILES_OF_PAIRS.items() if given.issuperset(pair))
+    return {*COMMON, *itertools.chain(*added, *together)}
 
 
 @each_answer
@@ -264,11 +264,11 @@ def test_a_render_holds_exactly_the_files_of_its_answers(
 ) -> None:
     files = bake(**answers).files()
     wanted = expected({**DEFAULTS, **answers})
-    assert sorted(files - wanted) == [], "files that nobody expects"
-    assert sorted(wanted - files) == [], "files that are missing"
+    assert sorted(files - wanted) == [], "unexpected files"
+    assert sorted(wanted - files) == [], "missing files"
 
 
-def brought_by_options() -> dict[str, dict[str, set[str]]]:
+def files_in_options() -> dict[str, dict[str, set[str]]]:
     """Return the files of each answer of each question."""
     return {
         question.name: {
@@ -278,18 +278,18 @@ def brought_by_options() -> dict[str, dict[str, set[str]]]:
             for answer in question.iterdir()
         }
         for question in (TREE / ".options").iterdir()
-        if question.is_dir() and not question.name.startswith(".")  # what a tool has left behind
+        if question.is_dir() and not question.name.startswith(".")  # created by a tool
     }
 
 
-def test_every_option_folder_is_an_answer() -> None:
-    assert {question: list(answers) for question, answers in BROUGHT_BY.items()} == CHOICES
-    folders = brought_by_options()
+def test_every_option_folder_belongs_to_an_answer() -> None:
+    assert {question: list(answers) for question, answers in FILES_OF_ANSWERS.items()} == CHOICES
+    folders = files_in_options()
     of_facts = {file for files in FACTS.values() for file in itertools.chain(*files.values())}
     wanted = {
         **{
             question: {answer: set(files) - of_facts for answer, files in answers.items()}
-            for question, answers in BROUGHT_BY.items()
+            for question, answers in FILES_OF_ANSWERS.items()
         },
         **{fact: {name: set(files) for name, files in of.items()} for fact, of in FACTS.items()},
     }
@@ -306,7 +306,7 @@ def test_every_option_folder_is_an_answer() -> None:
     }
 
 
-def test_every_fact_with_folders_is_one_of_every_render(bake: Bake) -> None:
+def test_every_fact_with_folders_is_in_every_render(bake: Bake) -> None:
     for deploy in CHOICES["deploy"]:
         answers = bake(deploy=deploy).answers
         assert {fact: answers[fact] for fact in FACTS} == {
@@ -315,13 +315,13 @@ def test_every_fact_with_folders_is_one_of_every_render(bake: Bake) -> None:
         }
 
 
-def test_no_file_is_brought_by_two_questions_or_lies_in_the_tree_as_well() -> None:
-    brought = {
+def test_no_file_comes_from_two_sources() -> None:
+    added = {
         question: set[str]().union(*answers.values())
-        for question, answers in brought_by_options().items()
+        for question, answers in files_in_options().items()
     }
 
-    for (one, files), (other, others) in itertools.combinations(brought.items(), 2):
-        assert not files & others, f"brought by {one} and by {other}"
-    for question, files in brought.items():
+    for (one, files), (other, others) in itertools.combinations(added.items(), 2):
+        assert not files & others, f"added by {one} and by {other}"
+    for question, files in added.items():
         assert not {file for file in files if (TREE / file).exists()}, f"tree and {question}"

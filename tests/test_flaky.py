@@ -1,4 +1,4 @@
-"""``just flaky``: a test that fails now and then is found, named and counted."""
+"""``just flaky`` finds, names and counts tests that fail sometimes."""
 
 import subprocess
 import sys
@@ -43,7 +43,7 @@ def suites(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Path]:
 
 
 @pytest.mark.slow
-def test_what_fails_now_and_then_is_counted(
+def test_tests_that_fail_sometimes_are_counted(
     suites: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     tallies = Runner(suites, PYTEST, rounds=4).run()
@@ -51,7 +51,7 @@ def test_what_fails_now_and_then_is_counted(
     assert one.rounds >= 4
     assert dict(one.failures) == {"tests/test_it.py::test_sometimes[1]": one.rounds // 2}
     assert (one.tests, other.tests) == (3, 1)
-    # Who is faster goes on: without it, the last rounds of the other would be without load.
+    # The faster suite continues, so that the last rounds of the other have load, too.
     assert other.rounds >= 4
     assert not other.failures
     rows = [line.split() for line in table(tallies).splitlines()]
@@ -74,7 +74,7 @@ def test_a_run_without_a_report_is_a_failure(tmp_path: Path) -> None:
     assert dict(tally.failures) == {NO_REPORT: 1}
 
 
-def test_its_workflow_is_one_by_its_schema_and_runs_the_verb() -> None:
+def test_the_workflow_matches_its_schema_and_runs_the_verb() -> None:
     file = ROOT / ".github" / "workflows" / "flaky.yml"
     checker = str(Path(sys.executable).with_name("check-jsonschema"))
     command = [checker, "--builtin-schema", "vendor.github-workflows", str(file)]

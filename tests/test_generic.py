@@ -1,4 +1,4 @@
-"""The tests that a render has for any API: that they find faults, tried on another API."""
+"""The generic tests of a render find faults in another API, too."""
 
 import re
 import shutil
@@ -13,7 +13,7 @@ GENERIC = Path(__file__).parent / "generic"
 
 
 @pytest.mark.slow
-def test_the_generic_tests_fit_another_api(bake: Bake) -> None:
+def test_the_generic_tests_work_on_another_api(bake: Bake) -> None:
     with installed(bake(database="sqlite", auth="users")) as project:
         kit = project.path / "tests" / "kit"
         copies = [str(shutil.copy(path, kit)) for path in sorted(GENERIC.glob("*.py"))]

@@ -1,4 +1,4 @@
-"""The files in .github, here and in a render, by their own checkers."""
+"""The files in .github, here and in a render, checked by their own tools."""
 
 from pathlib import Path
 
@@ -19,16 +19,16 @@ SCHEMAS = {
 
 
 def ecosystems(folder: Path) -> list[str]:
-    """Return what Dependabot updates."""
+    """Return the ecosystems that Dependabot updates."""
     document = yaml.safe_load((folder / "dependabot.yml").read_text(encoding="utf-8"))
     return [update["package-ecosystem"] for update in document["updates"]]
 
 
-def is_valid(file: Path, schema: str) -> None:
+def check_valid(file: Path, schema: str) -> None:
     tool("check-jsonschema", "--builtin-schema", schema, str(file))
 
 
-def is_secure(folder: Path) -> None:
+def check_secure(folder: Path) -> None:
     tool("zizmor", "--offline", "--persona", "pedantic", "--quiet", str(folder))
 
 
@@ -38,15 +38,15 @@ def test_every_file_of_the_template_is_valid_and_secure() -> None:
     files = {file.relative_to(OWN).as_posix() for file in OWN.rglob("*.yml")}
     assert files == set(schemas)
     for file, schema in schemas.items():
-        is_valid(OWN / file, schema)
-    is_secure(OWN)
+        check_valid(OWN / file, schema)
+    check_secure(OWN)
     assert ecosystems(OWN) == ["github-actions"]
 
 
 @pytest.mark.parametrize("deploy", CHOICES["deploy"])
-def test_dependabot_of_a_render_updates_what_there_is(bake: Bake, deploy: str) -> None:
+def test_dependabot_of_a_render_covers_every_ecosystem(bake: Bake, deploy: str) -> None:
     folder = bake(ci="github", deploy=deploy).path / ".github"
-    is_valid(folder / "dependabot.yml", SCHEMAS["dependabot.yml"])
-    is_secure(folder)
+    check_valid(folder / "dependabot.yml", SCHEMAS["dependabot.yml"])
+    check_secure(folder)
     images = [] if deploy == "none" else ["docker", "docker-compose"]
     assert ecosystems(folder) == ["github-actions", "uv", *images]

@@ -1,4 +1,4 @@
-"""Any answer, typed or replayed, is refused in one sentence or rendered exactly as it is."""
+"""Any answer, typed or replayed, is refused with one sentence or rendered unchanged."""
 
 import tomllib
 from functools import cache
@@ -90,13 +90,13 @@ def hook(context: dict[str, Any]) -> dict[str, Any]:
 
 
 def problem(context: dict[str, Any]) -> str | None:
-    """Return the sentence with which the hook refuses a context, or None."""
+    """Return the error of the hook for a context, or None."""
     found: str | None = hook(context)["problem"]()
     return found
 
 
 def facts(context: dict[str, Any]) -> dict[str, Any]:
-    """Return what cookiecutter.json has derived from the answers."""
+    """Return the facts that cookiecutter.json derives from the answers."""
     return {name: value for name, value in context["cookiecutter"].items() if name.startswith("__")}
 
 
@@ -111,7 +111,7 @@ def rendered(context: dict[str, Any]) -> dict[str, str]:
 @example({"project_name": "{{ 7 * 7 }}", "description": "{% raw %}", "author_name": "#% if x"})
 @example(dict.fromkeys(TEXTS, "x" * 200))
 @settings(max_examples=200, deadline=None, derandomize=True)
-def test_texts_are_refused_or_stand_as_typed(answers: dict[str, str]) -> None:
+def test_texts_are_refused_or_rendered_as_typed(answers: dict[str, str]) -> None:
     context = typed(project_slug="orders", **answers)
     said = problem(context)
     if said is not None:
@@ -146,7 +146,7 @@ def plain() -> dict[str, str]:
 
 @given(st.text(max_size=60) | st.from_regex(r"[a-z./\\~:-]{1,12}", fullmatch=True))
 @settings(max_examples=200, deadline=None, derandomize=True)
-def test_a_slug_is_refused_or_one_harmless_folder(slug: str) -> None:
+def test_a_slug_is_refused_or_creates_one_folder(slug: str) -> None:
     context = typed(project_slug=slug)
     if problem(context) is None:
         assert context["cookiecutter"]["project_slug"] == slug
@@ -160,7 +160,7 @@ def test_a_slug_is_refused_or_one_harmless_folder(slug: str) -> None:
 
 @given(ANSWERS)
 @settings(max_examples=100, deadline=None, derandomize=True)
-def test_an_address_is_refused_or_stands_as_typed(address: str) -> None:
+def test_an_email_address_is_refused_or_rendered_as_typed(address: str) -> None:
     context = typed(project_slug="orders", author_email=address)
     if problem(context) is None:
         project = tomllib.loads(rendered(context)["pyproject.toml"])
@@ -194,7 +194,7 @@ REPLAYED = typed(project_name="Orders", deploy="kubernetes")["cookiecutter"]
 
 @given(st.sampled_from([*facts({"cookiecutter": REPLAYED}), *QUESTIONS, "author_email"]), JSON)
 @settings(max_examples=200, deadline=None, derandomize=True)
-def test_a_value_that_is_no_answer_is_refused_in_a_replay(name: str, value: object) -> None:
+def test_an_invalid_value_in_a_replay_is_refused(name: str, value: object) -> None:
     said = problem({"cookiecutter": REPLAYED | {name: value}})
     absent = {other: REPLAYED[other] for other in REPLAYED if other != name}
 

@@ -1,4 +1,4 @@
-"""A question with settings and routes: all its places, and the example in CONTRIBUTING.md."""
+"""A question with settings and routes: the files it needs, and the example in CONTRIBUTING.md."""
 
 import ast
 import json
@@ -29,7 +29,7 @@ def choices(template: Path) -> dict[str, list[str]]:
     }
 
 
-def brought(template: Path, question: str) -> dict[str, set[str]]:
+def modules_by_answer(template: Path, question: str) -> dict[str, set[str]]:
     """Return the modules of `app` that each answer to a question adds."""
     folder = template / TREE.name / ".options" / question
     return {
@@ -56,9 +56,9 @@ def imports(module: ast.Module) -> Iterator[tuple[str, str]]:
             yield f"{package}.py", ""
 
 
-def seams(template: Path, question: str) -> Iterator[tuple[str, list[ast.Module]]]:
+def common_modules(template: Path, question: str) -> Iterator[tuple[str, list[ast.Module]]]:
     """Return the modules that every answer to a question adds, with each answer's version."""
-    answers = brought(template, question)
+    answers = modules_by_answer(template, question)
     folder = template / TREE.name / ".options" / question
     for file in sorted(set.intersection(*answers.values())):
         yield (
@@ -68,8 +68,8 @@ def seams(template: Path, question: str) -> Iterator[tuple[str, list[ast.Module]
 
 
 def check_modules(template: Path, question: str) -> None:
-    """Check that what every service imports is brought by every answer, if by any."""
-    answers = brought(template, question)
+    """Check that a module that every service imports exists for every answer."""
+    answers = modules_by_answer(template, question)
     common = [
         file.relative_to(template / TREE.name).as_posix()
         for file in (template / TREE.name / "app").rglob("*.py")
@@ -79,7 +79,7 @@ def check_modules(template: Path, question: str) -> None:
         needed = imported & set[str]().union(*answers.values())
         for answer, modules in answers.items():
             missing = needed - modules
-            assert not missing, f"{file} imports {missing}: {question}={answer} does not bring it"
+            assert not missing, f"{file} imports {missing}: {question}={answer} does not have it"
 
 
 def check_settings(template: Path, question: str) -> None:
@@ -92,7 +92,7 @@ def check_settings(template: Path, question: str) -> None:
         for base in node.bases
         if isinstance(base, ast.Name)
     }
-    for file, modules in seams(template, question):
+    for file, modules in common_modules(template, question):
         settings = {
             node.name
             for module in modules
@@ -112,7 +112,7 @@ def check_routers(template: Path, question: str) -> None:
         for node in ast.walk(api)
         if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name)
     }
-    for file, modules in seams(template, question):
+    for file, modules in common_modules(template, question):
         routers = {
             node.target.id
             for module in modules
@@ -127,7 +127,7 @@ each_question = pytest.mark.parametrize("question", choices(ROOT))
 
 
 @each_question
-def test_each_answer_brings_what_is_imported(question: str) -> None:
+def test_each_answer_has_the_module_that_is_imported(question: str) -> None:
     check_modules(ROOT, question)
 
 
@@ -163,7 +163,7 @@ def write_question(template: Path) -> None:
 
 
 def changed(text: str, code: str) -> str:
-    """Return a module with an import added, and its statements of the same start replaced."""
+    """Return a module with an import added, and statements replaced that begin alike."""
     imported, rest = code.split("\n", 1)
     for statement in re.findall(r"^\w.*\n(?:[ )].*\n)*", rest, re.MULTILINE):
         start = re.match(r"class \w+|\w+: ", statement)
@@ -184,14 +184,14 @@ def extended(tmp_path: Path) -> Path:
     return template
 
 
-def test_the_example_has_every_place(extended: Path) -> None:
+def test_the_example_question_has_every_part(extended: Path) -> None:
     for check in (check_modules, check_settings, check_routers):
         check(extended, "cache")
 
 
 def test_a_forgotten_answer_is_reported(extended: Path) -> None:
     (extended / TREE.name / ".options/cache/none/app/kit/cache.py").unlink()
-    with pytest.raises(AssertionError, match="cache=none does not bring it"):
+    with pytest.raises(AssertionError, match="cache=none does not have it"):
         check_modules(extended, "cache")
 
 
@@ -203,7 +203,7 @@ def test_a_forgotten_answer_is_reported(extended: Path) -> None:
     ],
     ids=["settings", "routers"],
 )
-def test_a_forgotten_place_is_reported(
+def test_a_forgotten_part_is_reported(
     extended: Path, file: str, check: Callable[[Path, str], None], message: str
 ) -> None:
     (extended / TREE.name / file).write_bytes((TREE / file).read_bytes())
@@ -213,7 +213,9 @@ def test_a_forgotten_place_is_reported(
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("answer", "size"), [("none", "None"), ("memory", "1000")])
-def test_the_example_works(cookies: Cookies, extended: Path, answer: str, size: str) -> None:
+def test_the_example_question_works(
+    cookies: Cookies, extended: Path, answer: str, size: str
+) -> None:
     result = cookies.bake(extra_context={"cache": answer, "auth": "none"}, template=str(extended))
     assert result.exception is None, result.exception
     with installed(Project(result.project_path, result.context)) as service:

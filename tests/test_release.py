@@ -1,4 +1,4 @@
-"""``just release``: what it commits and tags, and what it refuses."""
+"""``just release`` commits and tags, or refuses."""
 
 import json
 import os
@@ -78,7 +78,7 @@ def test_a_release_is_a_commit_and_a_tag(
     add_change(repository)
     with pytest.raises(SystemExit, match=r"8\.9\.9 is not newer than 9\.2\.0"):
         release(repository, "8.9.9", DAY, [PASSES])
-    release(repository, "9.10.0", DAY, [PASSES])  # newer by its number, not by its text
+    release(repository, "9.10.0", DAY, [PASSES])  # newer as a number, but not as text
     release_notes = (repository / "CHANGELOG.md").read_text(encoding="utf-8")
     assert re.findall(r"^## \[(.*)\]", release_notes, re.MULTILINE) == [
         *("Unreleased", "9.10.0", "9.2.0")
@@ -93,7 +93,7 @@ def test_the_previous_release_is_the_last_with_another_template(repository: Path
     assert previous_release(repository) is None  # HEAD itself
     (repository / "docs.md").touch()
     commit(repository)
-    assert previous_release(repository) is None  # its template is the same
+    assert previous_release(repository) is None  # the same template
     add_change(repository)
     release(repository, "9.10.0", DAY, [PASSES])
     assert previous_release(repository) == "v9.0.0"

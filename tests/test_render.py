@@ -1,4 +1,4 @@
-"""What is in the files of a render: nothing of the template, no stray line, the same bytes."""
+"""The content of a render: no Jinja, no stray lines, reproducible bytes."""
 
 import json
 import re
@@ -17,7 +17,7 @@ from pytest_cookies.plugin import Cookies
 from testing.baking import CHOICES, ROOT, TREE, Project, clean_environment, copy_template, succeeded
 from tests.conftest import Bake, CommandLine
 
-# A render may say where it comes from.
+# A render may name the template.
 LEFTOVER = re.compile(r"\{%|\{#|#%|(?<!\$)\{\{|cookiecutter(?!-fastapi-sqlalchemy)", re.IGNORECASE)
 # `{{` is also just's own syntax and that of f-strings, as `${{` is that of workflows.
 LEFTOVER_BUT_BRACES = re.compile(r"\{%|\{#|#%|cookiecutter(?!-fastapi-sqlalchemy)", re.IGNORECASE)
@@ -53,7 +53,7 @@ def contents(folder: Path) -> dict[str, tuple[bytes, int]]:
 
 
 @each_answer
-def test_nothing_of_the_template_is_left(bake: Bake, answers: dict[str, str]) -> None:
+def test_no_jinja_is_left_in_a_render(bake: Bake, answers: dict[str, str]) -> None:
     project = bake(**answers)
 
     assert not (project.path / ".options").exists()
@@ -63,7 +63,7 @@ def test_nothing_of_the_template_is_left(bake: Bake, answers: dict[str, str]) ->
 
 
 @each_answer
-def test_no_stray_blank_line_or_space(bake: Bake, answers: dict[str, str]) -> None:
+def test_no_unexpected_blank_line_or_space(bake: Bake, answers: dict[str, str]) -> None:
     project = bake(**answers)
 
     for file in project.files():
@@ -76,7 +76,7 @@ def test_no_stray_blank_line_or_space(bake: Bake, answers: dict[str, str]) -> No
         assert not re.search(r"[ \t]$", text, re.MULTILINE), file
         if file.endswith(".md"):
             assert not re.search(r"[^\n]\n#{1,4} ", text), f"{file}: a heading without space above"
-        # Two blank lines stand only between the definitions of a Python module.
+        # Only definitions of a Python module are separated by two blank lines.
         blank = r"\n{4}" if file.endswith((".py", ".py.mako")) else r"\n{3}"
         assert not re.search(blank, text), file
 
@@ -98,7 +98,7 @@ def test_python_and_mako_are_copied_as_they_are(cookies_session: Cookies, tmp_pa
         assert Project(result.project_path, {}).text(name) == text
 
 
-def test_a_cache_among_the_options_is_ignored(
+def test_a_cache_folder_in_the_options_is_ignored(
     cookies_session: Cookies, bake: Bake, tmp_path: Path
 ) -> None:
     template = copy_template(tmp_path / "clone")
@@ -202,7 +202,7 @@ def test_the_newest_supported_cookiecutter_is_the_installed_one() -> None:
     assert supported_cookiecutters()[1].split(".") == installed[:2]
 
 
-def test_the_next_steps_are_the_verbs_of_the_service(
+def test_the_printed_next_steps_are_verbs_of_the_service(
     bake: Bake, command_line: CommandLine, tmp_path: Path
 ) -> None:
     done = command_line(tmp_path, "--no-input", "project_slug=orders", PYTHONIOENCODING="ascii")
@@ -215,7 +215,7 @@ def test_the_next_steps_are_the_verbs_of_the_service(
     assert set(verbs) <= set(recipes)
 
 
-def test_the_prompts_are_human_and_enter_takes_the_defaults(
+def test_the_prompts_are_readable_and_enter_accepts_the_defaults(
     bake: Bake, command_line: CommandLine, tmp_path: Path
 ) -> None:
     texts = 5

@@ -67,7 +67,7 @@ def test_every_link_has_a_target_and_every_page_a_link(bake: Bake, answers: dict
 
 
 @each_variant
-def test_one_section_speaks_of_the_example(bake: Bake, answers: dict[str, str]) -> None:
+def test_one_section_mentions_the_example(bake: Bake, answers: dict[str, str]) -> None:
     project = bake(**answers)
     readme = project.text("README.md")
     assert len(REMOVAL.findall(readme)) == 1

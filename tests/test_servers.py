@@ -1,4 +1,4 @@
-"""The service under other servers than its own."""
+"""The service under other ASGI servers."""
 
 import re
 import signal
@@ -23,7 +23,7 @@ APP = "app.main:app"
 WARNING = "Served without `python -m app`"
 PROBLEM = "application/problem+json"
 
-# By name: the packages that are installed for it, and the command.
+# By name: the packages to install, and the command.
 SERVERS = {
     "python -m app": ([], ["python", "-m", "app"]),
     "uvicorn": ([], ["uvicorn", APP, "--port", "{port}"]),

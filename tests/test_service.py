@@ -1,6 +1,6 @@
-"""A rendered service, used as its README says: installed, checked, migrated, served.
+"""A rendered service is installed, checked, migrated and served as its README says.
 
-Slow, for it installs the service; `uv run pytest -m "not slow"` leaves it out.
+Slow; `uv run pytest -m "not slow"` skips it.
 """
 
 import ast
@@ -55,17 +55,17 @@ def database(answers: dict[str, str]) -> str:
 
 @pytest.fixture(scope="module")
 def service(bake: Bake, answers: dict[str, str]) -> Iterator[Project]:
-    """Return an installed render of this module's own."""
+    """Return an installed render for this module."""
     with installed(bake(**answers)) as project:
         yield project
 
 
 CHECK = "uv run just check"
 WITHOUT_COVERAGE = ["uv run just lint", "uv run just test tests"]
-"""What `check` does, without coverage: that is measured once for each answer."""
+"""Run `check` without coverage, which is measured once for each answer."""
 
 
-def test_what_its_ci_runs_passes(
+def test_the_commands_of_its_ci_pass(
     service: Project, answers: dict[str, str], measured: Measured
 ) -> None:
     covered = answers in each_answer_once()
@@ -80,11 +80,11 @@ def test_what_its_ci_runs_passes(
 
 
 FUZZED = [answers for answers in proven() if answers["auth"] == "users"]
-"""With users there is all that there is without, and more."""
+"""A render with users has all the tests of one without, and more."""
 
 
 @pytest.mark.parametrize("chosen", FUZZED, ids=label)
-def test_made_up_requests_find_nothing(
+def test_generated_requests_find_no_defect(
     bake: Bake, chosen: dict[str, str], *, full: bool, measured: Measured
 ) -> None:
     most = 400 if full else 100  # of a kind
@@ -92,11 +92,13 @@ def test_made_up_requests_find_nothing(
         printed = just(service, "fuzz", str(most))
 
     cases = sum(int(count) for count in re.findall(r"(\d+) generated", printed))
-    measured("Requests made up from the OpenAPI document", LABELS[chosen["database"]], cases=cases)
+    measured(
+        "Requests generated from the OpenAPI document", LABELS[chosen["database"]], cases=cases
+    )
     assert cases >= 25 * most
 
 
-def test_no_slug_can_be_the_name_of_what_is_installed(service: Project) -> None:
+def test_no_slug_can_be_the_name_of_an_installed_package(service: Project) -> None:
     hook = (ROOT / "hooks" / "pre_gen_project.py").read_text(encoding="utf-8")
     reserved = set(re.findall(r"[\w-]+", hook.partition("PACKAGES")[2].partition(".split")[0]))
     lock = tomllib.loads(service.text("uv.lock"))
@@ -113,7 +115,7 @@ def test_no_slug_can_be_the_name_of_what_is_installed(service: Project) -> None:
         ("PORT", "abc"),
     ],
 )
-def test_a_bad_setting_is_named_in_one_line(
+def test_an_invalid_setting_is_reported_in_one_line(
     service: Project, database: str, variable: str, value: str
 ) -> None:
     if value == "other":
@@ -128,7 +130,7 @@ def test_a_bad_setting_is_named_in_one_line(
     assert "secret" not in done.stderr
 
 
-def test_a_migration_is_a_revision_with_a_timestamp(service: Project) -> None:
+def test_a_new_migration_has_a_timestamp_in_its_name(service: Project) -> None:
     succeeded(service.run("uv", "run", "just", "migrate"))
     versions = service.path / "migrations" / "versions"
     before = set(versions.glob("*.py"))
@@ -147,7 +149,7 @@ def test_a_migration_is_a_revision_with_a_timestamp(service: Project) -> None:
     [(signal.SIGINT, True), (signal.SIGTERM, True), (signal.SIGTERM, False)],
     ids=["Ctrl-C", "SIGTERM", "SIGTERM to the first process"],
 )
-def test_dev_serves_at_once_and_leaves_nothing_running(
+def test_dev_serves_and_stops_all_its_processes(
     service: Project,
     answers: dict[str, str],
     stop: signal.Signals,
@@ -175,7 +177,7 @@ def test_dev_serves_at_once_and_leaves_nothing_running(
     assert "error" not in printed.lower(), printed
 
 
-def test_fix_formats_what_it_can_not_repair(service: Project) -> None:
+def test_fix_formats_files_that_it_can_not_repair(service: Project) -> None:
     file = service.path / "scripts" / "unfinished.py"
     try:
         file.write_text('"""A script."""\nx = {  "a":1}\nprint(missing)\n', encoding="utf-8")
@@ -196,9 +198,9 @@ def test_the_verbs_are_listed_in_groups(service: Project) -> None:
 
 
 MAX_LINES = 80
-"""Lines of the README's resource that are not blank."""
+"""Maximum non-blank lines of the README's resource."""
 MAX_NAMES = 14
-"""Names that it uses of what the template brings."""
+"""Maximum names of the template that it uses."""
 
 
 def shown_files(readme: str) -> dict[str, str]:
@@ -269,7 +271,7 @@ def test_the_readme_adds_a_resource(
 
 
 def add_recipes(service: Project) -> None:
-    """Add a feature that is built by docs/recipes.md, and check it as its author would."""
+    """Add a feature by docs/recipes.md, and run the checks as its author would."""
     for folder in ("app", "tests"):
         source = ROOT / "tests" / "recipes" / folder
         shutil.copytree(source, service.path / folder, dirs_exist_ok=True)

@@ -1,4 +1,4 @@
-"""How large the example is, and how much of the service a newcomer has to know."""
+"""The size of the example, and the number of concepts that a newcomer has to learn."""
 
 import ast
 import io
@@ -14,15 +14,15 @@ from tests.conftest import Bake
 from tests.figures import Measured
 
 MAX_KIT_NAMES = 20
-"""Names of the kit that the example imports."""
-MAX_SEAM_NAMES = 4
-"""Names that it imports from `app/users/`, which has them with and without users."""
+"""Maximum names of the kit that the example imports."""
+MAX_USERS_NAMES = 4
+"""Maximum names that it imports from `app/users/`, which exist with and without users."""
 MAX_LINES = 400
-"""Lines of the example that are not blank."""
+"""Maximum non-blank lines of the example."""
 MAX_ENTRIES = 8
-"""Files and folders at the top of `app/`."""
+"""Maximum files and folders at the top of `app/`."""
 MAX_PROSE = 0.15
-"""Share of comments and docstrings in the lines that are not blank."""
+"""Maximum share of comments and docstrings in the non-blank lines."""
 
 
 @pytest.fixture(
@@ -51,7 +51,7 @@ def modules(render: Project) -> dict[Path, str]:
 
 
 def lines_of_prose(code: str) -> set[int]:
-    """Return the lines that belong to docstrings, or to comments that have a line of their own."""
+    """Return the lines of docstrings, and comments on their own lines."""
     found: set[int] = set()
     for node in ast.walk(ast.parse(code)):
         match node:
@@ -78,7 +78,7 @@ def classes(modules: dict[Path, str]) -> Iterator[tuple[str, list[str]]]:
                 yield node.name, [ast.unparse(base).partition("[")[0] for base in node.bases]
 
 
-def test_every_way_to_import_counts() -> None:
+def test_every_kind_of_import_is_counted() -> None:
     module = ast.parse(
         "import app.kit.errors\n"
         "from app.kit import pagination as pages\n"
@@ -107,11 +107,11 @@ def test_the_example_is_small(
         "The example",
         ", ".join(answers.values()),
         kit_names=len(kit),
-        seam_names=len(names - kit),
+        users_names=len(names - kit),
         lines=lines,
     )
     assert len(kit) <= MAX_KIT_NAMES, sorted(kit)
-    assert len(names - kit) <= MAX_SEAM_NAMES, sorted(names - kit)
+    assert len(names - kit) <= MAX_USERS_NAMES, sorted(names - kit)
     assert lines <= MAX_LINES
 
 
@@ -145,7 +145,7 @@ def test_the_service_has_few_concepts(
     assert roots == ["Repository"]
 
 
-def test_comments_are_few(
+def test_comments_are_within_their_limit(
     modules: dict[Path, str], answers: dict[str, str], measured: Measured
 ) -> None:
     filled = prose = 0

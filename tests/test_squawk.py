@@ -1,4 +1,4 @@
-"""Squawk and `.squawk.toml`: what they refuse in a revision, and that the advice passes."""
+"""Squawk with `.squawk.toml` refuses dangerous revisions, and accepts the documented advice."""
 
 import re
 import shutil
@@ -23,6 +23,6 @@ def test_squawk_refuses_dangerous_revisions_and_passes_the_advice(bake: Bake) ->
         folder = str(project.path.parent)  # the embedded PostgreSQL can read it
         printed = succeeded(project.run("uv", "run", "pytest", str(own), copy, TMPDIR=folder))
 
-    # Of the rules: one for the new table, six refused, seven twice; and one for each revision.
+    # The rules: one for the new table, six refused, seven twice; and one for each revision.
     assert re.search(rf"\b{1 + 6 + 2 * 7 + revisions} passed", printed)
     assert "skipped" not in printed

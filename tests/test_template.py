@@ -16,7 +16,7 @@ from tests.test_hostile import typed
 HOOKS = sorted((ROOT / "hooks").glob("*.py"))
 each_hook = pytest.mark.parametrize("hook", HOOKS, ids=[hook.stem for hook in HOOKS])
 
-# Enough to read JSON, judge text and move files: no clock, network, process or randomness.
+# Enough to read JSON, check text and move files: no clock, network, process or randomness.
 PURE_MODULES = {"json", "keyword", "pathlib", "re", "shutil", "sys", "typing", "unicodedata"}
 IMPURE_BUILTINS = {"__import__", "compile", "eval", "exec", "getattr", "globals", "input", "open"}
 
@@ -32,7 +32,7 @@ JINJA = Environment(
     **CONTEXT["_jinja2_env_vars"],
 )
 
-# Free text: allowed as it is in prose only, that is in Markdown and in licenses.
+# Free text, which may be used unescaped only in prose: Markdown and licenses.
 FREE = {"project_name", "description", "author_name", "author_email"}
 # Escaped for the double quotes of one file, or refused if it contains what would end them.
 QUOTED = {
@@ -42,7 +42,7 @@ QUOTED = {
 }
 
 
-def test_no_python_of_the_tree_holds_jinja() -> None:
+def test_no_python_file_contains_jinja() -> None:
     modules = list(TREE.rglob("*.py"))
 
     assert modules
@@ -74,7 +74,7 @@ def names(tree: nodes.Node) -> Iterator[str]:
             yield node.attr
 
 
-def test_every_templated_file_is_strict_jinja(template: Path) -> None:
+def test_every_templated_file_renders_with_strict_jinja(template: Path) -> None:
     for file, tree in templated(template).items():
         assert meta.find_undeclared_variables(tree) <= {"cookiecutter"}, file
         assert {node.name for node in tree.find_all(nodes.Filter)} <= set(JINJA.filters), file
@@ -94,7 +94,7 @@ def test_every_question_and_fact_is_used(template: Path) -> None:
     }
     for needed in derived.values():
         used |= needed
-    used |= {"__typed_slug", "__safe_folder"}  # the hook judges one, the other sets project_slug
+    used |= {"__typed_slug", "__safe_folder"}  # the hook checks one, the other sets project_slug
     settings = {"_copy_without_render", "_jinja2_env_vars"}  # read by Cookiecutter
 
     assert set().union(*derived.values()) <= {*CONTEXT, "update"}
@@ -102,7 +102,7 @@ def test_every_question_and_fact_is_used(template: Path) -> None:
 
 
 def in_place(file: Path, output: nodes.Output) -> Iterator[str]:
-    """Return the answers that an output statement writes where they are allowed."""
+    """Return the answers that may be written at an output statement."""
     texts = [node.data if isinstance(node, nodes.TemplateData) else "" for node in output.nodes]
     for index, node in enumerate(output.nodes):
         if isinstance(node, nodes.Getattr):
@@ -113,7 +113,7 @@ def in_place(file: Path, output: nodes.Output) -> Iterator[str]:
                 yield node.attr
 
 
-def test_free_text_stands_in_prose_or_escaped_between_quotes(template: Path) -> None:
+def test_free_text_is_in_prose_or_escaped_in_quotes(template: Path) -> None:
     for file, tree in templated(template).items():
         used = sorted(name for name in names(tree) if name in FREE or name in QUOTED)
         outputs = tree.find_all(nodes.Output)
@@ -147,7 +147,7 @@ def test_no_question_is_forgotten_where_it_was_removed() -> None:
     assert {*hook["TEXT_LIMITS"], *hook["CHOICES"]} <= set(QUESTIONS)
 
 
-def test_the_hook_knows_the_version_of_the_template() -> None:
+def test_the_hook_has_the_version_of_the_template() -> None:
     known = rendered_hook(typed())["TEMPLATE"]
 
     assert known == {name: CONTEXT[name] for name in ("_template_version", "_exclude_newer")}
@@ -166,7 +166,7 @@ def test_a_hook_is_pure(hook: Path) -> None:
 
 
 @each_hook
-def test_a_hook_takes_the_answers_as_json_and_nothing_else_from_jinja(hook: Path) -> None:
+def test_a_hook_reads_only_the_answers_from_jinja(hook: Path) -> None:
     text = hook.read_text(encoding="utf-8")
 
     assert text.count(ANSWERS) == 1
@@ -175,6 +175,6 @@ def test_a_hook_takes_the_answers_as_json_and_nothing_else_from_jinja(hook: Path
         assert jinja not in rest
 
 
-def test_the_proxy_of_the_guide_is_the_one_that_is_tested() -> None:
+def test_the_proxy_configuration_in_the_guide_is_the_tested_one() -> None:
     configuration = (ROOT / "tests" / "reliability" / "haproxy.cfg").read_text(encoding="utf-8")
     assert configuration in (ROOT / "docs" / "scaling.md").read_text(encoding="utf-8")

@@ -1,4 +1,4 @@
-"""What other tests rely on: groups of renders, shared environments, required tools, the order."""
+"""The library of the tests: groups of renders, shared environments, required tools, the order."""
 
 import os
 import subprocess
@@ -26,7 +26,7 @@ needs_links = pytest.mark.skipif(os.name == "nt", reason="on Windows links take 
 
 @pytest.fixture
 def tree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """Return a copy of the tree that the groups are made of."""
+    """Return a copy of the tree from which groups are computed."""
     copy = copy_template(tmp_path / "template") / TREE.name
     monkeypatch.setattr(groups, "TREE", copy)
     caches = (groups.groups, groups.proven, groups.decisive)
@@ -37,7 +37,7 @@ def tree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
         cache.cache_clear()
 
 
-def test_python_of_another_question_is_proved_without_being_named(tree: Path) -> None:
+def test_python_files_of_a_new_question_are_tested_automatically(tree: Path) -> None:
     before = len(groups.proven())
     module = tree / ".options" / "ci" / "gitlab" / "app" / "gitlab.py"
     module.parent.mkdir()
@@ -50,7 +50,7 @@ def test_python_of_another_question_is_proved_without_being_named(tree: Path) ->
     assert {answers["ci"] == "gitlab" for answers in groups.each_answer_once()} == {True, False}
 
 
-def test_a_dependency_of_another_question_is_proved_without_being_named(tree: Path) -> None:
+def test_dependencies_of_a_new_question_are_tested_automatically(tree: Path) -> None:
     pyproject = tree / "pyproject.toml"
     text = pyproject.read_text(encoding="utf-8")
     more = '#% if cookiecutter.license == "MIT"\n    "more>=1",\n    #% endif\n    "alembic>='
@@ -60,7 +60,7 @@ def test_a_dependency_of_another_question_is_proved_without_being_named(tree: Pa
     assert "license" in groups.decisive()
 
 
-def test_what_only_describes_a_project_makes_no_group(bake: Bake) -> None:
+def test_answers_that_only_describe_a_project_make_no_group(bake: Bake) -> None:
     one, other = bake(license="MIT"), bake(license="Apache-2.0", project_name="Other")
 
     assert one.text("pyproject.toml") != other.text("pyproject.toml")
@@ -140,7 +140,7 @@ def test_docker(noted): pass
     [([], {"test_nightly", "test_docker"}), (["--full"], {"test_docker"})],
     ids=["default", "full"],
 )
-def test_what_runs_alone_has_the_machine_for_itself(
+def test_tests_marked_alone_run_alone(
     tmp_path: Path, arguments: list[str], left_out: set[str]
 ) -> None:
     log = tmp_path / "log"

@@ -1,4 +1,4 @@
-"""The service's code by pyright, strictly; mypy runs with each render's own check."""
+"""pyright strict finds nothing in `app/`; mypy is part of each render's own check."""
 
 import json
 import shutil
@@ -17,7 +17,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.nightly]
 
 @pytest.fixture(scope="module")
 def pyright(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """Install pyright and return its program."""
+    """Install pyright and return its path."""
     folder = tmp_path_factory.mktemp("pyright")
     npm = require("npm")
     command = [npm, "install", "--silent", "--prefix", str(folder), "pyright"]
@@ -35,7 +35,7 @@ def test_pyright_finds_nothing_in_the_app(
         settings = {
             "include": ["app"],
             "typeCheckingMode": "strict",
-            "reportMissingTypeStubs": "none",  # asyncpg has none
+            "reportMissingTypeStubs": "none",  # asyncpg has no type stubs
             "venvPath": ".",
             "venv": ".venv",
         }

@@ -26,7 +26,7 @@ pytestmark = [
 
 HERE: Final = Path(__file__).parent
 PREVIOUS: Final = previous_release(ROOT) or "f2559043fb8a1268c005a7c551ae9aa8fe76f787"
-"""The previous release; before the first release, a commit in its place."""
+"""The previous release; before the first release, an older commit."""
 
 ANSWERS: Final = {
     "project_name": "Notes",
@@ -69,7 +69,7 @@ def cruft(folder: Path, *arguments: str) -> str:
         subprocess.run(
             [sys.executable, "-m", "cruft", *arguments],
             cwd=folder,
-            # A home of its own, for its clones and replay files.
+            # Its own home folder, for clones and replay files.
             env=clean_environment(HOME=str(folder.parent)),
             stdin=subprocess.DEVNULL,
             capture_output=True,
@@ -113,7 +113,7 @@ def repository(folder: Path) -> Path:
 
 
 @pytest.fixture(scope="module")
-def grown(folder: Path, repository: Path) -> Path:
+def older_project(folder: Path, repository: Path) -> Path:
     """Return a project of the previous release, with its owner's additions and changes."""
     cruft(
         folder,
@@ -169,7 +169,7 @@ def conflicts(project: Project) -> set[str]:
     return {*listed, *rejected}
 
 
-def is_a_fresh_render_with_what_is_ours(project: Project, bake: Bake, **answers: str) -> None:
+def check_equals_new_render(project: Project, bake: Bake, **answers: str) -> None:
     """Check that a project differs from a new render only by its owner's changes."""
     fresh = bake(**ANSWERS | answers)
     feature = Project(HERE / "feature", {})
@@ -191,28 +191,28 @@ def is_a_fresh_render_with_what_is_ours(project: Project, bake: Bake, **answers:
     assert {file for file in wanted if found[file] != wanted[file]} == set()
 
 
-def passes(project: Project) -> None:
+def check_passes(project: Project) -> None:
     """Run the tests that an update affects; the other files equal those of a new render."""
     just(project, "lint")
     just(project, "test", "tests/notes", "tests/kit/test_migrations.py", "tests/kit/test_main.py")
 
 
 @pytest.fixture(scope="module")
-def current(grown: Path, folder: Path, bake: Bake) -> Project:
+def current(older_project: Path, folder: Path, bake: Bake) -> Project:
     """Return the updated project."""
-    project = updated(grown, folder / "current" / grown.name)
+    project = updated(older_project, folder / "current" / older_project.name)
     assert conflicts(project) == set()
-    is_a_fresh_render_with_what_is_ours(project, bake)
+    check_equals_new_render(project, bake)
     commit(project.path, "Update")
     install(project)
     return project
 
 
-def test_cruft_tells_that_there_is_something_new(grown: Path) -> None:
+def test_cruft_reports_a_newer_template(older_project: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "cruft", "check", "--checkout", "main"],
-        cwd=grown,
-        env=clean_environment(HOME=str(grown.parent)),
+        cwd=older_project,
+        env=clean_environment(HOME=str(older_project.parent)),
         capture_output=True,
         encoding="utf-8",
         check=False,
@@ -220,12 +220,12 @@ def test_cruft_tells_that_there_is_something_new(grown: Path) -> None:
     assert done.returncode == 1, done.stdout + done.stderr
 
 
-def test_an_old_project_with_work_on_top_is_updated(current: Project) -> None:
+def test_an_older_project_with_changes_is_updated(current: Project) -> None:
     cruft(current.path, "check", "--checkout", "main")
-    passes(current)
+    check_passes(current)
 
 
-def test_it_grows_from_sqlite_to_postgresql_with_its_rows(
+def test_a_project_changes_from_sqlite_to_postgresql_with_its_rows(
     current: Project, folder: Path, bake: Bake
 ) -> None:
     with served(current, signal.SIGINT, "uv", "run", "just", "dev") as client:
@@ -240,9 +240,9 @@ def test_it_grows_from_sqlite_to_postgresql_with_its_rows(
         current.path, folder / "postgresql" / current.path.name, database="postgresql"
     )
     assert conflicts(project) == set()
-    is_a_fresh_render_with_what_is_ours(project, bake, database="postgresql")
+    check_equals_new_render(project, bake, database="postgresql")
     install(project)
-    passes(project)
+    check_passes(project)
 
     just(project, "migrate")
     assert "rows were copied." in just(project, "copy-database", "sqlite:///app.db")
@@ -252,9 +252,9 @@ def test_it_grows_from_sqlite_to_postgresql_with_its_rows(
     assert after == before
 
 
-def test_it_takes_users_in(current: Project, folder: Path, bake: Bake) -> None:
+def test_a_project_adds_users(current: Project, folder: Path, bake: Bake) -> None:
     project = updated(current.path, folder / "users" / current.path.name, auth="users")
-    # The only module that both sides have changed, which requires a caller.
+    # The only module that both sides have changed: it requires a caller now.
     assert conflicts(project) <= {"app/api.py"}
     if conflicts(project):
         git(project.path, "checkout", "--theirs", "app/api.py")
@@ -262,12 +262,12 @@ def test_it_takes_users_in(current: Project, folder: Path, bake: Bake) -> None:
     (project.path / "app" / "api.py").write_text(api, encoding="utf-8")
     for file in project.path.rglob("*.rej"):
         file.unlink()
-    is_a_fresh_render_with_what_is_ours(project, bake, auth="users")
+    check_equals_new_render(project, bake, auth="users")
     install(project)
-    # Two revisions build on the same one: the owner's and that of users.
+    # Two revisions have the same parent: the owner's and that of users.
     succeeded(project.run("uv", "run", "alembic", "merge", "heads", "--message", "users"))
     just(project, "fix")
-    passes(project)
+    check_passes(project)
     with served(project, signal.SIGINT, "uv", "run", "just", "dev") as client:
         let_in(client, {"auth": "users"})
         assert client.post("/v1/notes", json={"body": "mine"}).status_code == 201

@@ -1,4 +1,4 @@
-"""Workflows and pipelines: what their own checkers say of them."""
+"""Workflows and pipelines, checked by their own tools."""
 
 from pathlib import Path
 
@@ -18,13 +18,13 @@ def test_every_ci_runs_the_same_commands(bake: Bake, ci: str) -> None:
 
 
 @pytest.mark.parametrize("ci", CI)
-def test_a_pipeline_is_one_by_its_schema(bake: Bake, ci: str) -> None:
+def test_a_pipeline_matches_its_schema(bake: Bake, ci: str) -> None:
     file = str(bake(ci=ci).path / CI[ci])
     tool("check-jsonschema", "--builtin-schema", SCHEMAS[ci], file)
 
 
 @pytest.mark.parametrize("deploy", CHOICES["deploy"])
-def test_a_ci_builds_the_image_where_there_is_one(bake: Bake, deploy: str) -> None:
+def test_a_ci_builds_the_image_if_there_is_one(bake: Bake, deploy: str) -> None:
     jobs = yaml.safe_load(bake(ci="github", deploy=deploy).text(CI["github"]))["jobs"]
     steps = jobs["image"]["steps"] if "image" in jobs else []
     built = [step["run"] for step in steps if "run" in step]
@@ -38,7 +38,7 @@ def workflows(bake: Bake) -> list[Path]:
     return [bake(ci="github").path / CI["github"], *own]
 
 
-def test_the_workflow_of_the_template_runs_what_proves_it() -> None:
+def test_the_workflow_of_the_template_runs_every_check() -> None:
     file = ROOT / ".github" / "workflows" / "ci.yml"
     tool("check-jsonschema", "--builtin-schema", SCHEMAS["github"], str(file))
     jobs = yaml.safe_load(file.read_text(encoding="utf-8"))["jobs"]
@@ -49,11 +49,11 @@ def test_the_workflow_of_the_template_runs_what_proves_it() -> None:
     commands = [line for line in script if line.startswith("uv run")]
     assert commands == ["uv run just lint", "uv run pytest"]
     assert ".ci/run" in runs["check"][-1]  # on Linux, with every tool
-    assert runs["elsewhere"][1:] == commands
+    assert runs["other-systems"][1:] == commands
     assert "pytest -m docker" in runs["docker"][-1]
     assert "uv run just prove" in runs["prove"][-1]
 
 
-def test_workflows_give_nothing_away(bake: Bake) -> None:
+def test_zizmor_finds_nothing_in_workflows(bake: Bake) -> None:
     for file in workflows(bake):
         tool("zizmor", "--offline", "--persona", "pedantic", "--quiet", str(file))

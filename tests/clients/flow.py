@@ -1,4 +1,4 @@
-"""The client of openapi-python-client, used for a whole flow; mypy checks it strictly."""
+"""A complete flow with the client of openapi-python-client, checked by mypy strict."""
 
 import sys
 from typing import TypeVar
@@ -27,7 +27,7 @@ T = TypeVar("T")
 
 
 def expect(kind: type[T], found: object) -> T:
-    """Return a parsed body, which has to be of this type."""
+    """Return a parsed body, after checking its type."""
     assert isinstance(found, kind), found
     return found
 

@@ -1,8 +1,8 @@
-"""An API of another shape than the example's, for the tests of the generic tests.
+"""An API with another design than the example, for the tests of the generic tests.
 
 It has the endpoints of the RealWorld specification: envelopes around every body, slugs and names as
-keys, ``Authorization: Token``, pages by offset. Some routes more have what that leaves out. What is
-written lives in dicts.
+keys, ``Authorization: Token``, pages by offset. Additional routes have features that it lacks. The
+data is stored in dicts.
 """
 
 from dataclasses import dataclass, field
@@ -35,7 +35,7 @@ class Unauthorized(AppError):
 
 @dataclass
 class Store:
-    """What the API has been given."""
+    """The data of the API."""
 
     users: dict[str, dict[str, Any]] = field(default_factory=lambda: {"ada": {"username": "ada"}})
     articles: dict[str, dict[str, Any]] = field(default_factory=dict)
@@ -123,7 +123,7 @@ class ArticlePublic(ResponseModel):
 
 
 def operation_id(route: APIRoute) -> str:
-    """Return a name that no function of the service has."""
+    """Return an operation id that is no name of a function."""
     return "_".join(["realworld", route.name, *sorted(route.methods or ())])
 
 
@@ -187,7 +187,7 @@ async def follow(username: Name, request: Request) -> dict[str, Any]:
 
 @closed.delete("/user", status_code=204)
 async def sign_out(request: Request, value: Annotated[str, Security(token)]) -> None:
-    """End the session; what the caller has written is gone with it."""
+    """End the session, and delete the caller's data."""
     store = store_of(request)
     store.tokens.discard(value)
     store.articles.clear()
@@ -279,7 +279,7 @@ async def tags() -> dict[str, Any]:
     return {"tags": []}
 
 
-# What RealWorld has not.
+# Routes that are not in RealWorld.
 
 
 StrictNumber = Annotated[int, Field(strict=True, ge=0, lt=2**31)]
@@ -313,7 +313,7 @@ class Drawing(RequestModel):
 
 @public.post("/drawings", status_code=201)
 async def draw(body: Drawing, request: Request, response: Response) -> None:
-    """Create a drawing, whose key is in the Location header alone."""
+    """Create a drawing, whose key is only in the Location header."""
     number = next(store_of(request).numbers)
     store_of(request).files[f"drawing-{number}"] = body.code
     response.headers["Location"] = f"{PREFIX}/drawings/drawing-{number}?fresh=1"
@@ -347,7 +347,7 @@ async def search(
     x_client: Annotated[Name, Header()],
     session: Annotated[Name, Cookie()],
 ) -> None:
-    """Take lists, headers and cookies; find nothing."""
+    """Accept lists, headers and cookies; return nothing."""
     raise NotFound("Nothing was found.")
 
 

@@ -1,4 +1,4 @@
-"""The generic tests call APIs of any shape, find faults in them, and name what they can't call."""
+"""The generic tests call any API, find faults in it, and name operations that they can't call."""
 
 import re
 from collections.abc import AsyncIterator
@@ -46,7 +46,7 @@ from tests.kit.openapi import (
     key_of,
     operations,
 )
-from tests.kit.test_bad_input import SEAM, credential_findings, findings
+from tests.kit.test_bad_input import HINT, credential_findings, findings
 
 DECLARED = error_responses(404, 413, 422, 431)
 
@@ -60,7 +60,7 @@ async def api_url(databases: Databases, template: str) -> AsyncIterator[str]:
 
 @pytest.fixture
 async def app(api_url: str) -> AsyncIterator[FastAPI]:
-    """Return an app of the test's own, for it to mount routes on."""
+    """Return a new app, on which the test mounts routes."""
     app = create_app(settings_for(api_url))
     async with app.router.lifespan_context(app):
         yield app
@@ -80,7 +80,7 @@ async def test_realworld(app: FastAPI) -> None:
     found, sent = await tried(app, below=realworld.PREFIX)
     assert not found, "\n".join(found)
     assert len(sent) == 25
-    # Without any input, there is nothing that could be bad.
+    # An operation without input has no bad input.
     assert {name.split("/", 3)[-1] for name, names in sent.items() if not names} == {"user", "tags"}
     fields = {
         "POST /users": ["('user',)", "('user', 'username')", "('user', 'password')"],
@@ -111,7 +111,7 @@ async def test_realworld(app: FastAPI) -> None:
 
 class Leaf(RequestModel):
     title: Annotated[str, Field(max_length=50)]
-    """Not ``Text``: it takes a NUL."""
+    """Not ``Text``: this accepts a NUL."""
 
 
 class Envelope(RequestModel):
@@ -140,7 +140,7 @@ class Tree(RequestModel):
 
 
 def fail(value: object) -> None:
-    """Fail as a database does that can't store a NUL."""
+    """Fail like a database that can't store a NUL."""
     if "\\x00" in repr(value) or "%00" in repr(value):
         raise RuntimeError("not stored")
 
@@ -204,7 +204,7 @@ async def test_a_fault_is_found(app: FastAPI, handler: Any, where: str) -> None:
     assert [line for line in found if line.startswith(wanted)], found
 
 
-async def test_what_is_missing_is_named_and_can_be_given(app: FastAPI) -> None:
+async def test_a_missing_example_is_reported_and_can_be_provided(app: FastAPI) -> None:
     router = Router()
 
     @router.post("/orders/{customer}", status_code=202, responses=DECLARED)
@@ -216,7 +216,7 @@ async def test_what_is_missing_is_named_and_can_be_given(app: FastAPI) -> None:
     found, sent = await tried(app, below="/orders")
     assert len(found) == 1
     assert found[0].startswith("POST /orders/{customer} can't be tried, ")
-    assert found[0].endswith(f": {SEAM}.")
+    assert found[0].endswith(f": {HINT}.")
     assert "404" in found[0]
 
     async def example(client: AsyncClient) -> Example:
@@ -225,12 +225,12 @@ async def test_what_is_missing_is_named_and_can_be_given(app: FastAPI) -> None:
 
     examples = {"POST /orders/{customer}": example}
     found, sent = await tried(app, below="/orders", examples=examples)
-    # What is left is what is wrong with the route: it takes a NUL, and answers 404 for it.
+    # The remaining finding is the fault of the route: it accepts a NUL and returns 404.
     assert found == []
     assert "application/json, ('title',) = a NUL" in sent["POST /orders/{customer}"]
 
 
-async def test_a_creator_that_is_refused_is_named(app: FastAPI) -> None:
+async def test_a_refused_creation_is_reported(app: FastAPI) -> None:
     class Order(RequestModel):
         customer: Annotated[Text, Field(max_length=9)]
         note: Annotated[Text, Field(min_length=1, max_length=9)]
@@ -255,7 +255,7 @@ async def test_a_creator_that_is_refused_is_named(app: FastAPI) -> None:
     assert "POST /orders returned 409" in found[0]
 
     async def example(client: AsyncClient) -> Example:
-        return Example(body={"customer": "ada"})  # the note is made up
+        return Example(body={"customer": "ada"})  # the note is generated
 
     examples = {"POST /orders": example}
     found, sent = await tried(app, below="/orders", examples=examples)
@@ -263,7 +263,7 @@ async def test_a_creator_that_is_refused_is_named(app: FastAPI) -> None:
     assert "application/json, ('note',) = a NUL" in sent["POST /orders"]
 
 
-async def test_a_valid_request_that_is_refused_is_named(app: FastAPI) -> None:
+async def test_a_refused_valid_request_is_reported(app: FastAPI) -> None:
     router = Router()
 
     @router.post("/strict", responses=DECLARED)
@@ -352,7 +352,7 @@ OBJECT = {"type": "object", "properties": {"a": {"type": "string"}}, "required":
     ids=str,
 )
 @pytest.mark.parametrize("full", [False, True])
-def test_an_example_is_allowed(definition: Any, *, full: bool) -> None:
+def test_an_example_matches_its_schema(definition: Any, *, full: bool) -> None:
     node = {
         "type": "object",
         "properties": {"next": {"anyOf": [REF, {"type": "null"}]}, "below": {"items": REF}},
@@ -364,7 +364,7 @@ def test_an_example_is_allowed(definition: Any, *, full: bool) -> None:
         definition if definition is not True else {}
     )
     assert jsonschema_rs.is_valid(root, value), value
-    for place in found.places():  # which end
+    for place in found.places():  # this terminates
         assert place.where
 
 
@@ -379,7 +379,7 @@ def test_a_schema_without_an_example(definition: Any) -> None:
 
 
 def test_texts_differ() -> None:
-    # For columns that are unique.
+    # For unique columns.
     for definition in ({"type": "string"}, {"type": "string", "format": "email"}):
         assert schema(definition).example() != schema(definition).example()
 
@@ -399,7 +399,7 @@ def test_each_field_is_put_into_a_valid_body() -> None:
     assert put["b", 0, "a"] == {"b": [{"a": None}]}
 
 
-def test_a_field_is_put_into_the_body_that_is_given() -> None:
+def test_a_field_is_put_into_the_provided_body() -> None:
     body = schema({"type": "object", "properties": {"a": OBJECT, "b": {"type": "integer"}}})
     given = {"a": {"a": "known"}, "b": 7}
     put = {place.where: place.put(None) for place in body.places(given)}
@@ -423,7 +423,7 @@ def test_a_field_is_put_into_the_body_that_is_given() -> None:
         ("task_id", b"not JSON", "", "sent"),
     ],
 )
-def test_the_key_of_what_was_created(name: str, content: bytes, location: str, key: Any) -> None:
+def test_the_key_of_a_created_resource(name: str, content: bytes, location: str, key: Any) -> None:
     request = Request("POST", b"/tasks", b"", [], b'{"id": "sent"}')
     answer = Answer(201, content=content, headers={"location": location} if location else {})
     assert key_of(name, f"/tasks/{{{name}}}", request, answer) == key

@@ -1,4 +1,4 @@
-"""Schemathesis copes with keys that change, and with requests that end the caller's session."""
+"""Schemathesis works with keys that change, and with requests that end the caller's session."""
 
 import asyncio
 import json
@@ -56,7 +56,7 @@ async def test_keys_change_and_sessions_end(app: FastAPI, tmp_path: Path) -> Non
             url, [sign_in], tmp_path, "--phases=fuzzing,stateful", *included, examples=10
         )
     assert report["exit_code"] == 0
-    assert next(unused) > tokens[1]  # a request ended a session, and the run went on
+    assert next(unused) > tokens[1]  # a request ended a session, and the run continued
 
 
 Call = tuple[str, str, str, int, Any]
@@ -74,11 +74,11 @@ Call = tuple[str, str, str, int, Any]
         ([("PUT", "old", "a", 200, {"slug": "new"})], ("GET", "new", "a", 404, {}), True),
         ([("PUT", "old", "a", 200, {"slug": "old"})], ("GET", "old", "a", 404, {}), True),
         ([("PUT", "old", "a", 422, {})], ("GET", "old", "a", 404, {}), True),
-        # It belongs to a caller who is gone.
+        # Its owner was deleted.
         ([("POST", "", "a", 201, {"slug": "old"})], ("GET", "old", "b", 404, {}), False),
     ],
 )
-def test_a_resource_that_is_gone_for_a_reason_is_no_failure(
+def test_a_resource_that_was_deleted_or_renamed_is_no_failure(
     monkeypatch: pytest.MonkeyPatch, before: list[Call], last: Call, *, is_failure: bool
 ) -> None:
     monkeypatch.setattr(fuzzing, "reachable_by", {})

@@ -1,1 +1,1 @@
-"""What the service promises when its surroundings fail, proved on real processes."""
+"""Tests of the service's guarantees when its environment fails, with real processes."""

@@ -25,7 +25,7 @@ def folder() -> Iterator[Path]:
 
 @pytest.fixture(scope="session")
 def renders(bake: Bake) -> Iterator[Renders]:
-    """Return an installed render for a database and an answer to auth, each made once."""
+    """Return an installed render for a database and an answer to auth, created once."""
     with ExitStack() as stack:
 
         @cache
@@ -37,7 +37,7 @@ def renders(bake: Bake) -> Iterator[Renders]:
 
 @pytest.fixture(scope="session")
 def databases(folder: Path) -> Iterator[Databases]:
-    """Return the maker of databases; it starts a server with the first that needs one."""
+    """Return the factory of databases, which starts a server when one is first needed."""
     with ExitStack() as stack:
 
         @cache
@@ -47,7 +47,7 @@ def databases(folder: Path) -> Iterator[Databases]:
             return server
 
         def server() -> Postgres:
-            if not made().running():  # a test that failed left it so
+            if not made().running():  # a failed test may have left it frozen
                 made().start()
             return made()
 

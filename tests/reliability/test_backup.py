@@ -42,18 +42,18 @@ async def destroy(stage: Stage) -> None:
         path.write_bytes(b"\x55" * path.stat().st_size)
         return
     name = stage.database.url.rpartition("/")[2]
-    await root(stage, f"DROP DATABASE {name} WITH (FORCE)", f"CREATE DATABASE {name}")
+    await run_on_server(stage, f"DROP DATABASE {name} WITH (FORCE)", f"CREATE DATABASE {name}")
 
 
-async def root(stage: Stage, *statements: str) -> None:
-    """Run statements on the server's first database."""
+async def run_on_server(stage: Stage, *statements: str) -> None:
+    """Run statements on the server's default database."""
     assert isinstance(stage.database, PostgreSQL)
     other = PostgreSQL(stage.database.server, "postgres")
     for statement in statements:
         await other.fetch(statement)
 
 
-async def test_a_database_destroyed_under_load_is_restored_to_the_row(
+async def test_a_database_destroyed_under_load_is_restored_completely(
     stage: Stage, tmp_path: Path, measured: Measured
 ) -> None:
     file = tmp_path / "backup"
@@ -68,7 +68,7 @@ async def test_a_database_destroyed_under_load_is_restored_to_the_row(
         lost = await rows(stage.database)
         assert not before & set(lost)
 
-    # Garbage and its WAL are no empty database.
+    # A garbled file and its WAL are not an empty database.
     clean = ["--clean"] if isinstance(stage.database, SQLite) else []
     succeeded(run(stage, "restore", str(file), *clean))
     restored = await rows(stage.database)
@@ -91,7 +91,7 @@ async def test_a_database_destroyed_under_load_is_restored_to_the_row(
     )
 
 
-async def test_a_restore_replaces_rows_and_tables_only_if_told_to(
+async def test_a_restore_replaces_existing_data_only_with_the_flag(
     stage: Stage, tmp_path: Path
 ) -> None:
     file = tmp_path / "backup"
@@ -108,10 +108,10 @@ async def test_a_restore_replaces_rows_and_tables_only_if_told_to(
     assert await rows(stage.database) == {"kept": 1, "later": 1}
     succeeded(run(stage, "restore", str(file), "--clean"))
     assert await rows(stage.database) == {"kept": 1}
-    await stage.database.fetch("CREATE TABLE later (id int)")  # the one before is gone
+    await stage.database.fetch("CREATE TABLE later (id int)")  # the earlier table is gone
 
 
-async def test_what_is_no_backup_is_refused_and_changes_nothing(
+async def test_an_invalid_backup_is_refused_and_changes_nothing(
     stage: Stage, tmp_path: Path
 ) -> None:
     async with stage.serving() as service:

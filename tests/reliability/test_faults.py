@@ -1,4 +1,4 @@
-"""The database dies, freezes or is not there yet; the service is killed; clients go away."""
+"""The database is killed or has not started yet; the service is killed."""
 
 import asyncio
 import sys
@@ -20,8 +20,8 @@ pytestmark = [
 POOL_TIMEOUT = 3.0
 MARGIN = 1.0
 """Seconds that a busy machine may add to a time limit."""
-BACK_SOON = 2.0
-"""Seconds from the return of the database to the first success."""
+MAX_RECOVERY = 2.0
+"""Maximum seconds from the start of the database to the first success."""
 
 
 async def kill_the_database(stage: Stage, writers: Writers, rounds: int) -> list[float]:
@@ -40,7 +40,7 @@ async def kill_the_database(stage: Stage, writers: Writers, rounds: int) -> list
     return recoveries
 
 
-def turned_away_at_once(writers: Writers, late: Lag) -> float:
+def check_refused_in_time(writers: Writers, late: Lag) -> float:
     """Check that requests that could not be served were refused in time; return the worst time."""
     refused = writers.answers(503)
     assert all("retry-after" in answer.headers for answer in refused)
@@ -50,7 +50,7 @@ def turned_away_at_once(writers: Writers, late: Lag) -> float:
 
 
 @pytest.mark.alone
-async def test_a_killed_database_loses_nothing_acknowledged(
+async def test_a_killed_database_loses_no_acknowledged_write(
     on_postgresql: Stage, rounds: int, measured: Measured
 ) -> None:
     async with on_postgresql.serving() as service, lag() as late:
@@ -59,31 +59,31 @@ async def test_a_killed_database_loses_nothing_acknowledged(
             recoveries = await kill_the_database(on_postgresql, writers, rounds)
         assert service.processes() == processes
 
-    there = await rows(on_postgresql.database)
+    stored = await rows(on_postgresql.database)
     acknowledged = writers.titles(201)
     # The connection died during the commit: only the database knows the outcome.
-    unknown = len(there.keys() & writers.titles(503))
+    unknown = len(stored.keys() & writers.titles(503))
     measured(
-        "A killed database loses nothing acknowledged",
+        "A killed database loses no acknowledged write",
         on_postgresql.label,
         kills=rounds,
         acknowledged=len(acknowledged),
-        lost=len(acknowledged - there.keys()),
-        answered_503=writers.statuses()[503],
-        of_these_written_all_the_same=unknown,
-        slowest_503=f"{turned_away_at_once(writers, late):.2f} s",
+        lost=len(acknowledged - stored.keys()),
+        responses_503=writers.statuses()[503],
+        of_these_written_anyway=unknown,
+        slowest_503=f"{check_refused_in_time(writers, late):.2f} s",
         back_in_service=spread(recoveries),
     )
     assert set(writers.statuses()) == {201, 422, 503}
-    assert acknowledged <= there.keys()
-    assert set(there.values()) == {1}
-    assert not there.keys() & writers.titles(422)
+    assert acknowledged <= stored.keys()
+    assert set(stored.values()) == {1}
+    assert not stored.keys() & writers.titles(422)
     assert unknown <= rounds * 5  # at most one for each connection that died
-    assert max(recoveries) < BACK_SOON + late.worst
+    assert max(recoveries) < MAX_RECOVERY + late.worst
 
 
 @pytest.mark.alone
-async def test_a_request_with_a_key_is_carried_out_exactly_once(
+async def test_a_request_with_an_idempotency_key_runs_exactly_once(
     on_postgresql: Stage, rounds: int, measured: Measured
 ) -> None:
     async with (
@@ -93,29 +93,31 @@ async def test_a_request_with_a_key_is_carried_out_exactly_once(
     ):
         recoveries = await kill_the_database(on_postgresql, writers, rounds)
 
-    there = await rows(on_postgresql.database)
+    stored = await rows(on_postgresql.database)
     wanted = {sent.title for sent in writers.sent}
     replayed = sum("idempotent-replayed" in answer.headers for answer in writers.answers(201))
     measured(
-        "A request with a key is carried out exactly once",
+        "A request with an Idempotency-Key runs exactly once",
         on_postgresql.label,
         kills=rounds,
         requests=len(wanted),
         sent=len(writers.sent),
         replayed=replayed,
-        missing=len(wanted - there.keys()),
-        twice=sum(count > 1 for count in there.values()),
+        missing=len(wanted - stored.keys()),
+        twice=sum(count > 1 for count in stored.values()),
         back_in_service=spread(recoveries),
     )
     assert set(writers.statuses()) <= {201, 409, 503}
-    assert there.keys() == wanted
-    assert set(there.values()) == {1}
-    turned_away_at_once(writers, late)
-    assert max(recoveries) < BACK_SOON + late.worst
+    assert stored.keys() == wanted
+    assert set(stored.values()) == {1}
+    check_refused_in_time(writers, late)
+    assert max(recoveries) < MAX_RECOVERY + late.worst
 
 
 @pytest.mark.alone
-async def test_it_starts_without_its_database(on_postgresql: Stage, measured: Measured) -> None:
+async def test_the_service_starts_without_its_database(
+    on_postgresql: Stage, measured: Measured
+) -> None:
     assert isinstance(on_postgresql.database, PostgreSQL)
     server = on_postgresql.database.server
     server.kill()
@@ -132,35 +134,35 @@ async def test_it_starts_without_its_database(on_postgresql: Stage, measured: Me
 
         assert service.processes() == processes
     measured(
-        "It starts without its database, and is ready when that comes",
+        "The service starts without its database and becomes ready with it",
         on_postgresql.label,
         ready_after=f"{seconds:.2f} s",
     )
-    assert seconds < BACK_SOON + late.worst
+    assert seconds < MAX_RECOVERY + late.worst
 
 
-async def test_a_killed_service_loses_nothing_acknowledged(
+async def test_a_killed_service_loses_no_acknowledged_write(
     stage: Stage, rounds: int, measured: Measured
 ) -> None:
     port = free_port()
     async with writing(port) as writers:
         for number in range(rounds):
             async with stage.serving(port=port) as service:
-                await writers.more(20 + number)  # each time at another moment
+                await writers.more(20 + number)  # each time after another number of writes
                 service.kill()
             if isinstance(stage.database, SQLite):
                 assert await stage.database.fetch("PRAGMA integrity_check") == [("ok",)]
 
-    there = await rows(stage.database)
+    stored = await rows(stage.database)
     acknowledged = writers.titles(201)
     measured(
-        "A killed service loses nothing acknowledged",
+        "A killed service loses no acknowledged write",
         stage.label,
         kills=rounds,
         acknowledged=len(acknowledged),
-        lost=len(acknowledged - there.keys()),
-        written_without_an_answer=len(there.keys() & writers.titles(None)),
+        lost=len(acknowledged - stored.keys()),
+        written_without_a_response=len(stored.keys() & writers.titles(None)),
     )
-    assert acknowledged <= there.keys()
-    assert set(there.values()) == {1}
-    assert not there.keys() & writers.titles(422)
+    assert acknowledged <= stored.keys()
+    assert set(stored.values()) == {1}
+    assert not stored.keys() & writers.titles(422)

@@ -1,4 +1,4 @@
-"""A database that stands still: connections stay open, and nothing answers."""
+"""A frozen database: connections stay open, but nothing responds."""
 
 import asyncio
 import sys
@@ -24,14 +24,14 @@ pytestmark = [
 ]
 
 LIMIT = 5.0
-"""Seconds within which every route answers."""
+"""Seconds within which every route responds."""
 READY_LIMIT = 1.5
 LIVE_LIMIT = 0.5
-BACK_SOON = 2.0
-CROWD = 32
+MAX_RECOVERY = 2.0
+CLIENTS = 32
 
 
-async def let_in(service: Service) -> dict[str, str]:
+async def register(service: Service) -> dict[str, str]:
     """Register and return the header of the credential, or none without users."""
     account = {"email": f"{uuid4()}@example.com", "password": "correct horse", "name": "Me"}
     with service.client() as client:
@@ -48,63 +48,63 @@ async def ask(service: Service, route: Route) -> Answer:
         return await route.ask(client)
 
 
-async def take_all_requests(service: Service) -> list[Route]:
-    """Return the routes that ask the database; see that each of them takes its request now."""
+async def usable_routes(service: Service) -> list[Route]:
+    """Return the routes that use the database, after checking that each accepts its request."""
     with service.client() as client:
         document = (await client.get("/openapi.json")).json()
     found = [route for route in routes(document) if not route.path.startswith("/health/")]
     for route in found:
-        service.headers = await let_in(service)  # one of the routes removes the caller
+        service.headers = await register(service)  # one of the routes deletes the caller
         answer = await ask(service, route)
         assert answer.status < 500, (str(route), answer.body)
         assert answer.status != 422, (str(route), answer.body)
-    service.headers = await let_in(service)
+    service.headers = await register(service)
     return found
 
 
 async def use_both_pools(service: Service) -> None:
-    """Leave a connection in each pool: the first requests then meet one that looks well."""
+    """Leave a connection in each pool, so that the first requests use an open connection."""
     with service.client() as client:
         for number in range(2):
             assert (await read_or_write(client, number)).status < 300
 
 
 class Times:
-    """How long everything took while the database stood still."""
+    """The durations of requests while the database was frozen."""
 
     def __init__(self) -> None:
-        """Start with nothing."""
+        """Start without durations."""
         self.alone: dict[str, float] = {}
         self.crowd: dict[str, float] = {}
         self.live: list[Answer] = []
         self.ready: list[Answer] = []
 
     async def ask_all(self, service: Service, found: Sequence[Route]) -> None:
-        """Ask for one route after the other: once, and then so often at once."""
+        """Send one request to each route, then several at once."""
         for route in found:
-            for many, times in ((1, self.alone), (CROWD, self.crowd)):
+            for many, times in ((1, self.alone), (CLIENTS, self.crowd)):
                 answers = await asyncio.gather(*(ask(service, route) for _ in range(many)))
                 wrong = {answer.status for answer in answers} - {503}
                 assert not wrong, (str(route), wrong)
                 assert all("retry-after" in answer.headers for answer in answers)
                 times[f"{route} of {service.port}"] = slowest(answers)
 
-    async def look(self, service: Service) -> None:
-        """Ask for the state of the service, again and again."""
+    async def check_health(self, service: Service) -> None:
+        """Call the health checks repeatedly."""
         with service.client() as client:
             while True:
                 self.live.append(await client.get("/health/live"))
                 self.ready.append(await client.get("/health/ready"))
 
 
-async def test_a_frozen_database_is_told_of_in_time_by_every_route(
+async def test_every_route_returns_503_in_time_while_the_database_is_frozen(
     renders: Renders, databases: Databases, measured: Measured
 ) -> None:
     times = Times()
     async with AsyncExitStack() as stack:
         late = await stack.enter_async_context(lag())
         shares: list[tuple[Service, list[Route]]] = []
-        # Side by side, for each spends its time waiting.
+        # In parallel, because each spends its time waiting.
         for auth, count in (("users", 6), ("none", 3)):
             project = renders("postgresql", auth)
             database = await databases.make(project)
@@ -117,7 +117,7 @@ async def test_a_frozen_database_is_told_of_in_time_by_every_route(
             ]
             for service in services:
                 await until(service.ready, "ready")
-            found = await take_all_requests(services[0])
+            found = await usable_routes(services[0])
             for number, service in enumerate(services):
                 service.headers = services[0].headers
                 shares.append((service, found[number::count]))
@@ -125,7 +125,7 @@ async def test_a_frozen_database_is_told_of_in_time_by_every_route(
         for service, _ in shares:
             await use_both_pools(service)
         with database.server.frozen():
-            looking = [asyncio.create_task(times.look(service)) for service, _ in shares]
+            looking = [asyncio.create_task(times.check_health(service)) for service, _ in shares]
             async with asyncio.TaskGroup() as group:
                 for service, found in shares:
                     group.create_task(times.ask_all(service, found))
@@ -155,10 +155,10 @@ async def test_a_frozen_database_is_told_of_in_time_by_every_route(
     assert slowest(times.live) < LIVE_LIMIT + late.worst
     assert {answer.status for answer in times.ready} == {503}
     assert slowest(times.ready) < READY_LIMIT + late.worst
-    assert max(back) < BACK_SOON + late.worst
+    assert max(back) < MAX_RECOVERY + late.worst
 
 
-async def test_a_database_that_freezes_under_load(on_postgresql: Stage, measured: Measured) -> None:
+async def test_a_database_freezes_under_load(on_postgresql: Stage, measured: Measured) -> None:
     assert isinstance(on_postgresql.database, PostgreSQL)
     recoveries = []
     async with (
@@ -178,13 +178,13 @@ async def test_a_database_that_freezes_under_load(on_postgresql: Stage, measured
 
     refused = writers.answers(503)
     measured(
-        "A database that freezes under load",
+        "The database freezes under load",
         on_postgresql.label,
-        answers_503=len(refused),
+        responses_503=len(refused),
         slowest_503=f"{slowest(refused):.2f} s",
         back_in_service=f"{max(recoveries):.2f} s",
     )
     assert set(writers.statuses()) == {201, 422, 503}
     assert refused
     assert slowest(refused) < LIMIT + late.worst
-    assert max(recoveries) < BACK_SOON + late.worst
+    assert max(recoveries) < MAX_RECOVERY + late.worst

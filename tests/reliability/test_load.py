@@ -1,4 +1,4 @@
-"""More clients than connections, and many requests, good and bad."""
+"""More clients than connections, and many valid and invalid requests."""
 
 import asyncio
 import sys
@@ -18,7 +18,7 @@ pytestmark = [
 ]
 
 POOL = 5
-"""Connections of each pool, by default: one for transactions, one for reads."""
+"""The default size of each pool; there is one for transactions and one for reads."""
 POOL_TIMEOUT = 3.0
 SESSION_TIMEOUT = 4.5
 MARGIN = 1.0
@@ -26,7 +26,7 @@ MARGIN = 1.0
 
 
 async def looked_at(service: Service, answers: list[Answer]) -> None:
-    """Ask whether the service is alive, again and again."""
+    """Call ``/health/live`` repeatedly."""
     with service.client() as client:
         while True:
             answers.append(await client.get("/health/live"))
@@ -34,7 +34,7 @@ async def looked_at(service: Service, answers: list[Answer]) -> None:
 
 
 @pytest.mark.alone
-async def test_a_locked_table_turns_away_in_time_and_holds_up_nothing_else(
+async def test_requests_to_a_locked_table_return_503_in_time(
     on_postgresql: Stage, measured: Measured
 ) -> None:
     clients, lock_for = 512, 6.0
@@ -60,14 +60,14 @@ async def test_a_locked_table_turns_away_in_time_and_holds_up_nothing_else(
     waited = [answer for answer in refused if "in use" in answer.json()["detail"]]
     held = [answer for answer in refused if "in use" not in answer.json()["detail"]]
     measured(
-        "A locked table: who can't be served is told so in time",
+        "A locked table: requests that can't be served return 503 in time",
         on_postgresql.label,
         clients=clients,
-        answers_503=len(refused),
+        responses_503=len(refused),
         slowest_without_a_connection=f"{slowest(waited):.2f} s",
         slowest_with_one=f"{slowest(held):.2f} s",
         slowest_live=f"{slowest(lives):.2f} s",
-        rate_afterwards_against_before=f"{after / before:.2f}",
+        rate_afterwards_relative_to_before=f"{after / before:.2f}",
     )
     assert set(load.statuses()) == {200, 201, 503}
     assert all("retry-after" in answer.headers for answer in refused)
@@ -80,17 +80,17 @@ async def test_a_locked_table_turns_away_in_time_and_holds_up_nothing_else(
 
 
 @pytest.mark.alone
-async def test_nobody_is_served_much_less_than_the_others(stage: Stage, measured: Measured) -> None:
+async def test_clients_are_served_equally(stage: Stage, measured: Measured) -> None:
     clients, each = 32, 100
     async with stage.serving() as service, loaded(service, clients, write) as load:
-        await until(lambda: len(load.by_client()) == clients, "everybody in line")
+        await until(lambda: len(load.by_client()) == clients, "every client to be served")
         load.answers.clear()
-        await until(lambda: len(load.answers) > clients * each, "their turns", seconds=60)
+        await until(lambda: len(load.answers) > clients * each, "the responses", seconds=60)
 
     served = load.by_client()
     mean = served.total() / clients
     measured(
-        "Everybody is served alike",
+        "Clients are served equally",
         stage.label,
         clients=clients,
         requests_each=f"{min(served.values())} to {max(served.values())}, mean {mean:.1f}",
@@ -101,7 +101,7 @@ async def test_nobody_is_served_much_less_than_the_others(stage: Stage, measured
     assert min(served.values()) >= 0.8 * mean
 
 
-async def test_sqlite_is_never_locked(on_sqlite: Stage, measured: Measured) -> None:
+async def test_sqlite_reports_no_lock_error(on_sqlite: Stage, measured: Measured) -> None:
     clients, each = 64, 12
     seen: Counter[int] = Counter()
     waits: list[Answer] = []
@@ -126,12 +126,12 @@ async def test_sqlite_is_never_locked(on_sqlite: Stage, measured: Measured) -> N
                 group.create_task(change(service, shared))
 
     measured(
-        "Clients that read, then write, never meet a lock",
+        "Clients that read and then write get no lock error",
         on_sqlite.label,
         clients=clients,
         changes=len(waits),
         stale=seen[412],
-        answers_5xx=sum(count for status, count in seen.items() if status >= 500),
+        responses_5xx=sum(count for status, count in seen.items() if status >= 500),
         slowest=f"{slowest(waits):.2f} s",
     )
     assert set(seen) <= {200, 412}
@@ -140,14 +140,14 @@ async def test_sqlite_is_never_locked(on_sqlite: Stage, measured: Measured) -> N
 
 
 class Mixture:
-    """Requests of all kinds, good and bad, as often as one likes."""
+    """An endless mixture of valid and invalid requests."""
 
     def __init__(self) -> None:
-        """Start at the first kind."""
+        """Start with the first kind of request."""
         self.seen: Counter[int | str] = Counter()
 
     async def run(self, service: Service, requests: int, clients: int = 16) -> None:
-        """Send so many requests, from so many clients."""
+        """Send a number of requests from a number of clients."""
         async with asyncio.TaskGroup() as group:
             for _ in range(clients):
                 group.create_task(self._client(service, requests // clients))
@@ -175,7 +175,7 @@ class Mixture:
         self.seen[answer.status] += 1
 
 
-async def test_many_requests_leave_nothing_behind(
+async def test_many_requests_leak_no_connection_or_memory(
     stage: Stage, rounds: int, measured: Measured
 ) -> None:
     requests = 500 * rounds
@@ -190,10 +190,10 @@ async def test_many_requests_leave_nothing_behind(
             await nothing_held(stage.database)
 
     measured(
-        "Many requests, good and bad, leave nothing behind",
+        "Many valid and invalid requests leak nothing",
         stage.label,
         requests=requests,
-        clients_that_went_away=mixture.seen["gone"],
+        clients_that_disconnected=mixture.seen["gone"],
         memory=f"{warm:.1f} MiB, then {grown:.1f} MiB",
     )
     assert set(mixture.seen) == {200, 201, 404, 412, 422, "gone"}
@@ -201,7 +201,7 @@ async def test_many_requests_leave_nothing_behind(
 
 
 async def nothing_held(database: PostgreSQL) -> None:
-    """See that no connection is in a transaction, and that there are no more than the pools'."""
+    """Check that no connection is in a transaction, and that pools have their usual size."""
 
     async def idle() -> bool:
         return await database.connections("state <> 'idle'") == 0
@@ -211,7 +211,7 @@ async def nothing_held(database: PostgreSQL) -> None:
 
 
 async def gone_in_mid_request(service: Service, number: int) -> Client:
-    """Send a request, or a part of it, and give the client whose answer is still to come."""
+    """Send a request or a part of it; return the client, which waits for the response."""
     client = service.client()
     if number % 4 == 0:
         await client.send(written("GET", "/v1/tasks"))
@@ -222,7 +222,7 @@ async def gone_in_mid_request(service: Service, number: int) -> Client:
 
 
 @pytest.mark.alone
-async def test_clients_that_go_away_take_nothing_with_them(
+async def test_disconnected_clients_release_their_connections(
     stage: Stage, measured: Measured
 ) -> None:
     gone = 200
@@ -238,23 +238,23 @@ async def test_clients_that_go_away_take_nothing_with_them(
             await nothing_held(stage.database)
             await every_connection_is_free(service, stage)
         after = 0.0
-        for _ in range(3):  # a service that has lost something stays slow; a busy machine does not
+        for _ in range(3):  # a leak makes the service slow for good, a busy machine does not
             after = max(after, await speed(service, 16, read_or_write))
             if after > before / 2:
                 break
 
     measured(
-        "Clients that go away take no connection with them",
+        "Disconnected clients release their connections",
         stage.label,
-        gone=gone,
-        rate_afterwards_against_before=f"{after / before:.2f}",
+        disconnected=gone,
+        rate_afterwards_relative_to_before=f"{after / before:.2f}",
     )
     assert "Traceback" not in service.log()
     assert after > before / 2
 
 
 async def every_connection_is_free(service: Service, stage: Stage) -> None:
-    """Take all connections of both pools at once: each can be had."""
+    """Use all connections of both pools at once, to show that none is lost."""
     database = stage.database
     assert isinstance(database, PostgreSQL)
 
@@ -288,7 +288,9 @@ BAD_BODIES = {
 }
 
 
-async def test_bad_input_takes_no_memory(stage: Stage, rounds: int, measured: Measured) -> None:
+async def test_invalid_input_uses_little_memory(
+    stage: Stage, rounds: int, measured: Measured
+) -> None:
     refused: Counter[int] = Counter()
     async with stage.serving() as service:
         with service.client() as client:
@@ -306,7 +308,7 @@ async def test_bad_input_takes_no_memory(stage: Stage, rounds: int, measured: Me
         grown = service.resident() - before
 
     measured(
-        "Bad input takes no memory",
+        "Invalid input uses little memory",
         stage.label,
         refused=refused.total(),
         memory=f"{before:.1f} MiB, then {grown:+.1f} MiB",

@@ -1,4 +1,4 @@
-"""Between the service and its database: a pooler, a replica."""
+"""The service with a connection pooler, and with a replica."""
 
 import asyncio
 import subprocess
@@ -24,12 +24,12 @@ pytestmark = [
 ]
 
 POOL = 5
-"""The default pool size for reads: as many can be running when the replica dies."""
+"""The default pool size for reads: so many reads can be running when the replica is killed."""
 
 
 @asynccontextmanager
 async def pgbouncer(server: Postgres, folder: Path) -> AsyncIterator[int]:
-    """Run PgBouncer before a server, and give its port: a transaction has a connection, no more."""
+    """Run PgBouncer in transaction mode in front of a server, and yield its port."""
     program = require("pgbouncer")
     port = free_port()
     settings, log = folder / "pgbouncer.ini", folder / "pgbouncer.log"
@@ -39,7 +39,7 @@ async def pgbouncer(server: Postgres, folder: Path) -> AsyncIterator[int]:
         "[pgbouncer]\n"
         f"listen_addr = 127.0.0.1\nlisten_port = {port}\nunix_socket_dir =\n"
         "auth_type = any\npool_mode = transaction\nmax_client_conn = 1000\n"
-        # Without its help for prepared statements; before 1.21 it had none to give.
+        # Without its support for prepared statements, which exists since 1.21.
         f"{'max_prepared_statements = 0' if pgbouncer_version(program) >= (1, 21) else ''}\n"
     )
     with (
@@ -61,14 +61,14 @@ async def pgbouncer(server: Postgres, folder: Path) -> AsyncIterator[int]:
 
 
 def pgbouncer_version(program: str) -> tuple[int, ...]:
-    """Return the first two numbers of the version of PgBouncer."""
-    told = subprocess.run([program, "--version"], capture_output=True, text=True, check=True)
-    return tuple(int(part) for part in told.stdout.split()[1].split(".")[:2])
+    """Return the major and minor version of PgBouncer."""
+    printed = subprocess.run([program, "--version"], capture_output=True, text=True, check=True)
+    return tuple(int(part) for part in printed.stdout.split()[1].split(".")[:2])
 
 
 @asynccontextmanager
-async def without_the_disk(database: PostgreSQL) -> AsyncIterator[None]:
-    """Let the server sync nothing for a while, as the service's own tests have it."""
+async def without_fsync(database: PostgreSQL) -> AsyncIterator[None]:
+    """Turn off fsync of the server for a while, as in the service's own tests."""
     names = ("fsync", "full_page_writes", "synchronous_commit")
     for name in names:
         await database.fetch(f"ALTER SYSTEM SET {name} = off")
@@ -88,8 +88,8 @@ async def test_the_services_own_tests_pass_through_pgbouncer(
     assert isinstance(on_postgresql.database, PostgreSQL)
     server = on_postgresql.database.server
     project = on_postgresql.project
-    chosen = "tests" if full else "tests/kit"  # by default, what needs most of the database
-    async with without_the_disk(on_postgresql.database), pgbouncer(server, folder) as port:
+    chosen = "tests" if full else "tests/kit"  # by default, the tests that use the database most
+    async with without_fsync(on_postgresql.database), pgbouncer(server, folder) as port:
         done = await asyncio.to_thread(
             project.run,
             *(str(scripts(project) / "pytest"), "-n", "auto", "-q", chosen),
@@ -129,30 +129,30 @@ async def titles(client: Client, **headers: str) -> set[str]:
     return {task["title"] for task in answer.json()["items"]}
 
 
-async def see_reads_go_to(replica: PostgreSQL, client: Client) -> None:
+async def check_reads_use(replica: PostgreSQL, client: Client) -> None:
     """Pause replication: new rows are then visible on the primary only."""
     await client.post("/v1/tasks", {"title": "early"})
 
-    async def followed() -> bool:
+    async def caught_up() -> bool:
         return "early" in await titles(client)
 
-    async def held_back() -> bool:
+    async def is_paused() -> bool:
         (row,) = await replica.fetch("SELECT pg_get_wal_replay_pause_state()")
         return bool(row[0] == "paused")
 
-    await until(followed, "the replica has followed")
+    await until(caught_up, "the replica to catch up")
     await replica.fetch("SELECT pg_wal_replay_pause()")
-    await until(held_back, "the replica is held back")
+    await until(is_paused, "the replica to be paused")
     title = uuid4().hex
     assert (await client.post("/v1/tasks", {"title": title})).status == 201
     assert title not in await titles(client)
     assert title in await titles(client, cache_control="no-cache")
     await replica.fetch("SELECT pg_wal_replay_resume()")
 
-    async def has_followed() -> bool:
+    async def caught_up_again() -> bool:
         return title in await titles(client)
 
-    await until(has_followed, "the replica has followed again")
+    await until(caught_up_again, "the replica to catch up again")
 
 
 async def read(client: Client, _: int) -> Answer:
@@ -160,7 +160,7 @@ async def read(client: Client, _: int) -> Answer:
     return await client.get("/v1/tasks?limit=5")
 
 
-async def test_reads_go_to_the_replica_and_survive_it(
+async def test_reads_go_to_the_replica_and_to_the_primary_when_it_is_down(
     on_postgresql: Stage, folder: Path, measured: Measured
 ) -> None:
     async with (
@@ -168,7 +168,7 @@ async def test_reads_go_to_the_replica_and_survive_it(
         on_postgresql.serving(DATABASE_READ_URL=replica.url) as service,
     ):
         with service.client() as client:
-            await see_reads_go_to(replica, client)
+            await check_reads_use(replica, client)
 
         async def reads_return() -> bool:
             return await replica.connections("application_name <> 'walreceiver'") > 0
@@ -180,15 +180,15 @@ async def test_reads_go_to_the_replica_and_survive_it(
             await until(lambda: len(load.answers) > before + 1000, "1000 reads without a replica")
             log = service.log()
             await asyncio.to_thread(replica.server.start)
-            seconds = await until(reads_return, "reads return to the replica", seconds=40)
+            seconds = await until(reads_return, "reads to return to the replica", seconds=40)
         assert await service.ready()
 
     refused = load.statuses()[503]
     measured(
-        "Reads go to the replica, and survive it",
+        "Reads go to the replica, and to the primary while it is down",
         on_postgresql.label,
         reads=len(load.answers),
-        answers_503=refused,
+        responses_503=refused,
         slowest=f"{slowest([answer for _, _, answer in load.answers]):.2f} s",
         back_on_the_replica_after=f"{seconds:.1f} s",
     )

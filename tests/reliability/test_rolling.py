@@ -30,11 +30,11 @@ CONFIGURATION = Path(__file__).parent / "haproxy.cfg"
 
 CLIENTS = 16
 DELAY = "4"
-"""Seconds for which an instance that ends still serves: longer than the proxy takes to find out."""
+"""Seconds for which a stopping instance still serves: longer than the proxy needs to notice."""
 SERVERS = "abcd"
-"""The instances as the proxy calls them: two of the old version, then two of the new one."""
+"""The proxy's names of the instances: two of the old version, then two of the new one."""
 
-EXPAND = '''"""What the next version needs."""
+EXPAND = '''"""The schema changes of the next version."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -48,7 +48,7 @@ def upgrade() -> None:
     op.add_column("tasks", sa.Column("priority", sa.Integer(), nullable=True))
 '''
 
-INDEX = '''"""An index on a table that is written to all the while."""
+INDEX = '''"""An index on a table with concurrent writes."""
 
 from alembic import op
 
@@ -64,7 +64,7 @@ def upgrade() -> None:
 
 @pytest.fixture(scope="session")
 def next_version(bake: Bake) -> Iterator[Project]:
-    """Return an installed render of the next version, which adds to the schema."""
+    """Return an installed render of a next version with additional tables and columns."""
     with installed(bake(database="postgresql", auth="none")) as project:
         (pyproject := project.path / "pyproject.toml").write_text(
             project.text("pyproject.toml").replace('version = "0.1.0"', 'version = "0.2.0"')
@@ -84,7 +84,7 @@ def next_version(bake: Bake) -> Iterator[Project]:
 
 @asynccontextmanager
 async def haproxy(folder: Path, ports: dict[str, int]) -> AsyncIterator[Service]:
-    """Run HAProxy before the instances, as ``haproxy.cfg`` has it."""
+    """Run HAProxy in front of the instances, with the settings of ``haproxy.cfg``."""
     program = require("haproxy")
     front = free_port()
     text = CONFIGURATION.read_text().replace("0.0.0.0:80", f"127.0.0.1:{front}")
@@ -123,13 +123,13 @@ async def statistics(folder: Path) -> dict[str, dict[str, str]]:
 
 
 async def up(folder: Path) -> str:
-    """Name the servers that HAProxy gives requests to."""
+    """Return the names of the servers to which HAProxy sends requests."""
     found = await statistics(folder)
     return "".join(server for server in SERVERS if found[server]["status"].startswith("UP"))
 
 
 class Crowd:
-    """Clients behind the proxy that ask for more as soon as they are answered."""
+    """Clients of the proxy that send the next request as soon as they get a response."""
 
     def __init__(self, proxy: Service) -> None:
         """Count the responses through ``proxy``."""
@@ -141,7 +141,7 @@ class Crowd:
         self.stopping = False
 
     async def ask(self, number: int) -> None:
-        """Write and read in turn, on a connection that is kept alive."""
+        """Write and read in turn, on a persistent connection."""
         with self.proxy.client() as client:
             while not self.stopping:
                 number += 1
@@ -162,17 +162,19 @@ class Crowd:
                     self.acknowledged.add(title)
 
     async def more(self, count: int = 200) -> None:
-        """Wait for so many more answers, or for the first that is none."""
+        """Wait for a number of further responses, or for the first failure."""
         wanted = len(self.answers) + count
-        await until(lambda: len(self.answers) >= wanted or bool(self.failed), f"{count} answers")
+        await until(lambda: len(self.answers) >= wanted or bool(self.failed), f"{count} responses")
 
     async def more_of(self, server: str) -> None:
-        """Wait until an instance has its share."""
-        await until(lambda: self.served[server] >= 50 or bool(self.failed), f"answers of {server}")
+        """Wait until an instance gets its share of requests."""
+        await until(
+            lambda: self.served[server] >= 50 or bool(self.failed), f"responses of {server}"
+        )
 
 
 async def version(service: Service) -> str:
-    """Ask an instance which version it is."""
+    """Return the version of an instance."""
     with service.client() as client:
         return str((await client.get("/openapi.json")).json()["info"]["version"])
 
@@ -203,10 +205,10 @@ async def test_a_rolling_update_loses_no_request(
             await start(on_postgresql, server)
         proxy = await stack.enter_async_context(haproxy(tmp_path, ports))
 
-        async def looked_at() -> bool:  # it takes all for up before it has looked
+        async def checked() -> bool:  # it considers all servers up before the first check
             return await up(tmp_path) == "ab"
 
-        await until(looked_at, "the old version up, and no other")
+        await until(checked, "only the old version to be up")
         crowd = Crowd(proxy)
         async with asyncio.TaskGroup() as group:
             for number in range(CLIENTS):
@@ -236,12 +238,12 @@ async def test_a_rolling_update_loses_no_request(
         acknowledged_writes=len(crowd.acknowledged),
         lost=lost,
         slowest=f"{slowest(crowd.answers):.2f} s",
-        connections_refused_and_taken_elsewhere=redispatched,
+        connections_refused_and_retried_elsewhere=redispatched,
     )
     assert not crowd.failed, "\n".join(crowd.failed)
     assert still_ready == [True, True]
     assert versions == ["0.1.0", "0.2.0"]
     assert set(crowd.served) == set(SERVERS)
     assert lost == 0
-    assert redispatched == "0"  # the proxy had noticed before: no connection was refused
+    assert redispatched == "0"  # the proxy noticed in time: no connection was refused
     assert "Traceback" not in log

@@ -1,6 +1,6 @@
-"""Two processes of the service on one database: what each of them takes, and gives.
+"""Throughput and CPU time of two service processes on one database, compared with one.
 
-Nothing here is asserted of time: what is measured is explained in docs/scaling.md.
+The tests assert no speed. docs/scaling.md explains the figures.
 """
 
 import asyncio
@@ -25,22 +25,22 @@ from tests.figures import Measured
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.alone,
-    pytest.mark.skipif(sys.platform != "linux", reason="a part of a core is given by Linux"),
+    pytest.mark.skipif(sys.platform != "linux", reason="control groups require Linux"),
 ]
 
 CLIENTS = 8
-"""For each process: more than it can serve at once."""
+"""Clients for each process: enough to keep it busy."""
 SECONDS = {True: 5.0, False: 1.5}
-"""For which each run is measured, in a full run and in others: then nothing is published."""
+"""The duration of a measurement, with and without ``--full``."""
 PART = 0.2
-"""The part of a core that is given to each process: the others find room then, on few cores."""
+"""The share of a core for each process. It leaves CPU for the database and the clients."""
 
 CGROUPS = Path("/sys/fs/cgroup")
 
 
 @dataclass
 class Run:
-    """What was served, and the seconds of processor time that it took."""
+    """The number of responses, and the CPU time in seconds of each party."""
 
     processes: int
     answers: int
@@ -51,11 +51,11 @@ class Run:
 
     @property
     def rate(self) -> float:
-        """Requests a second."""
+        """Requests per second."""
         return self.answers / self.seconds
 
     def cpu_against(self, other: "Run") -> str:
-        """Return the processor time of a request as a share of that in another run."""
+        """Return the CPU time of a request relative to another run."""
         parties = {
             "service": self.service / other.service,
             "database": self.database / other.database,
@@ -66,16 +66,16 @@ class Run:
 
 
 def cpu(*processes: psutil.Process) -> float:
-    """Return the processor time of processes in seconds, with that of ended children."""
+    """Return the CPU time of processes in seconds, including ended children."""
     seconds = 0.0
     for process in processes:
-        with suppress(psutil.NoSuchProcess):  # then its parent has it
+        with suppress(psutil.NoSuchProcess):  # ended: its parent counts it
             seconds += sum(process.cpu_times()[:4])
     return seconds
 
 
 def group() -> Path | None:
-    """Name a control group that could be made, if one can be."""
+    """Return the path for a new control group, or ``None`` if it can't be created."""
     name = f"reliability-{uuid4().hex[:8]}"
     if os.access(first := CGROUPS / "cpu", os.W_OK) and (first / "cpu.cfs_quota_us").exists():
         return first / name
@@ -87,11 +87,11 @@ def group() -> Path | None:
 
 @contextmanager
 def part_of_a_core(service: Service) -> Iterator[None]:
-    """Let a service take so much of a core and no more."""
+    """Limit a service to a share of a core."""
     path = group()
     assert path
     path.mkdir()
-    period = 20_000  # microseconds: short, or it would stand still for long
+    period = 20_000  # microseconds: short, so that the process is never stopped for long
     if (path / "cpu.max").exists():
         (path / "cpu.max").write_text(f"{period * PART:.0f} {period}")
     else:
@@ -105,7 +105,7 @@ def part_of_a_core(service: Service) -> Iterator[None]:
 
 
 async def measure(stage: Stage, processes: int, *, part: bool, seconds: float) -> Run:
-    """Serve from so many processes for a while."""
+    """Measure a number of service processes under load."""
     assert isinstance(stage.database, PostgreSQL)
     server = stage.database.server
     async with AsyncExitStack() as stack:
@@ -120,7 +120,7 @@ async def measure(stage: Stage, processes: int, *, part: bool, seconds: float) -
             await stack.enter_async_context(loaded(service, CLIENTS, read_or_write))
             for service in services
         ]
-        await until(lambda: all(len(load.answers) > 300 for load in loads), "all at work")
+        await until(lambda: all(len(load.answers) > 300 for load in loads), "busy services")
 
         def taken() -> tuple[float, float, float]:
             serving = [process for service in services for process in service.processes()]
@@ -128,7 +128,7 @@ async def measure(stage: Stage, processes: int, *, part: bool, seconds: float) -
 
         started, before = time.monotonic(), taken()
         answered = sum(len(load.answers) for load in loads)
-        await asyncio.sleep(seconds)  # no event to wait for: this is the time that is measured
+        await asyncio.sleep(seconds)  # the measured time
         answers = sum(len(load.answers) for load in loads) - answered
         took = time.monotonic() - started
         parties = [after - first for after, first in zip(taken(), before, strict=True)]
@@ -145,7 +145,7 @@ async def test_two_processes_serve_more_than_one(
     one = await measure(on_postgresql, 1, part=part, seconds=SECONDS[full])
     two = await measure(on_postgresql, 2, part=part, seconds=SECONDS[full])
 
-    cores = f"a {PART:.0%} part of a core each" if part else "sharing this machine's cores"
+    cores = f"each limited to {PART:.0%} of a core" if part else "sharing this machine's cores"
     busy = (two.service + two.database + two.load) / two.seconds
     measured(
         f"One process and two, {cores}",

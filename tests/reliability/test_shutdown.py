@@ -1,4 +1,4 @@
-"""The service is asked to stop while it works."""
+"""The service is stopped while it handles requests."""
 
 import asyncio
 import signal
@@ -19,18 +19,18 @@ pytestmark = [
 ]
 
 CLIENTS = 16
-GRACE = 5
+TIMEOUT = 5
 MARGIN = 1.0
 FOREVER = "120"
-SANE = {0, -signal.SIGTERM, 128 + signal.SIGTERM}
-"""How a process ends that was asked to: by itself, or by the signal that it passes on."""
+EXPECTED_STATUSES = {0, -signal.SIGTERM, 128 + signal.SIGTERM}
+"""Exit statuses after a stop signal: 0, or the signal that uvicorn raises again."""
 
 
 class Crowd:
-    """Clients that send request after request until the port is closed."""
+    """Clients that send requests until the port is closed."""
 
     def __init__(self, service: Service) -> None:
-        """Count what ``service`` answers."""
+        """Count the responses of ``service``."""
         self.service = service
         self.stopped_at = float("inf")
         self.statuses: Counter[int] = Counter()
@@ -38,7 +38,7 @@ class Crowd:
         self.cut: list[str] = []
 
     async def ask(self, number: int) -> None:
-        """Ask until the service is gone."""
+        """Send requests until the service has stopped."""
         batch = {"items": [{"title": "one of many"}] * 100}
         with self.service.client() as client:
             while True:
@@ -62,8 +62,8 @@ class Crowd:
                 self.answered_since += time.monotonic() > self.stopped_at
 
 
-async def gone_from_the_database(stage: Stage) -> None:
-    """See that the service has closed its connections."""
+async def check_disconnected(stage: Stage) -> None:
+    """Check that the service has closed its connections."""
     database = stage.database
     if isinstance(database, PostgreSQL):
 
@@ -74,7 +74,9 @@ async def gone_from_the_database(stage: Stage) -> None:
 
 
 @pytest.mark.parametrize("workers", [1, 2])
-async def test_a_stop_cuts_no_request(stage: Stage, workers: int, measured: Measured) -> None:
+async def test_a_shutdown_interrupts_no_request(
+    stage: Stage, workers: int, measured: Measured
+) -> None:
     async with stage.serving(WORKERS=str(workers)) as service:
         crowd = Crowd(service)
         async with asyncio.TaskGroup() as group:
@@ -87,29 +89,29 @@ async def test_a_stop_cuts_no_request(stage: Stage, workers: int, measured: Meas
         log = service.log()
 
     measured(
-        f"A stop cuts no request ({workers} workers)",
+        f"A shutdown interrupts no request ({workers} workers)",
         stage.label,
-        answered=crowd.statuses.total(),
+        responses=crowd.statuses.total(),
         of_these_after_the_signal=crowd.answered_since,
-        cut=len(crowd.cut),
+        interrupted=len(crowd.cut),
         ended_after=f"{seconds:.2f} s",
     )
     assert not crowd.cut, "\n".join(crowd.cut)
     assert set(crowd.statuses) == {200, 201}
-    assert service.process.returncode in SANE
+    assert service.process.returncode in EXPECTED_STATUSES
     assert "Traceback" not in log
-    await gone_from_the_database(stage)
+    await check_disconnected(stage)
 
 
-async def ended_by(client: Client) -> int | str:
-    """Return the status of the answer that is due, or say that there was none."""
+async def outcome_of(client: Client) -> int | str:
+    """Return the status of the expected response, or report that there was none."""
     try:
         return (await client.answer()).status
     except CutError:
-        return "cut"
+        return "interrupted"
 
 
-async def heard(service: Service) -> None:
+async def wait_until_received(service: Service) -> None:
     """Wait until the service has read the requests that were sent before this one."""
     with service.client() as client:
         for _ in range(3):
@@ -117,10 +119,10 @@ async def heard(service: Service) -> None:
 
 
 @pytest.mark.alone
-async def test_a_stop_waits_no_longer_than_its_grace(stage: Stage, measured: Measured) -> None:
+async def test_a_shutdown_ends_within_its_timeout(stage: Stage, measured: Measured) -> None:
     async with (
         stage.serving(
-            SHUTDOWN_TIMEOUT=str(GRACE),
+            SHUTDOWN_TIMEOUT=str(TIMEOUT),
             DATABASE_POOL_TIMEOUT=FOREVER,
             DATABASE_SESSION_TIMEOUT=FOREVER,
             DATABASE_STATEMENT_TIMEOUT=FOREVER,
@@ -136,34 +138,36 @@ async def test_a_stop_waits_no_longer_than_its_grace(stage: Stage, measured: Mea
         async with stage.database.locked():
             for client in clients:
                 await client.send(written("POST", "/v1/tasks", {"title": "stuck"}))
-            await heard(service)
+            await wait_until_received(service)
             service.terminate()
-            refused = await until(nobody_listens, "no new connections", seconds=GRACE)
-            seconds = await service.ended(GRACE + 10)
-            ends = Counter([await ended_by(client) for client in clients])
+            refused = await until(nobody_listens, "no new connections", seconds=TIMEOUT)
+            seconds = await service.ended(TIMEOUT + 10)
+            ends = Counter([await outcome_of(client) for client in clients])
         for client in clients:
             client.close()
         log = service.log()
 
     measured(
-        "A stop waits no longer than its grace",
+        "A shutdown ends within its timeout",
         stage.label,
-        grace=f"{GRACE} s",
+        timeout=f"{TIMEOUT} s",
         stuck=len(clients),
-        answered_503=ends[503],
+        responses_503=ends[503],
         new_connections_refused_after=f"{refused:.2f} s",
         ended_after=f"{seconds + refused:.2f} s",
     )
     assert ends == {503: len(clients)}, log
     assert refused < MARGIN + late.worst
-    assert seconds + refused < GRACE + 2 * MARGIN + late.worst
-    assert service.process.returncode in SANE
+    assert seconds + refused < TIMEOUT + 2 * MARGIN + late.worst
+    assert service.process.returncode in EXPECTED_STATUSES
     assert "Traceback" not in log
-    await gone_from_the_database(stage)
+    await check_disconnected(stage)
 
 
 @pytest.mark.parametrize("workers", [1, 2])
-async def test_a_stop_may_be_announced(stage: Stage, workers: int, measured: Measured) -> None:
+async def test_readiness_fails_during_the_shutdown_delay(
+    stage: Stage, workers: int, measured: Measured
+) -> None:
     delay = 3
     async with stage.serving(WORKERS=str(workers), SHUTDOWN_DELAY=str(delay)) as service:
 
@@ -182,12 +186,12 @@ async def test_a_stop_may_be_announced(stage: Stage, workers: int, measured: Mea
         log = service.log()
 
     measured(
-        f"A stop may be announced ({workers} workers)",
+        f"A shutdown can be announced ({workers} workers)",
         stage.label,
         delay=f"{delay} s",
         not_ready_after=f"{seconds:.2f} s",
         ended_after=f"{ended:.2f} s",
     )
     assert ended >= delay
-    assert service.process.returncode in SANE
+    assert service.process.returncode in EXPECTED_STATUSES
     assert "Traceback" not in log

@@ -1,4 +1,4 @@
-"""Which changes of the schema squawk refuses, and that what README.md advises passes and works.
+"""The changes of the schema that squawk refuses, and the documented alternatives.
 
 ``tests/test_squawk.py`` copies this module into a render, beside the render's own test_squawk.py.
 """
@@ -35,7 +35,7 @@ TABLE = (
 )
 INDEX = "op.create_index('ix_things', 'things', ['id']"
 
-# The steps of README.md, section "Change what is in use".
+# The steps of docs/migrations.md, section "Change tables that are in use".
 ADVICE = {
     "a nullable column": "op.add_column('things', sa.Column('size', sa.Text(), nullable=True))",
     "a default": "op.add_column('things', "
@@ -74,7 +74,7 @@ def add(config: Config, upgrade: str, revision: str = "next") -> None:
     (Path(script.versions) / f"{revision}.py").write_text(text, encoding="utf-8")
 
 
-def test_a_new_table_may_be_changed_freely(config: Config, tmp_path: Path) -> None:
+def test_changes_to_a_new_table_are_allowed(config: Config, tmp_path: Path) -> None:
     add(config, f"{TABLE}; {INDEX})")
     assert complaints(config, "next", tmp_path) == ""
 
@@ -106,13 +106,13 @@ def test_a_dangerous_revision_is_found(
 
 
 @each_advice
-def test_advice_passes(config: Config, tmp_path: Path, upgrade: str) -> None:
+def test_the_advice_passes_squawk(config: Config, tmp_path: Path, upgrade: str) -> None:
     add(config, upgrade)
     assert complaints(config, "next", tmp_path) == ""
 
 
 @each_advice
-async def test_advice_works(config: Config, live_url: str, upgrade: str) -> None:
+async def test_the_advice_works(config: Config, live_url: str, upgrade: str) -> None:
     add(config, TABLE, "first")
     add(config, upgrade)
     config.attributes["settings"] = settings_for(live_url)

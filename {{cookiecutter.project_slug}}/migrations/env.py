@@ -38,21 +38,21 @@ def render_item(kind: str, item: Any, _: AutogenContext) -> str | Literal[False]
 
 
 def configure(**options: Any) -> None:
-    """Return what every run has in common."""
+    """Return the options of every run."""
     context.configure(
         target_metadata=Base.metadata,
         render_as_batch=driver.RENDER_AS_BATCH,
         render_item=render_item,
         autogenerate_plugins=autogenerate.PLUGINS,
         process_revision_directives=autogenerate.rewrite,
-        # All or nothing, also where Alembic thinks that the database can't.
+        # One transaction, even if Alembic assumes that the database has no transactional DDL.
         transactional_ddl=True,
         **options,
     )
 
 
 def migrate(connection: Connection) -> None:
-    """Run what the command asks for on an open connection."""
+    """Run the command on an open connection."""
     configure(connection=connection)
     with context.begin_transaction():
         driver.before_migrations(connection)
@@ -77,7 +77,7 @@ async def connect(engine: AsyncEngine) -> AsyncConnection:
     """Connect; on the command line, an error is one line with the address and the cause."""
     try:
         connection = await engine.connect()
-        await (await connection.begin()).rollback()  # SQLite reads the file now
+        await (await connection.begin()).rollback()  # SQLite reads the file here
         return connection  # noqa: TRY300 - closed by the caller
     except (AppError, SQLAlchemyError, OSError) as error:
         if context.config.cmd_opts is None:
@@ -97,7 +97,7 @@ logging.getLogger("alembic.runtime.plugins").setLevel(logging.WARNING)
 if context.is_offline_mode():
     configure(url=settings.database_url, literal_binds=True)
     with context.begin_transaction():
-        for statement in driver.BEFORE_MIGRATIONS:  # also in SQL that is run by hand
+        for statement in driver.BEFORE_MIGRATIONS:  # also in SQL output
             context.execute(statement)
         context.run_migrations()
 else:

@@ -1,8 +1,7 @@
 """Copies every row of one database into another: ``just copy-database FROM [TO]``.
 
-For a service that grows up, from SQLite to PostgreSQL, or moves house. Both databases have to be at
-the newest revision, and the target has to be empty. All is copied in one transaction: either every
-row arrives, or none does.
+For a service that moves from SQLite to PostgreSQL, or to another server. Both databases have to be
+at the newest revision, and the target has to be empty. All rows are copied in one transaction.
 """
 
 import argparse
@@ -52,18 +51,18 @@ from app.kit.errors import AppError
 from app.kit.health import schema_history
 
 BATCH: Final = 1000
-"""Rows that are held in memory."""
+"""The number of rows that are held in memory."""
 
 
 _IS_NULL: Final = "kit_is_null_"
 
 
 class Refused(Exception):
-    """Why nothing was copied, in one sentence."""
+    """Raised with the reason, in one sentence, if nothing was copied."""
 
 
 class Settings(DriverSettings):
-    """Where to copy to, unless the command line says it."""
+    """The default target: the database of the service."""
 
     model_config = CONFIG
 
@@ -74,9 +73,9 @@ def copy_database(
     """Copy every row; return their number. Run it by ``greenlet_spawn``: the drivers are async.
 
     Args:
-        source: the URL of a SQLite file, or of a database of the kind that this service runs on.
-        target: likewise.
-        progress: shows how far each table is.
+        source: the URL of a SQLite file, or of a database like that of this service.
+        target: the same.
+        progress: shows the progress of each table.
         metadata: the tables to copy.
 
     Raises:
@@ -98,7 +97,7 @@ def _copy_all(source: str, target: str, progress: Progress, metadata: MetaData) 
         _check_revision(source, reading)
         _check_revision(target, writing)
         tables, postponed = _plan(metadata)
-        if writing.dialect.name == "sqlite":  # it asks us at the end whether all refer to something
+        if writing.dialect.name == "sqlite":  # foreign keys are checked at the end
             postponed = {table: [] for table in tables}
         for table in tables:
             if writing.scalar(select(exists().select_from(table))):
@@ -126,7 +125,7 @@ def _opened(url: str, begin: str) -> Any:
 
 
 def _snapshot(reading: Connection) -> Connection:
-    """Let all that is read be of one moment; on SQLite, a transaction is that anyway."""
+    """Read everything from one snapshot; on SQLite, every transaction does."""
     if reading.dialect.name == "sqlite":
         return reading
     return reading.execution_options(isolation_level="REPEATABLE READ")
@@ -135,14 +134,14 @@ def _snapshot(reading: Connection) -> Connection:
 def _engine(url: str, begin: str) -> Engine:
     try:
         parsed = make_url(url)
-    except (ArgumentError, ValueError):  # its words may hold a part of a password
+    except (ArgumentError, ValueError):  # its message may contain a part of a password
         raise ValueError("Not a database URL: sqlite:///app.db is one.") from None
     if parsed.get_backend_name() != "sqlite":
         settings = read(Settings, database_url=driver.parse_url(url))
         return driver.migration_engine(settings).sync_engine
     if not parsed.database or not Path(parsed.database).is_file():
         raise ValueError("There is no such file.")
-    # By Python's own driver: a service on another database has no other.
+    # The sqlite3 module, because a service on PostgreSQL does not install aiosqlite.
     engine = create_engine(
         parsed.set(drivername="sqlite"),
         poolclass=NullPool,
@@ -157,7 +156,7 @@ def _check_revision(url: str, connection: Connection) -> None:
     found: set[str] = set()
     if inspect(connection).has_table("alembic_version"):
         found = set(connection.scalars(text("SELECT version_num FROM alembic_version")))
-    if found != schema_history().heads:  # not ahead, either: these models copy what they know
+    if found != schema_history().heads:  # not ahead either: models lack new columns
         raise Refused(
             f"{_shown(url)}: The schema is not at head: run `alembic upgrade head` on it."
         )
@@ -174,8 +173,8 @@ def _plan(metadata: MetaData) -> tuple[list[Table], dict[Table, list[Column[Any]
         except CycleError as error:
             names = ", ".join(sorted({table.name for table in error.args[1]}))
             raise Refused(
-                f"{names} refer to each other in a circle, by columns that are never empty: no row "
-                "can be the first."
+                f"{names} refer to each other in a circle by columns that can't be null: no row "
+                "can be inserted first."
             ) from None
     postponed: dict[Table, list[Column[Any]]] = {}
     for place, table in enumerate(ordered):
@@ -187,7 +186,7 @@ def _plan(metadata: MetaData) -> tuple[list[Table], dict[Table, list[Column[Any]
         if any(not _optional(constraint) for constraint in later) or (
             later and not table.primary_key
         ):
-            raise Refused(f"{table.name!r} refers to itself, by a column that is never empty.")
+            raise Refused(f"{table.name!r} refers to itself by a column that can't be null.")
         postponed[table] = [column for constraint in later for column in _optional(constraint)]
     return ordered, postponed
 
@@ -247,11 +246,11 @@ def _bound(column: Column[Any]) -> Any:
 def _fill_in(
     reading: Connection, writing: Connection, table: Table, postponed: Sequence[Column[Any]]
 ) -> None:
-    """Write the references that could not be written before all rows were there."""
+    """Write the references that could not be written before all rows existed."""
     if not postponed:
         return
     keys = list(table.primary_key)
-    # With what an update would set anew by itself.
+    # Also set columns with `onupdate`, which an update would otherwise change.
     changed = [*postponed, *(column for column in table.columns if column.onupdate is not None)]
     statement = (
         update(table)
@@ -269,7 +268,7 @@ def _fill_in(
 
 
 def _check_references(writing: Connection) -> None:
-    """Find what SQLite has not been told to look after: other databases have done so by now."""
+    """Check the foreign keys on SQLite, which does not enforce them here."""
     if writing.dialect.name == "sqlite":
         broken = writing.execute(text("PRAGMA foreign_key_check")).first()
         if broken is not None:
@@ -279,7 +278,7 @@ def _check_references(writing: Connection) -> None:
 
 
 def _raise_sequences(writing: Connection, table: Table) -> None:
-    """Let PostgreSQL count on from the highest numbers that were copied."""
+    """Let sequences of PostgreSQL continue after the highest copied values."""
     if writing.dialect.name != "postgresql":
         return
     name = writing.dialect.identifier_preparer.format_table(table)
@@ -303,7 +302,7 @@ def _count(connection: Connection, table: Table) -> int:
 
 def _shown(url: str) -> str:
     try:
-        # Without the query: a password may stand there, too.
+        # Without the query, which may contain a password.
         return make_url(url).set(query={}).render_as_string(hide_password=True)
     except (ArgumentError, ValueError):
         return "This URL"
@@ -312,11 +311,11 @@ def _shown(url: str) -> str:
 def _reason(error: BaseException) -> str:
     cause = error.orig if isinstance(error, DBAPIError) else error
     text = str(cause).partition("\n")[0]
-    return re.sub(r"^<class '[^']*'>: ", "", text)  # so SQLAlchemy puts it before asyncpg's words
+    return re.sub(r"^<class '[^']*'>: ", "", text)  # removes SQLAlchemy's prefix
 
 
 def main() -> None:
-    """Read the command line, copy, and say how it went."""
+    """Copy a database as the command line says, and print the result."""
     parser = argparse.ArgumentParser(prog="copy-database", description=__doc__)
     parser.add_argument("source", metavar="FROM", help="sqlite:///app.db, or another URL")
     parser.add_argument("target", metavar="TO", nargs="?", help="DATABASE_URL by default")

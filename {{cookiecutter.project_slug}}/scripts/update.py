@@ -21,15 +21,15 @@ def moved(text: str, day: date) -> str:
     """
     changed, count = _LINE.subn(rf'\g<1>"{day}T00:00:00Z"', text)
     if count != 1:
-        sys.exit("pyproject.toml has no exclude-newer: `uv lock --upgrade` takes what is newest.")
+        sys.exit("pyproject.toml has no exclude-newer: `uv lock --upgrade` installs the newest.")
     return changed
 
 
 def chosen_day(arguments: list[str], today: date) -> date:
-    """Return the day that the command line names; a week ago by default.
+    """Return the day in the command line; a week ago by default.
 
     Raises:
-        SystemExit: it is no day, or in the future.
+        SystemExit: it is not a day, or in the future.
     """
     if not arguments:
         return today - SETTLED

@@ -4,8 +4,8 @@
 function here that returns what is missing: it may call the app to create what the request needs.
 
     async def order(client: AsyncClient) -> Example:
-        answer = await client.post("/v1/customers", json={"name": "Ada"})
-        return Example(body={"customer_id": answer.json()["id"]})
+        response = await client.post("/v1/customers", json={"name": "Ada"})
+        return Example(body={"customer_id": response.json()["id"]})
 
     EXAMPLES = caller.EXAMPLES | {"POST /v1/orders": order}
 

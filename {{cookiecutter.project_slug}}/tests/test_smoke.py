@@ -20,5 +20,5 @@ async def test_the_openapi_document_has_every_route(app: FastAPI, client: AsyncC
     assert {"/health/live", "/health/ready"} < document["paths"].keys()
 
 
-async def test_the_models_have_not_drifted_from_the_migrations(live_url: str) -> None:
+async def test_the_models_match_the_migrations(live_url: str) -> None:
     await asyncio.to_thread(command.check, alembic_config(settings_for(live_url)))

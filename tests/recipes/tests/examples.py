@@ -1,4 +1,4 @@
-"""What the generic tests can't make up: valid requests, and values of columns."""
+"""Valid requests and values of columns that the generic tests can't generate."""
 
 from typing import Any
 from uuid import uuid4

@@ -1,1 +1,1 @@
-"""What is not about the product: database, repositories, pages, errors, routing, server."""
+"""Everything that is not about the product: database, repositories, errors, routing, server."""

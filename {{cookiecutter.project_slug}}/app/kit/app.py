@@ -1,4 +1,4 @@
-"""How the app is put together, and how a server process runs it."""
+"""Create the app, and prepare a server process for it."""
 
 import asyncio
 import gc
@@ -63,7 +63,7 @@ def build_app(settings: KitSettings, mount: Callable[[FastAPI], None]) -> FastAP
         openapi_url="/openapi.json" if settings.docs else None,
         redoc_url=None,
         swagger_ui_oauth2_redirect_url=None,  # signing in takes a password, no redirect
-        redirect_slashes=False,  # a redirect would repeat the client's Host
+        redirect_slashes=False,  # a redirect would contain the client's Host
     )
     app.state.settings = settings
     app.state.ending = False
@@ -79,7 +79,7 @@ def build_app(settings: KitSettings, mount: Callable[[FastAPI], None]) -> FastAP
 
 
 def prepare_process(app: FastAPI) -> None:
-    """Prepare a process that does nothing but serve ``app``. Call it in the server's loop."""
+    """Prepare a process that only serves ``app``. Call it in the server's loop."""
     settings: KitSettings = app.state.settings
     if settings.shutdown_delay:
         _delay_shutdown(app, settings.shutdown_delay)
@@ -92,8 +92,8 @@ def prepare_process(app: FastAPI) -> None:
 def _delay_shutdown(app: FastAPI, seconds: float) -> None:
     """Keep serving for a while after a stop signal, until a load balancer has noticed.
 
-    A second stop signal stops the server at once. A worker obeys its supervisor only: signals to
-    the whole process group reach both, so that each would count twice.
+    A second stop signal stops the server at once. A worker reacts only to its supervisor: a signal
+    to the whole process group reaches both, and would count twice.
     """
     loop = asyncio.get_running_loop()
     timers: list[asyncio.TimerHandle] = []
@@ -104,7 +104,7 @@ def _delay_shutdown(app: FastAPI, seconds: float) -> None:
 
     def later(signum: int, _frame: FrameType | None) -> None:
         def wait() -> None:
-            logger.info("Not ready any more: shutting down in %g s", seconds)
+            logger.info("No longer ready: shutting down in %g s", seconds)
             timers.append(loop.call_later(seconds, stops[signum], signum, None))
 
         if not app.state.ending:

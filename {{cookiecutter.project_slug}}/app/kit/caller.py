@@ -22,10 +22,10 @@ SYSTEM: Final = Caller(is_superuser=True)
 
 
 async def current_caller(request: Request) -> Caller:
-    """Return the caller that authentication has found; ``ANONYMOUS`` without one."""
+    """Return the authenticated caller, or ``ANONYMOUS``."""
     caller: Caller = getattr(request.state, "caller", ANONYMOUS)
     return caller
 
 
 CallerDep = Annotated[Caller, Depends(current_caller)]
-"""The caller of a closed route, whose router has asked for a credential."""
+"""The caller of a closed route, whose router requires a credential."""

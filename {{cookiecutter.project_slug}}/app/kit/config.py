@@ -21,14 +21,14 @@ def split_words(value: object) -> object:
 def _check_hosts(hosts: tuple[str, ...]) -> tuple[str, ...]:
     for host in hosts:
         if not re.fullmatch(r"(\*\.)?[\w.-]+|\[[0-9a-fA-F:.]+\]", host):
-            raise ValueError("Give names such as api.example.com or *.example.com, without a port")
+            raise ValueError("Use names such as api.example.com or *.example.com, without a port")
     return tuple(host.lower() for host in hosts)
 
 
 def _check_origins(origins: tuple[str, ...]) -> tuple[str, ...]:
     for origin in origins:
         if not re.fullmatch(r"https?://[\w.-]+(:\d+)?", origin):
-            raise ValueError("Give origins such as https://example.com, without a path")
+            raise ValueError("Use origins such as https://example.com, without a path")
     return origins
 
 
@@ -67,7 +67,7 @@ class KitSettings(ServerSettings, DriverSettings):
 
 
 def read(settings: type[SettingsT], **given: Any) -> SettingsT:
-    """Read settings from the environment and ``.env``, except for those that are given.
+    """Read settings from the environment and ``.env``; arguments take precedence.
 
     Raises:
         SystemExit: a variable is missing or invalid. Values, which may be secret, are not shown.

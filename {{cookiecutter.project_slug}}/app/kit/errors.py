@@ -28,11 +28,11 @@ logger = logging.getLogger(__name__)
 MEDIA_TYPE = "application/problem+json"
 MAX_ERRORS = 20
 MAX_ECHO = 100
-"""Characters of a client's path or field name that a problem document repeats."""
+"""Maximum length of a client's path or field name in a problem document."""
 MAX_MESSAGE = 300
-"""Characters of a message of the service itself."""
+"""Maximum length of an error message of the service."""
 MAX_KINDS = 100
-"""Kinds of causes that are told apart in the log."""
+"""The maximum number of causes that the log distinguishes."""
 MAX_HEADERS = 32 * 1024
 """Largest size of all request headers, in bytes."""
 MAX_DIGITS = 20
@@ -127,7 +127,7 @@ def error_responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
 
 
 class CauseLog:
-    """Logs each kind of cause at most once a second, with the number that was left out."""
+    """Logs each kind of cause at most once a second, with the number of omitted ones."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         """Take the time in seconds from ``clock``."""
@@ -223,7 +223,7 @@ def _path_to(kind: Any, name: str, outer: frozenset[Any] = frozenset()) -> str:
     if not (isinstance(kind, type) and issubclass(kind, BaseModel)):
         found = (_path_to(each, name, outer) for each in get_args(kind))
         return min(filter(None, found), key=len, default="")
-    if kind in outer:  # it refers to itself
+    if kind in outer:  # the type refers to itself
         return ""
     aliases = {
         key: field.validation_alias if isinstance(field.validation_alias, str) else key
@@ -283,12 +283,12 @@ def _message(item: Mapping[str, Any]) -> str:
     if kind == "json_invalid":
         return _short(f"Not JSON: {item['ctx']['error']}")
     if kind in _LENGTHS and isinstance(given, str):
-        # Pydantic calls the characters items if a function has validated the text before.
+        # Pydantic says items, not characters, if a function has validated the text before.
         name, words = _LENGTHS[kind]
         bound = item["ctx"][name]
         return f"String should have {words} {bound} character{'' if bound == 1 else 's'}"
     message: str = item["msg"].removeprefix("Value error, ")
-    # These may repeat what was sent.
+    # These may contain the input.
     repeats = kind == "union_tag_invalid" or (isinstance(given, str) and len(given) > MAX_ECHO)
     return _short(message, MAX_ECHO if repeats else MAX_MESSAGE)
 
@@ -383,7 +383,7 @@ class UnhandledErrorMiddleware:
             )
             await response(scope, receive, send)
         except ClientDisconnect:
-            pass  # nobody is there to get a response
+            pass  # the client has disconnected
         except Exception:
             if started:  # only a closed connection tells the client that the response is incomplete
                 raise

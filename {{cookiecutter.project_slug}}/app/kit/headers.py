@@ -25,10 +25,10 @@ ALWAYS: Final[tuple[Header, ...]] = (
 )
 NO_STORE: Final = (b"cache-control", b"no-store")
 REVALIDATE: Final = (b"cache-control", b"private, no-cache")
-"""For a response with an ETag: the client may keep it, and asks each time whether it is current."""
+"""For a response with an ETag: the client may store it, and revalidates it each time."""
 
 HEALTH: Final = "/health/"
-"""Orchestrators and load balancers call these by address: any Host is accepted there."""
+"""Orchestrators and load balancers call these by IP address, so any Host is accepted."""
 
 CORS_HEADERS: Final = (
     "Authorization",
@@ -41,7 +41,7 @@ CORS_HEADERS: Final = (
 )
 """Request headers that a page of another origin may send."""
 CORS_EXPOSED: Final = ("ETag", "Idempotent-Replayed", "Location", "Retry-After", "X-Request-ID")
-"""Response headers that it may read."""
+"""Response headers that a page of another origin may read."""
 
 REQUEST_ID: Final = "app.request_id"
 """The name in the ASGI scope of the request's id: that of the client, or a new one."""
@@ -49,7 +49,7 @@ REQUEST_ID: Final = "app.request_id"
 _GIVEN_ID: Final = re.compile(rb"[\w.:-]{1,100}")
 _HOST: Final = re.compile(r"([a-z0-9._-]+|\[[0-9a-f:.]+\])(?::\d*)?")
 _SCRIPT: Final = re.compile(rb"<script>(.*?)</script>", re.DOTALL)
-_CDN: Final = "https://cdn.jsdelivr.net/npm/swagger-ui-dist@5/"  # anybody can publish beside it
+_CDN: Final = "https://cdn.jsdelivr.net/npm/swagger-ui-dist@5/"  # this package only
 
 
 def install(app: FastAPI, settings: KitSettings) -> None:
@@ -80,7 +80,7 @@ class HeadersMiddleware:
         self.has_warned = False
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass the request on if its ``Host`` is right, and its response with more headers."""
+        """Pass the request on if its ``Host`` is allowed, and add headers to its response."""
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
@@ -139,7 +139,7 @@ class HeadersMiddleware:
             self.has_warned = True
             logger.warning(
                 "X-Forwarded-For from %s is ignored. If it is your proxy, add it to "
-                "FORWARDED_ALLOW_IPS: until then, all its clients count as one.",
+                "FORWARDED_ALLOW_IPS: until then, all its clients are treated as one.",
                 address,
             )
 

@@ -1,4 +1,4 @@
-"""Health checks: ``live`` for the process, ``ready`` for what it depends on."""
+"""Health checks: ``live`` for the process, ``ready`` for the database that it needs."""
 
 import ast
 import asyncio
@@ -23,7 +23,7 @@ from app.kit.routing import Router
 logger = logging.getLogger(__name__)
 
 READY_TIMEOUT = 1.0
-"""Seconds that the database has to answer."""
+"""Seconds within which the database has to respond."""
 
 STRANGE = (
     "The database is at a revision that this version does not know, and lacks tables or columns: "
@@ -92,7 +92,7 @@ async def _unready(database: Database, history: History) -> str | None:
                 async with database.probe_engine.connect() as connection:
                     return await _unfit(connection, history)
     except TimeoutError:
-        return "The database does not answer."
+        return "The database does not respond."
     except AppError as error:
         return error.detail
     except DBAPIError as error:
@@ -103,7 +103,7 @@ async def _unready(database: Database, history: History) -> str | None:
 
 
 async def _unfit(connection: AsyncConnection, history: History) -> str | None:
-    """Return why this code can't work with a database that answers, or None."""
+    """Return why this code can't work with a database that responds, or None."""
     if not await driver.is_writable(connection):
         return "The database is read-only."
     found = set((await connection.scalars(REVISIONS)).all())
@@ -122,7 +122,7 @@ async def _fits(connection: AsyncConnection) -> bool:
     try:
         await connection.execute(everything)
     except DBAPIError as error:
-        if driver.translate(error) is not None:  # it says nothing of the schema
+        if driver.translate(error) is not None:  # it does not describe the schema
             raise
         return False
     return True

@@ -1,7 +1,7 @@
 """Lists in pages: keyset pages, and offset pages where a contract needs them.
 
 A keyset page starts after the last row of the previous page, found by an index: every page costs
-the same, and concurrent writes shift no rows.
+the same, and concurrent writes don't shift rows.
 """
 
 import base64
@@ -40,9 +40,9 @@ from app.kit.errors import FieldError, Unprocessable
 from app.kit.schemas import CamelResponseModel, ResponseModel, Text, UTCTime
 
 MAX_BYTES: Final = 1_000_000
-"""Bytes of JSON of a page: of large rows, a keyset page has fewer, and an offset page is 422."""
+"""Maximum bytes of a page as JSON: beyond, a keyset page has fewer rows, an offset page is 422."""
 MAX_OFFSET: Final = 10_000
-"""The deepest offset: the database reads every row before it."""
+"""The maximum offset: the database reads every row before it."""
 
 # Upper bounds of a row's JSON apart from its texts, and of one character (as an escape).
 _ROW_BYTES: Final = 1000
@@ -64,7 +64,7 @@ class PageQuery(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    limit: int = Field(default=20, ge=1, le=100, description="The most items to return.")
+    limit: int = Field(default=20, ge=1, le=100, description="The maximum number of items.")
     cursor: Text | None = Field(
         default=None,
         max_length=10_000,
@@ -77,7 +77,7 @@ class OffsetQuery(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    limit: int = Field(default=20, ge=1, le=100, description="The most items to return.")
+    limit: int = Field(default=20, ge=1, le=100, description="The maximum number of items.")
     offset: int = Field(default=0, ge=0, le=MAX_OFFSET, description="Items to skip.")
 
 
@@ -209,7 +209,7 @@ class KeysetList(Generic[T]):
         Args:
             statement: the rows, without ORDER BY and LIMIT: of an entity, or of columns.
             sorts: the columns that clients may sort by (``title`` or ``-title``); the first is the
-                default. Each needs an index with the key behind it.
+                default. Each needs an index on the column and the key.
             filters: conditions by the name of the query field that has their value.
             scope: another model whose rows must be visible to the caller as well.
 
@@ -220,20 +220,20 @@ class KeysetList(Generic[T]):
         self.filters = dict(filters or {})
         self.scope = scope
         if len({column.class_ for column in sorts}) != 1:
-            raise TypeError("The sorts of a list are columns of one model")
+            raise TypeError("The sorts of a list must be columns of one model")
         self.entity = cast("type[Base]", sorts[0].class_)
         self._key = primary_key(self.entity)
         selected = statement.columns_clause_froms
         if not selected or selected[0] != self.entity.__table__:
             raise TypeError(
-                f"A list sorted by {self.entity.__name__} selects {self.entity.__name__} first"
+                f"A list sorted by {self.entity.__name__} must select {self.entity.__name__} first"
             )
         if not has_entities(statement):
             names = {column.key for column in statement.selected_columns}
             names |= set(statement.selected_columns.keys())
             for column in (*sorts, self._key):
                 if column.key not in names:
-                    raise TypeError(f"A list of columns selects its sorts and key: add {column}")
+                    raise TypeError(f"A list of columns must select sorts and key: add {column}")
         self.models = [
             mapper.class_
             for table in selected
@@ -243,7 +243,7 @@ class KeysetList(Generic[T]):
         if scope is not None and scope not in self.models:
             tables = {getattr(each, "table", each) for each in visitors.iterate(statement)}
             if scope.__table__ not in tables:
-                raise TypeError(f"The scope of a list is joined: add .join({scope.__name__})")
+                raise TypeError(f"The scope of a list must be joined: add .join({scope.__name__})")
             self.models.append(scope)
         self.orders = {
             order.name: order
@@ -266,7 +266,7 @@ class KeysetList(Generic[T]):
             return PageRequest(order, None, query.limit, filters, parameters)
         position = self._decode(order, query.cursor)
         parameters |= {
-            "kit_rows": query.limit + 1,  # one more tells whether there is a next page
+            "kit_rows": query.limit + 1,  # one more shows whether there is a next page
             "kit_value": position.value,
             "kit_key": position.key,
         }
@@ -318,7 +318,7 @@ class KeysetList(Generic[T]):
 
     @cached_property
     def _digest(self) -> bytes:
-        """Tells this list from others: a cursor is bound to it, whatever columns it selects."""
+        """Identifies this list: a cursor is bound to it, whatever columns it selects."""
         rows = self.statement.with_only_columns(self._key).compile()
         scope = self.scope and self.scope.__name__
         text = f"{rows} {rows.params} {sorted(self.filters)} {scope}"
@@ -416,7 +416,7 @@ def keyset(statement: SelectT, order: Order, start: Start) -> SelectT:
             whole,
             continued=start is Start.AFTER_VALUE,
         )
-        # SQLite takes a LIMIT in one part of a union only from inside a subquery.
+        # SQLite accepts a LIMIT in one part of a union only in a subquery.
         found = union_all(filled.subquery().select(), empty.subquery().select())
     return (
         statement.where(order.key.in_(found))
@@ -452,10 +452,10 @@ def _directed(order: Order, column: InstrumentedAttribute[Any]) -> ColumnElement
 
 
 def rows_within_limit(rows: Sequence[object]) -> int:
-    """Return how many of the first rows a response may hold: at least one."""
+    """Return the number of rows that fit into a response: at least one."""
     characters = sum(len(text) for row in rows for text in _texts(row))
     if _ROW_BYTES * len(rows) + _CHARACTER_BYTES * characters <= MAX_BYTES:
-        return len(rows)  # an upper bound, cheaper than the weight below
+        return len(rows)  # an upper bound, cheaper than the exact size below
     weight = 0
     for number, row in enumerate(rows):
         weight += _ROW_BYTES + sum(len(to_json(text)) for text in _texts(row))
@@ -473,7 +473,7 @@ def _texts(row: object, outer: tuple[object, ...] = ()) -> list[str]:
         elif type(value) in _WITHOUT_TEXT:
             continue
         elif hasattr(value, "__mapper__"):
-            # An entity that refers back to one around it is not written again.
+            # An entity that refers back to its parent is not written again.
             if all(value is not each for each in (*outer, row)):
                 texts += _texts(value, (*outer, row))
         elif hasattr(value, "_sa_adapter"):  # a collection of entities
@@ -487,7 +487,7 @@ def _texts(row: object, outer: tuple[object, ...] = ()) -> list[str]:
 
 
 _ADAPTERS: dict[type, TypeAdapter[Any]] = {
-    int: TypeAdapter(Annotated[int, Field(ge=-(2**63), lt=2**63)]),  # what a database holds
+    int: TypeAdapter(Annotated[int, Field(ge=-(2**63), lt=2**63)]),  # the range of BIGINT
     str: TypeAdapter(Text),
     datetime: TypeAdapter(UTCTime),
 }

@@ -1,4 +1,4 @@
-"""What the project calls itself; ``pyproject.toml`` is the one source."""
+"""The metadata of the project, from ``pyproject.toml``."""
 
 import tomllib
 from pathlib import Path

@@ -29,17 +29,17 @@ _SAMPLES: Final = {"int": "0", "float": "0.5", "uuid": str(UUID(int=0))}
 _ALL_METHODS: Final = {"DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT"}
 
 MAX_KEYS: Final = 1000
-"""Keys that a JSON object may have: each unknown one costs an error of its own."""
+"""Maximum keys of a JSON object: each unknown one adds an error."""
 
 MAX_PARAMETERS: Final = 100
-"""Parameters of a query or a form: the work for unknown ones grows with the square."""
+"""Maximum parameters of a query or a form: the work for unknown ones is quadratic."""
 
 
 class StrictRequest(Request):
     """A request whose JSON is unambiguous: no object repeats a key."""
 
     async def _get_form(self, **limits: Any) -> FormData:
-        body = await self.body()  # kept for what reads the body after the form
+        body = await self.body()  # kept for code that reads the body after the form
         if "multipart" not in self.headers.get("content-type", "").lower():
             _check_count(body, "form")
         return await super()._get_form(**limits)
@@ -64,7 +64,7 @@ class Route(APIRoute):
             self.methods.add("HEAD")
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
-        """Wrap FastAPI's handler (its documented extension point)."""
+        """Wrap FastAPI's handler, as its documentation describes."""
         handler = super().get_route_handler()
 
         async def handle(request: Request) -> Response:

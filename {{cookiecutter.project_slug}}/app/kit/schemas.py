@@ -22,7 +22,7 @@ def _storable(text: str) -> str:
         raise ValueError("A NUL character can't be stored")
     try:
         text.encode()
-    except UnicodeEncodeError:  # JSON can escape what is no character: "\\ud800"
+    except UnicodeEncodeError:  # JSON can contain escaped lone surrogates: "\\ud800"
         raise ValueError("A lone surrogate can't be stored") from None
     return text
 

@@ -1,4 +1,4 @@
-"""The security log: who signed in, who was refused, and what changed about access."""
+"""The security log: logins, refused requests and changes of access."""
 
 import json
 import logging
@@ -28,9 +28,9 @@ def security_event(
 
     Args:
         event: what happened, such as ``signed_in``.
-        user: the id of the user that it is about; the caller by default.
+        user: the id of the affected user; the caller by default.
         level: the level of the line.
-        **fields: what else to tell: ids and names of fields, never a secret.
+        **fields: more fields: ids and names, never a secret.
     """
     line: dict[str, object] = {"event": event, "user": user}
     request = current_request.get()

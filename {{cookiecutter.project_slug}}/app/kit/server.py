@@ -1,4 +1,4 @@
-"""How uvicorn serves: limits of a connection, and shutdown without a lost request."""
+"""Uvicorn with limits on connections, and a shutdown that loses no request."""
 
 import argparse
 import asyncio
@@ -30,7 +30,7 @@ MAX_HEAD = 64 * 1024
 """Bytes of a request line, headers or trailers; uvicorn itself has no limit."""
 
 LINGER = 0.5
-"""Seconds for which an idle connection stays open at a shutdown, for a request on its way."""
+"""Seconds for which an idle connection stays open at a shutdown: a request may be on its way."""
 
 CLEANUP: Final = 3
 """Seconds of ``SHUTDOWN_TIMEOUT`` that are reserved for closing connections."""
@@ -47,7 +47,7 @@ class ConnectionLimits:
     body_timeout: float = 60
     """Seconds for the body."""
     connections: int = 900
-    """Open connections; a new one takes the place of the one that waits longest."""
+    """Maximum open connections; beyond, the one that waits longest is closed."""
     bodies: int = 64 * 2**20
     """Bytes of all incomplete bodies; beyond, the connection that waits longest is closed."""
     waiting: dict["Protocol", None] = field(default_factory=dict)
@@ -57,7 +57,7 @@ class ConnectionLimits:
 
 
 class Protocol(HttpToolsProtocol):
-    """Limits time, memory and headers of a request, and loses none when it closes connections."""
+    """Limits time, memory and headers of a request, and closes connections without losing one."""
 
     ending = False
     refused = False
@@ -212,7 +212,7 @@ class Protocol(HttpToolsProtocol):
         self.refused = True
         self._stop_waiting()
         self._end_body()
-        if cycle := vars(self).get("cycle"):  # its request has no client any more
+        if cycle := vars(self).get("cycle"):  # its client is disconnected
             cycle.disconnected = True
             cycle.message_event.set()
         self.loop.call_later(LINGER, self.transport.close)
@@ -297,7 +297,7 @@ def limits_of(settings: KitSettings) -> ConnectionLimits:
 
 
 def _check_port(host: str, port: int) -> None:
-    """Exit with one sentence if the port can't be used; uvicorn's own does not name it."""
+    """Exit with one sentence if the port can't be used; uvicorn's message does not name it."""
     with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
         if sys.platform != "win32":  # there, it would allow a port that is in use
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -308,7 +308,7 @@ def _check_port(host: str, port: int) -> None:
 
 
 def _listen(config: uvicorn.Config) -> socket.socket:
-    """Return a listening socket: while none listens, several processes can bind one port."""
+    """Return a listening socket: without listen(), several processes could bind one port."""
     bound = config.bind_socket()
     try:
         bound.listen(config.backlog)
@@ -328,5 +328,5 @@ def _log_config(level: str) -> dict[str, Any]:
             config[name] |= part
     config["loggers"]["uvicorn"]["level"] = level
     config["loggers"]["app"] = {"handlers": ["default"], "level": level, "propagate": False}
-    config["loggers"]["python_multipart"] = {"level": "ERROR"}  # it logs clients' mistakes
+    config["loggers"]["python_multipart"] = {"level": "ERROR"}  # less about bad requests
     return config

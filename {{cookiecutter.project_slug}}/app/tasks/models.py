@@ -39,7 +39,7 @@ def _values(statuses: type[TaskStatus]) -> list[str]:
 
 
 class Tag(OwnerMixin, UUIDPrimaryKey, Base):
-    """A word to find tasks by."""
+    """A label for tasks."""
 
     __tablename__ = "tags"
     __table_args__ = (owner_unique("name"),)
@@ -78,7 +78,7 @@ class Task(OwnerMixin, UUIDPrimaryKey, TimestampMixin, VersionMixin, SoftDeleteM
 
 
 class Comment(UUIDPrimaryKey, CreatedAtMixin, Base):
-    """A remark on a task. It belongs to the owner of the task."""
+    """A comment on a task. It belongs to the owner of the task."""
 
     __tablename__ = "comments"
     __table_args__ = (Index(None, "task_id", "created_at", "id"),)

@@ -84,7 +84,7 @@ async def update_task(
 
 @router.delete("/tasks/{task_id:uuid}", status_code=204, responses=error_responses(404, 412))
 async def delete_task(task_id: UUID, if_match: IfMatch, tasks: Tasks) -> None:
-    """Delete a task: it is gone from every read."""
+    """Delete a task: no request returns it any more."""
     await tasks.delete(task_id, if_match)
 
 

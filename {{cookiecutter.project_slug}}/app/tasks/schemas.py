@@ -1,4 +1,4 @@
-"""The request and response bodies of tasks. Columns that are not here can't leak."""
+"""The request and response bodies of tasks. Other columns are never returned."""
 
 from datetime import datetime
 from typing import Annotated, Literal

@@ -1,6 +1,6 @@
-"""Hooks for Schemathesis, which add to the OpenAPI document.
+"""Hooks for Schemathesis, with what the OpenAPI document does not describe.
 
-``tests/kit/test_fuzz.py`` runs it, and hands out credentials on a local port.
+``tests/kit/test_fuzz.py`` runs Schemathesis, and provides credentials on a local port.
 """
 
 import json
@@ -20,25 +20,25 @@ Case = schemathesis.Case[Any]
 CREDENTIALS_PORT = int(os.environ.get("FUZZ_CREDENTIALS_PORT", "0"))
 CALLERS = int(os.environ.get("FUZZ_CALLERS", "1"))
 
-# Fields whose valid values depend on an earlier response, or on a rule of `tests/examples.py`.
+# Fields whose valid values depend on an earlier response, or are described in `tests/examples.py`.
 UNKNOWN = {"query.cursor", "header.Idempotency-Key", *os.environ.get("FUZZ_RULES", "").split()}
 
-# By default they are made up in reserved domains, which e-mail validators refuse.
+# Generated addresses are in reserved domains by default, which e-mail validators refuse.
 schemathesis.openapi.format("email", strategies.emails(domains=strategies.just("example.com")))
 
 forbidden: dict[str, int] = {}
-"""By operation: how many of the callers got 403 there."""
+"""For each operation: how many callers got 403."""
 
 NOBODY: Json = {"": ""}
-"""Credentials that no request has, not even one of a public operation."""
+"""Differs from the credentials of every request, even of one without credentials."""
 
 reachable_by: dict[str, Json] = {}
-"""By key of a resource: the credentials that made it, or ``NOBODY`` if it has another key now."""
+"""For each key of a resource: the credentials that created it, or ``NOBODY`` if its key changed."""
 
 
 @schemathesis.hook
 def before_load_schema(context: schemathesis.HookContext, raw_schema: Json) -> None:
-    """Describe OAuth2 as what it is in a request, a bearer token: else it is not checked."""
+    """Declare OAuth2 as a bearer token: Schemathesis does not check OAuth2."""
     for scheme in raw_schema.get("components", {}).get("securitySchemes", {}).values():
         if scheme["type"] in {"oauth2", "openIdConnect"}:
             scheme.clear()
@@ -46,7 +46,7 @@ def before_load_schema(context: schemathesis.HookContext, raw_schema: Json) -> N
 
 
 def caller_of(case: Case, context: schemathesis.AuthContext) -> int:
-    """Return which of the callers sends a request: the next one, where those before got 403."""
+    """Return the number of the caller to use: the first who got no 403, or -1 if public."""
     operation = context.operation
     security = operation.definition.raw.get("security", operation.schema.raw_schema.get("security"))
     return forbidden.get(operation.label, 0) if security else -1
@@ -54,13 +54,13 @@ def caller_of(case: Case, context: schemathesis.AuthContext) -> int:
 
 @schemathesis.auth(cache_by_key=caller_of)
 class Caller:
-    """Signs requests. After a 401, it gets new credentials and the request is sent again.
+    """Add credentials to requests. After a 401, get new ones and send the request again.
 
-    So a request may change the caller's password, end the session or delete the account.
+    A request may therefore change the caller's password, end the session or delete the account.
     """
 
     def get(self, case: Case, context: schemathesis.AuthContext) -> Json | None:
-        """Return new credentials; none where the operation is public."""
+        """Return new credentials, or ``None`` if the operation is public."""
         number = caller_of(case, context)
         if number < 0:
             return None
@@ -78,7 +78,7 @@ class Caller:
 def after_call(
     context: schemathesis.HookContext, case: Case, response: schemathesis.Response
 ) -> None:
-    """Remember who may not call what, and who can reach which resource."""
+    """Record which callers got 403, and which credentials created each resource."""
     label = case.operation.label
     if response.status_code == 403:
         forbidden[label] = min(forbidden.get(label, 0) + 1, CALLERS - 1)
@@ -100,7 +100,7 @@ def sent_by(response: schemathesis.Response) -> Json:
 
 
 def texts(response: schemathesis.Response) -> Iterator[str]:
-    """Return all values in a response, as texts."""
+    """Return all values in a JSON response as strings."""
     try:
         level = [response.json()]
     except ValueError:
@@ -122,13 +122,13 @@ def filter_failure(
     case: Case,
     response: schemathesis.Response,
 ) -> bool:
-    """Drop a failure that the document and the request alone don't explain."""
+    """Return whether a failure is real: ``False`` if earlier requests explain it."""
     if isinstance(failure, EnsureResourceAvailability):
-        # The resource has another key since, or it belongs to a caller who is gone.
+        # The resource was renamed, or its owner was deleted.
         own = sent_by(response)
         keys = [str(value) for value in (case.path_parameters or {}).values()]
         return all(reachable_by.get(key, own) == own for key in keys)
     if isinstance(failure, RejectedPositiveData) and response.status_code == 422:
-        blamed = {error["field"] for error in response.json().get("errors", ())}
-        return not blamed or not blamed <= UNKNOWN
+        invalid = {error["field"] for error in response.json().get("errors", ())}
+        return not invalid or not invalid <= UNKNOWN
     return True

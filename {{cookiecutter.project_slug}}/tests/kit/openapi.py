@@ -1,7 +1,7 @@
 """Read an app's OpenAPI document, so that a test can call every operation in it.
 
-Nothing here depends on the shape of an API: bodies may be nested or wrapped, keys may be slugs or
-integers. What the document does not tell comes from ``tests/examples.py``.
+It works for any API: bodies may be nested or wrapped, keys may be slugs or integers. Values that
+the document does not describe come from ``tests/examples.py``.
 """
 
 import base64
@@ -38,11 +38,11 @@ METHODS = ("get", "put", "post", "delete", "options", "head", "patch", "trace")
 # What pydantic reads as a boolean in queries and forms.
 BOOLEANS = {"0", "off", "f", "false", "n", "no", "1", "on", "t", "true", "y", "yes"}
 
-# Names under which a resource's key is looked for when no field is named like the parameter.
+# Names of fields that may hold a resource's key if no field has the name of the path parameter.
 KEYS = ("id", "slug", "key", "uuid", "code", "name")
 
-DEEPEST = 6
-"""Levels of nesting below which arrays stay empty and optional fields are left out."""
+MAX_DEPTH = 6
+"""Maximum nesting: deeper arrays stay empty, and deeper optional fields are omitted."""
 
 MISSING: Final = object()
 
@@ -51,7 +51,7 @@ _numbers = itertools.count(1)
 
 
 class NoExample(Exception):
-    """No value could be made that a schema allows."""
+    """No valid value was found for a schema."""
 
 
 class Document:
@@ -64,7 +64,7 @@ class Document:
         self.alternatives: dict[int, tuple[object, list[Json]]] = {}
 
     def resolve(self, found: Json) -> Json:
-        """Follow the reference of a parameter, a body, a response or a schema, if it is one."""
+        """Return the target of a ``$ref``, or the object itself if it is no reference."""
         while "$ref" in found:
             target: Any = self.spec
             for part in found["$ref"].removeprefix("#/").split("/"):
@@ -109,13 +109,13 @@ class Document:
 
 
 def _one_type(plain: Json) -> list[Json]:
-    """Return one schema for each of its types."""
+    """Return one schema for each type in ``type``."""
     kinds = plain.get("type")
     return [plain | {"type": kind} for kind in kinds] if isinstance(kinds, list) else [plain]
 
 
 def _merge(one: Json, other: Json) -> Json:
-    """Return one schema for what two demand."""
+    """Return a schema that combines two."""
     if not one or not other:
         return one or other
     properties = dict(one.get("properties", {}))
@@ -138,7 +138,7 @@ class Schema:
 
     @property
     def alternatives(self) -> list[Json]:
-        """The schemas of which a value matches one, without references; ``null`` comes last."""
+        """Schemas without references, of which a value matches at least one; ``null`` is last."""
         return self.document.alternatives_of(self.definition)
 
     @property
@@ -163,7 +163,7 @@ class Schema:
 
     @property
     def is_file(self) -> bool:
-        """Whether a form carries this as a file, or as several."""
+        """Whether a form sends this as one or more files."""
         return any(
             "contentMediaType" in plain
             or plain.get("format") == "binary"
@@ -182,7 +182,7 @@ class Schema:
         return self.document.validator(self.definition).is_valid(value)
 
     def allows_text(self, text: str) -> bool:
-        """Return whether the schema allows a value of a query, a form, a path or a header."""
+        """Return whether the schema allows a value as text in a query, form, path or header."""
         for plain in self.alternatives:
             if plain.get("type") == "boolean" and text.lower() in BOOLEANS:
                 return True
@@ -198,8 +198,8 @@ class Schema:
         """Return a small value that the schema allows; an array of objects has one item.
 
         Args:
-            full: include optional fields, where they can be filled.
-            depth: levels of nesting above.
+            full: include optional fields, if a value is found for them.
+            depth: the current level of nesting.
 
         Raises:
             NoExample: no such value was found.
@@ -213,14 +213,14 @@ class Schema:
     def _candidates(self, plain: Json, *, full: bool, depth: int) -> Iterator[Any]:
         """Return values that may be allowed, the best first."""
         yield from [plain["const"]] if "const" in plain else []
-        if "format" in plain:  # before the examples, because they differ: a column may be unique
+        if "format" in plain:  # before the examples, because these texts are unique
             yield from itertools.islice(_texts_for(plain), 1)
         yield from plain.get("examples", ())
         yield from plain.get("enum", ())
         kind = plain.get("type", _implied(plain))
         try:
             if kind == "object":
-                if full and depth < DEEPEST:
+                if full and depth < MAX_DEPTH:
                     yield self._object(plain, full=True, depth=depth)
                 yield self._object(plain, full=False, depth=depth)
             elif kind == "array":
@@ -240,8 +240,8 @@ class Schema:
             return
 
     def _object(self, plain: Json, *, full: bool, depth: int) -> Json:
-        if depth > 2 * DEEPEST:
-            raise NoExample("the schema has no end")
+        if depth > 2 * MAX_DEPTH:
+            raise NoExample("the schema is infinitely nested")
         properties = plain.get("properties", {})
         made = {}
         for name in dict.fromkeys([*plain.get("required", ()), *(properties if full else ())]):
@@ -262,7 +262,7 @@ class Schema:
         ]
         item = self.within(plain.get("items", True))
         least = plain.get("minItems", 0) - len(start)
-        if (full or item.is_kind("object")) and depth < DEEPEST and not start:
+        if (full or item.is_kind("object")) and depth < MAX_DEPTH and not start:
             least = max(least, 1)
         yield start + [item.example(full=full, depth=depth + 1) for _ in range(least)]
         known = [value for each in item.alternatives for value in each.get("enum", ())]
@@ -270,7 +270,7 @@ class Schema:
         yield start + list(range(max(least, 0)))
 
     def free_keys(self, plain: Json) -> Iterator[tuple[str, "Schema"]]:
-        """Return keys that an object may have beside its properties, with their schemas."""
+        """Return additional keys that an object may have, with their schemas."""
         names = {"type": "string", **plain.get("propertyNames", {})}
         for pattern, definition in plain.get("patternProperties", {}).items():
             yield self.within(names | {"pattern": pattern}).example(), self.within(definition)
@@ -290,7 +290,7 @@ class Schema:
         """Return every field at any depth, of every alternative; a recursive schema only once.
 
         Args:
-            base: a valid document to put the fields into, where they fit.
+            base: a valid document that contains the fields, if there is one.
             above: the definitions that contain this one.
         """
         if id(self.definition) in above:
@@ -328,7 +328,7 @@ class Schema:
 
 
 def _implied(plain: Json) -> str | None:
-    """Return the type that a schema without ``type`` must mean."""
+    """Return the implied type of a schema without ``type``."""
     if "properties" in plain or "additionalProperties" in plain:
         return "object"
     return "array" if "items" in plain or "prefixItems" in plain else None
@@ -371,7 +371,7 @@ class Place:
     where: Where
     schema: Schema
     put: Put = field(repr=False)
-    """Return a whole body that is valid but for the value given, which stands in this field."""
+    """Return a valid body with another value in this field."""
 
 
 def _nested(
@@ -437,7 +437,7 @@ def _texts_for(plain: Json) -> Iterator[str]:
     }
     if plain.get("format") in formats:
         yield formats[plain["format"]]
-    # A number makes texts differ, for columns that are unique.
+    # A number makes the texts unique, for columns with a unique constraint.
     least, most = plain.get("minLength", 0), plain.get("maxLength")
     text = f"x{number}".ljust(least, "x")
     yield text[-most:] if most else text
@@ -447,7 +447,7 @@ def _texts_for(plain: Json) -> Iterator[str]:
 
 @dataclass(frozen=True)
 class Parameter:
-    """What an operation reads outside its body."""
+    """A parameter of the path, the query, the headers or the cookies."""
 
     name: str
     place: str
@@ -462,7 +462,7 @@ class Parameter:
         return self.examples[0] if self.examples else self.schema.example()
 
     def pairs(self, value: Any) -> list[tuple[str, bytes]]:
-        """Return a value as names and texts in the encoding of the parameter's place."""
+        """Return names and encoded texts for a value."""
         if isinstance(value, dict):
             if self.style == "deepObject":
                 return [(f"{self.name}[{key}]", _text(self, each)) for key, each in value.items()]
@@ -477,7 +477,7 @@ class Parameter:
         return [(self.name, _text(self, value))]
 
     def fields(self) -> Iterator[tuple[str, Schema]]:
-        """Return the names that the parameter has on the wire, with their schemas."""
+        """Return the names that the parameter has in the request, with their schemas."""
         plain = self.schema.plain
         if plain.get("type") == "object" and "properties" in plain:
             for name, definition in plain["properties"].items():
@@ -494,7 +494,7 @@ def _text(parameter: Parameter, value: Any) -> bytes:
 
 @dataclass(frozen=True)
 class Request:
-    """A request as it goes over the wire."""
+    """An encoded request."""
 
     method: str
     path: bytes
@@ -503,7 +503,7 @@ class Request:
     content: bytes | AsyncIterator[bytes] = b""
 
     async def send(self, app: FastAPI, headers: Headers) -> Response:
-        """Call the app with additional headers, in half the time that a client takes."""
+        """Call the app directly with additional headers, in half the time of an HTTP client."""
         more = [(b"host", b"test"), *headers, *self.headers]
         if isinstance(self.content, bytes):
             parts = iter([self.content])
@@ -526,7 +526,7 @@ class Request:
             "client": ("127.0.0.1", 123),
             "server": ("test", 80),
         }
-        status, answered, body = 0, list[tuple[bytes, bytes]](), list[bytes]()
+        status, response_headers, body = 0, list[tuple[bytes, bytes]](), list[bytes]()
 
         async def receive() -> Json:
             if not isinstance(self.content, bytes):
@@ -541,17 +541,17 @@ class Request:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                answered.extend(message.get("headers", ()))
+                response_headers.extend(message.get("headers", ()))
             elif message["type"] == "http.response.body":
                 body.append(message.get("body", b""))
 
         await app(scope, receive, send)
-        return Response(status, headers=answered, content=b"".join(body))
+        return Response(status, headers=response_headers, content=b"".join(body))
 
 
 @dataclass(frozen=True)
 class Example:
-    """Values of a valid request; what is left out is made up from the document."""
+    """Values of a valid request; missing ones are generated from the document."""
 
     path: Mapping[str, Any] = field(default_factory=dict)
     query: Mapping[str, Any] = field(default_factory=dict)
@@ -608,7 +608,7 @@ class Operation:
 
     @cached_property
     def keys(self) -> list[Parameter]:
-        """The parameters of the path, in its order."""
+        """The path parameters, in order."""
         found = [each for each in self.parameters if each.place == "path"]
         return sorted(found, key=lambda each: self.path.find(f"{{{each.name}}}"))
 
@@ -634,16 +634,16 @@ class Operation:
         An example that lacks required fields gets them from the document.
         """
         if example.body is MISSING:
-            return self._made_up_body(media_type, full=full)
+            return self._generated_body(media_type, full=full)
         if not isinstance(example.body, dict) or self.body(media_type).allows(example.body):
             return example.body
         try:
-            made = self._made_up_body(media_type, full=full)
+            made = self._generated_body(media_type, full=full)
         except NoExample:
             return example.body
         return made | example.body if isinstance(made, dict) else example.body
 
-    def _made_up_body(self, media_type: str, *, full: bool) -> Any:
+    def _generated_body(self, media_type: str, *, full: bool) -> Any:
         found = self._body["content"][media_type]
         if "example" in found:
             return found["example"]
@@ -654,7 +654,7 @@ class Operation:
 
     @cached_property
     def required_security(self) -> list[Json]:
-        """The security schemes that are required, of each way to call this operation; if any."""
+        """The security schemes of the operation; empty if credentials are optional."""
         found: list[Json] = (self.document.spec | self.definition).get("security", [])
         schemes = self.document.spec.get("components", {}).get("securitySchemes", {})
         if not all(found):  # {} among them: credentials are optional
@@ -694,20 +694,20 @@ class Operation:
         sent: frozenset[str] = frozenset(),
         full: bool = False,
     ) -> Request:
-        """Return a request that is valid, but for what is given.
+        """Return a request that is valid, except for the arguments.
 
         Args:
-            example: values that the document does not tell.
-            given: texts for parameters as they go over the wire, by place and name.
-            media_type: what the body is written in; the first of the document by default.
+            example: values that the document does not describe.
+            given: encoded parameters, by place (such as ``query``) and name.
+            media_type: of the body; the first in the document by default.
             content: the body.
-            headers: headers to set; one without a value is left out.
-            more_query: what to add to the query.
-            sent: names of headers that every request has anyway, in lower case.
-            full: fill the optional fields of the body, too.
+            headers: headers to set; empty ones are removed.
+            more_query: text to add to the query.
+            sent: names of headers that the client adds itself, in lower case.
+            full: include the optional fields of the body.
 
         Raises:
-            NoExample: a part of it can't be made up.
+            NoExample: no value was found for a part of it.
         """
         path, query, own, cookies = self.path, list[bytes](), dict[bytes, bytes](), list[bytes]()
         for place, name, text in self._texts(example, given or {}, sent):
@@ -769,7 +769,7 @@ def _content_type(media_type: str) -> bytes:
 
 
 def encode(media_type: str, document: Any, schema: Schema) -> bytes:
-    """Return a body in a media type."""
+    """Return a body encoded in a media type."""
     if is_json(media_type):
         return json.dumps(document).encode()
     if is_form(media_type) and isinstance(document, dict):
@@ -794,7 +794,7 @@ def _multipart(pairs: list[tuple[str, str]], files: set[str]) -> bytes:
 
 
 def splice(media_type: str, place: Place, schema: Schema) -> Callable[[bytes], bytes]:
-    """Return a function that writes a body with raw bytes in one of its fields."""
+    """Return a function that encodes a body with raw bytes in one field."""
     body = encode(media_type, place.put(_MARK), schema)
     mark = urlencode({"": _MARK})[1:] if media_type == FORM else _MARK
     before, found, after = body.partition(
@@ -820,7 +820,7 @@ def operations(app: FastAPI) -> list[Operation]:
 
 
 def missing_examples(operation: Operation) -> list[str]:
-    """Return what is wrong with the examples of the fields that an operation takes."""
+    """Return fields of the body without an example, or with an invalid one."""
     found = []
     for media_type in operation.media_types:
         for place in operation.body(media_type).places():
@@ -828,7 +828,7 @@ def missing_examples(operation: Operation) -> list[str]:
             assert isinstance(definition, dict)
             fixed = {"$ref", "const", "enum"} & definition.keys()
             if isinstance(place.where[-1], int) or fixed or "object" in _kinds(place.schema):
-                continue  # an item, or a value that the schema itself tells
+                continue  # an item, or a value that the schema defines
             examples = definition.get("examples", [])
             wrong = [each for each in examples if not place.schema.allows(each)]
             if not examples or wrong:
@@ -843,19 +843,19 @@ def _kinds(schema: Schema) -> set[str]:
 
 
 Examples = Mapping[str, Callable[[AsyncClient], Awaitable[Example]]]
-"""By operation: a function that returns values for a valid request."""
+"""For each operation: a function that returns values for a valid request."""
 
 
 @dataclass
 class Api:
-    """An app, called by one client."""
+    """An app and a client that calls it."""
 
     app: FastAPI
     client: AsyncClient
     operations: list[Operation]
     examples: Examples
     refused: list[str] = field(default_factory=list[str])
-    """The requests that should have made a resource and failed, with their responses."""
+    """Failed requests that should have created a resource, with their responses."""
 
     @cached_property
     def headers(self) -> Headers:
@@ -871,7 +871,7 @@ class Api:
         return await request.send(self.app, self.headers)
 
     async def example(self, operation: Operation, above: tuple[str, ...] = ()) -> Example:
-        """Return values for a valid request; the resources that its path names are made here."""
+        """Return values for a valid request, after creating the resources in its path."""
         found = Example()
         if str(operation) in self.examples:
             found = await self.examples[str(operation)](self.client)
@@ -886,7 +886,7 @@ class Api:
     async def _make(
         self, operation: Operation, key: Parameter, path: Json, above: tuple[str, ...]
     ) -> Any:
-        """Make the resource that a parameter of a path names; return its key, if it is found."""
+        """Create the resource for a path parameter; return its key, or ``MISSING``."""
         whole, _, _ = operation.path.partition(f"/{{{key.name}}}")
         resource = f"{whole}/{{{key.name}}}"
         for maker in self._makers(key, whole, resource):
@@ -901,19 +901,21 @@ class Api:
             except NoExample as error:
                 self.refused.append(f"{maker} can't be tried, {error}")
                 continue
-            answer = await request.send(self.app, self.headers)
-            if not answer.is_success:
-                self.refused.append(f"{maker} returned {answer.status_code} {answer.text[:300]}")
+            response = await request.send(self.app, self.headers)
+            if not response.is_success:
+                self.refused.append(
+                    f"{maker} returned {response.status_code} {response.text[:300]}"
+                )
             else:
                 found = own.get(key.name, MISSING)
                 if found is MISSING:
-                    found = key_of(key.name, resource, request, answer)
+                    found = key_of(key.name, resource, request, response)
                 if found is not MISSING:
                     return found
         return MISSING
 
     def _makers(self, key: Parameter, whole: str, resource: str) -> Iterator[Operation]:
-        """Return the operations that may make a resource, the likeliest first."""
+        """Return the operations that may create a resource, the most likely first."""
         writing = [each for each in self.operations if each.method == "POST"]
         near = [each for each in writing if each.path.rstrip("/") == whole]
         yield from near
@@ -923,7 +925,7 @@ class Api:
         for each in writing:
             if each not in near and key.name not in KEYS and key.name in each.field_names():
                 yield each
-        for each in self.operations:  # what is there already
+        for each in self.operations:  # existing resources
             if each.method == "GET" and each.path.rstrip("/") == whole:
                 yield each
 
@@ -931,8 +933,8 @@ class Api:
         """Call each of these operations twice, with all fields, so that lists have two pages.
 
         Args:
-            makers: what to call.
-            path: keys of the resources below which to make something.
+            makers: the operations.
+            path: keys of the parent resources.
         """
         for maker in makers:
             for _ in range(2):
@@ -944,25 +946,25 @@ class Api:
                     break
 
 
-def key_of(name: str, resource: str, request: Request, answer: Response) -> Any:
-    """Return the key of a resource that a request has made.
+def key_of(name: str, resource: str, request: Request, response: Response) -> Any:
+    """Return the key of a resource that a request has created.
 
-    It is taken from the ``Location`` header, or else from the field of the response, or of the
-    request, whose name is most like that of the parameter.
+    It is taken from the ``Location`` header, or from the field of the response or the request
+    whose name is most similar to that of the parameter.
 
     Args:
-        name: the parameter of the path.
+        name: the path parameter.
         resource: the path of the resource.
-        request: what made it.
-        answer: the response to that.
+        request: the request that created it.
+        response: its response.
     """
     pattern = "/".join(
         "([^/?#]+)" if part == f"{{{name}}}" else "[^/?#]+" if "{" in part else re.escape(part)
         for part in resource.split("/")
     )
-    if found := re.search(f"{pattern}/?(?:[?#].*)?$", answer.headers.get("location", "")):
+    if found := re.search(f"{pattern}/?(?:[?#].*)?$", response.headers.get("location", "")):
         return unquote(found[1])
-    for content in (answer.content, request.content):
+    for content in (response.content, request.content):
         try:
             document = json.loads(content) if isinstance(content, bytes) else None
         except ValueError:
@@ -975,7 +977,7 @@ def key_of(name: str, resource: str, request: Request, answer: Response) -> Any:
 
 
 def _find_key(name: str, document: Any) -> Any:
-    """Search a document for a key, the outer levels first."""
+    """Search a document for a key, starting with the outer levels."""
     wanted = _folded(name)
     # "task_id" is the "id" of a task.
     fields = list(_fields(document))

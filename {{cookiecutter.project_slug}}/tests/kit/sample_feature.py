@@ -45,11 +45,11 @@ things = Table(
 
 class Models(Base):
     __abstract__ = True
-    metadata = things.metadata  # apart from the tables of the service
+    metadata = things.metadata  # separate from the tables of the service
 
 
 class Entry(UUIDPrimaryKey, VersionMixin, Models):
-    """Rows of lists: in order of a column that is never null, or of one that may be."""
+    """Rows for lists that are sorted by a column with or without nulls."""
 
     __tablename__ = "tests_entries"
 
@@ -98,7 +98,7 @@ async def refuse(thing: Thing, session: SessionDep) -> None:
 @router.post("/crash", status_code=201)
 async def crash(thing: Thing, session: SessionDep) -> None:
     await session.execute(insert(things).values(thing.model_dump()))
-    raise RuntimeError("secret: nobody foresaw this")
+    raise RuntimeError("secret: unexpected")
 
 
 @router.post("/once", status_code=201)
@@ -141,7 +141,7 @@ async def rows(session: ReadSessionDep, request: Request) -> list[dict[str, obje
 @router.get("/stream")
 async def stream(request: Request) -> StreamingResponse:
     async def lines() -> AsyncIterator[str]:
-        # A transaction, for a cursor on the server lives in one.
+        # A transaction, because a server-side cursor needs one.
         async with get_database(request).transaction() as session:
             async for number in await session.stream_scalars(select(things.c.id)):
                 yield f"{number}\n"
@@ -230,7 +230,7 @@ async def delete_entry(entry_id: UUID, versions: IfMatch, entries: EntriesDep) -
 
 
 async def add_things(app: FastAPI) -> None:
-    """Mount the feature and make its table; the app must be running."""
+    """Mount the feature and create its tables; the app must be running."""
     database: Database = app.state.database
     app.include_router(router)
     async with database.write_engine.begin() as connection:

@@ -1,4 +1,4 @@
-"""The service as a process of its own, for what needs real sockets and signals."""
+"""Run the service as a separate process, for tests that need real sockets and signals."""
 
 import asyncio
 import os
@@ -19,7 +19,7 @@ class Service:
 
     process: asyncio.subprocess.Process
     url: str = ""
-    told: bool = False
+    signalled: bool = False
     lines: list[str] = field(default_factory=list)
     """The log so far."""
     _ended: bool = False
@@ -35,25 +35,26 @@ class Service:
         self._changed.set()
 
     async def logged(self, text: str, times: int = 1) -> None:
-        """Wait until ``text`` is in so many lines of the log."""
+        """Wait until ``text`` is in at least ``times`` lines of the log."""
         async with asyncio.timeout(PATIENCE):
             while sum(text in line for line in self.lines) < times:
-                assert not self._ended, f"it ended without {text!r}: {''.join(self.lines)}"
+                log = "".join(self.lines)
+                assert not self._ended, f"the service ended without logging {text!r}: {log}"
                 self._changed.clear()
                 await self._changed.wait()
 
     def terminate(self) -> None:
         """Send SIGTERM."""
-        self.told = True
+        self.signalled = True
         self.process.terminate()
 
     def terminate_group(self, number: signal.Signals) -> None:
         """Send a signal to the process and its workers, as a terminal or systemd does."""
-        self.told = True
+        self.signalled = True
         os.killpg(self.process.pid, number)
 
     async def ended(self) -> str:
-        """Wait for its end; return its log."""
+        """Wait until the process has ended, and return its log."""
         async with asyncio.timeout(PATIENCE):
             await self.process.wait()
             while not self._ended:
@@ -63,7 +64,7 @@ class Service:
 
 
 def _kill(process: asyncio.subprocess.Process) -> None:
-    """Kill a process and its workers, which would go on without it."""
+    """Kill a process and its workers, which would otherwise keep running."""
     if sys.platform == "win32":
         process.kill()
     else:
@@ -72,7 +73,7 @@ def _kill(process: asyncio.subprocess.Process) -> None:
 
 @asynccontextmanager
 async def serving(url: str, **settings: str) -> AsyncIterator[Service]:
-    """Run ``python -m app`` on a database at head, and end it if the test did not."""
+    """Run ``python -m app`` on a migrated database, and stop it if the test did not."""
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "app"),
         cwd=project.ROOT,
@@ -81,16 +82,16 @@ async def serving(url: str, **settings: str) -> AsyncIterator[Service]:
         start_new_session=True,  # a group of its own, with its workers
     )
     service = Service(process)
-    reading = asyncio.create_task(service.read())  # else it would wait for a reader one day
+    reading = asyncio.create_task(service.read())  # a full pipe would block the service
     try:
-        # Several workers are said to run before they do.
+        # The main process logs its URL before all workers have started.
         await service.logged("startup complete", times=int(settings.get("workers", "1")))
         await service.logged("running on")
         running = re.search(r"running on (http://\S+)", "".join(service.lines))
         assert running is not None
         service.url = running[1]
         yield service
-        if not service.told:
+        if not service.signalled:
             assert process.returncode is None, await service.ended()
             process.terminate()
         text = await service.ended()

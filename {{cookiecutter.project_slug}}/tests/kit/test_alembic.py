@@ -1,4 +1,4 @@
-"""Alembic's command line, run as an operator does."""
+"""Alembic's command line."""
 
 import asyncio
 import os
@@ -25,7 +25,7 @@ async def alembic(url: str) -> tuple[int | None, str]:
 
 
 def broken_urls(url: str, tmp_path: Path) -> dict[str, str]:
-    """Return URLs of databases that can't be used, with what has to be told about each."""
+    """Return URLs of unusable databases, with the expected error for each."""
     if url.startswith("sqlite"):
         (tmp_path / "text.db").write_text("This is no database. " * 100)
         return {f"sqlite:///{tmp_path / 'text.db'}": f"{tmp_path / 'text.db'}: file is not a"}
@@ -37,11 +37,11 @@ def broken_urls(url: str, tmp_path: Path) -> dict[str, str]:
     }
 
 
-async def test_an_unusable_database_is_one_line(live_url: str, tmp_path: Path) -> None:
-    for url, told in broken_urls(live_url, tmp_path).items():
+async def test_an_unusable_database_is_reported_in_one_line(live_url: str, tmp_path: Path) -> None:
+    for url, expected in broken_urls(live_url, tmp_path).items():
         code, errors = await alembic(url)
         assert code == 1
-        assert told in errors
+        assert expected in errors
         assert errors.startswith("The database can't be reached: ")
         assert errors.count("\n") == 1, errors
         assert "hunter2" not in errors

@@ -1,4 +1,4 @@
-"""What ``just migration`` writes for changed models."""
+"""The revisions that ``just migration`` writes for changed models."""
 
 from collections.abc import Awaitable, Callable
 
@@ -25,8 +25,8 @@ from app.kit.db.models import Base
 from tests.conftest import settings_for
 from tests.database import Databases
 
-Written = tuple[str, str]
-Write = Callable[[MetaData, MetaData], Awaitable[Written]]
+Operations = tuple[str, str]
+Generate = Callable[[MetaData, MetaData], Awaitable[Operations]]
 
 
 def models(*more: SchemaItem, kinds: tuple[str, ...] = ("a", "b"), least: int = 1) -> MetaData:
@@ -46,11 +46,11 @@ def models(*more: SchemaItem, kinds: tuple[str, ...] = ("a", "b"), least: int = 
 
 
 @pytest.fixture
-async def written(databases: Databases) -> Write:
-    """Return a call that returns what a revision from one metadata to another has."""
+async def generate(databases: Databases) -> Generate:
+    """Return a function that returns the operations of a revision between two metadata."""
 
-    async def write(before: MetaData, after: MetaData) -> Written:
-        def compare(connection: Connection) -> Written:
+    async def generate_revision(before: MetaData, after: MetaData) -> Operations:
+        def compare(connection: Connection) -> Operations:
             before.create_all(connection)
             options = {
                 "autogenerate_plugins": autogenerate.PLUGINS,
@@ -75,22 +75,22 @@ async def written(databases: Databases) -> Write:
         await databases.drop(url)
         return found
 
-    return write
+    return generate_revision
 
 
-async def test_the_same_models_change_nothing(written: Write) -> None:
-    upgrade, downgrade = await written(models(), models())
+async def test_unchanged_models_generate_no_changes(generate: Generate) -> None:
+    upgrade, downgrade = await generate(models(), models())
     assert "pass" in upgrade
     assert "pass" in downgrade
 
 
 @pytest.mark.skipif(not driver.NOT_VALID, reason="constraints are always valid")
-async def test_a_constraint_that_is_not_validated_yet_changes_nothing(written: Write) -> None:
+async def test_a_constraint_that_is_not_validated_generates_no_change(generate: Generate) -> None:
     before = models()
     added = "ALTER TABLE things ADD CONSTRAINT ck_things_not_five CHECK (number <> 5) NOT VALID"
     event.listen(before.tables["things"], "after_create", DDL(added))  # type: ignore[no-untyped-call]
     after = models(CheckConstraint("number <> 5", name="not_five"))
-    upgrade, _ = await written(before, after)
+    upgrade, _ = await generate(before, after)
     assert "pass" in upgrade
 
 
@@ -103,9 +103,9 @@ async def test_a_constraint_that_is_not_validated_yet_changes_nothing(written: W
     ids=["an enum", "a condition"],
 )
 async def test_a_changed_check_is_replaced(
-    written: Write, after: MetaData, constraint: str, new: str, old: str
+    generate: Generate, after: MetaData, constraint: str, new: str, old: str
 ) -> None:
-    upgrade, downgrade = await written(models(), after)
+    upgrade, downgrade = await generate(models(), after)
     for code, text in ((upgrade, new), (downgrade, old)):
         dropped, created = code.split("create_check_constraint")
         assert constraint in dropped
@@ -115,21 +115,21 @@ async def test_a_changed_check_is_replaced(
     assert ("NOT VALID" in upgrade) == bool(driver.NOT_VALID)
 
 
-async def test_a_dropped_column_is_warned_of(
-    written: Write, caplog: pytest.LogCaptureFixture
+async def test_a_dropped_column_logs_a_warning(
+    generate: Generate, caplog: pytest.LogCaptureFixture
 ) -> None:
     before = models(Column("name", String(10), nullable=False))
-    upgrade, downgrade = await written(before, models())
+    upgrade, downgrade = await generate(before, models())
     warning = "things.name is dropped with its values. If it was renamed, keep them: "
     assert f"# {warning}" in upgrade
     assert warning in caplog.text
-    # The rows have no value for it any more.
+    # The values of the rows are lost.
     assert "nullable=True" in downgrade
     assert warning not in downgrade
 
 
-async def test_an_added_enum_has_its_check_once(written: Write) -> None:
+async def test_an_added_enum_has_one_check(generate: Generate) -> None:
     kind = Enum("x", "y", name="other", native_enum=False, create_constraint=True, length=20)
-    upgrade, _ = await written(models(), models(Column("other", kind)))
+    upgrade, _ = await generate(models(), models(Column("other", kind)))
     assert "sa.Column('other', sa.String(length=20)" in upgrade
     assert upgrade.count("ck_things_other") == 1

@@ -1,7 +1,7 @@
-"""Bad input is refused: by a declared 4xx, in a problem document that gives nothing away.
+"""Bad input is refused by a declared 4xx and a problem document without internal details.
 
-Every operation of the app's own OpenAPI document is called, so a route that is added is tested,
-too. Where a test can't make up a valid request, ``tests/examples.py`` has to return one.
+Every operation of the app's OpenAPI document is called, so new routes are tested, too. If the tests
+can't generate a valid request, ``tests/examples.py`` has to return one.
 """
 
 import asyncio
@@ -60,9 +60,9 @@ LEAKS = re.compile(
 ECHO = re.compile(r"x{200}|9{200}|\[{200}")
 MEGABYTE = 2**20
 
-SEAM = "return a valid request for it in EXAMPLES of tests/examples.py"
+HINT = "return a valid request for it in EXAMPLES of tests/examples.py"
 
-# Refused in every field, whatever its schema allows.
+# Refused in every field, whatever its schema is.
 NEVER = {
     "a NUL": b'"a\\u0000b"',
     "a lone surrogate": b'"\\ud800"',
@@ -71,7 +71,7 @@ NEVER = {
     "-Infinity": b"-Infinity",
     "1e400": b"1e400",
 }
-# Refused before anything looks at fields: one field of each body is enough.
+# Refused before fields are validated: one field of each body is enough.
 UNREADABLE = {
     "5,000 digits": b"9" * 5000,
     "invalid UTF-8": b'"\xff"',
@@ -92,7 +92,7 @@ SOMETIMES_TEXT = [
     *(str(2**63), str(10**25), "00000000-0000-0000-0000-00000000000", "2030-13-01T00:00:00Z"),
 ]
 
-# Statuses that show that a valid request reached the operation, which refused it for its state.
+# Statuses by which an operation refuses a valid request because of its state.
 REACHED = {401, 404, 409, 410, 412, 428}
 
 
@@ -100,46 +100,46 @@ REACHED = {401, 404, 409, 410, 412, 428}
 async def trying(
     app: FastAPI, who: Credentials, examples: Examples = EXAMPLES
 ) -> AsyncIterator[Api]:
-    """Open a client of the app; all that its requests write is rolled back."""
+    """Open a client of the app; its writes are rolled back."""
     async with rolled_back(app), calling(app) as client:
         client.headers.update(await who(app.state.database))
-        caller.admit_anybody(app)  # saves the statements of authentication
+        caller.admit_anybody(app)  # without statements for authentication
         yield Api(app, client, operations(app), examples)
 
 
-def complaint(operation: Operation, answer: Response) -> str:
-    """Return what is wrong with the response to a bad request; nothing if it is right."""
-    status = answer.status_code
+def complaint(operation: Operation, response: Response) -> str:
+    """Return what is wrong with the response to a bad request, if anything."""
+    status = response.status_code
     if not 400 <= status < 500:
-        return f"returned {status} {answer.text[:200]}"
+        return f"returned {status} {response.text[:200]}"
     if not operation.declares(status):
         return f"returned {status}, which OpenAPI does not declare"
-    if status == 401 and "www-authenticate" not in answer.headers:
+    if status == 401 and "www-authenticate" not in response.headers:
         return "returned 401 without WWW-Authenticate"
-    return "" if operation.method == "HEAD" else bad_document(answer)
+    return "" if operation.method == "HEAD" else bad_document(response)
 
 
-def bad_document(answer: Response) -> str:
+def bad_document(response: Response) -> str:
     """Return what is wrong with a problem document."""
-    if answer.headers.get("content-type") != MEDIA_TYPE:
-        return f"returned {answer.status_code} without a problem document: {answer.text[:200]}"
-    if Problem.model_validate_json(answer.content).status != answer.status_code:
-        return f"returned {answer.status_code} with another status in it: {answer.text[:200]}"
-    if len(answer.content) > 4000 or LEAKS.search(answer.text) or ECHO.search(answer.text):
-        return f"reveals too much: {answer.text[:4000]}"
+    if response.headers.get("content-type") != MEDIA_TYPE:
+        return f"returned {response.status_code} without a problem document: {response.text[:200]}"
+    if Problem.model_validate_json(response.content).status != response.status_code:
+        return f"returned {response.status_code} with another status in it: {response.text[:200]}"
+    if len(response.content) > 4000 or LEAKS.search(response.text) or ECHO.search(response.text):
+        return f"reveals too much: {response.text[:4000]}"
     return ""
 
 
-def not_reached(operation: Operation, answer: Response) -> str:
-    """Return why the response to a valid request shows that nothing was tried; else nothing."""
-    reached = answer.status_code < 400 or answer.status_code in REACHED
-    if answer.status_code == 404 and operation.keys:
+def not_reached(operation: Operation, response: Response) -> str:
+    """Return why the response to a valid request shows that the operation did not run, if so."""
+    reached = response.status_code < 400 or response.status_code in REACHED
+    if response.status_code == 404 and operation.keys:
         reached = False
-    if answer.status_code == 401 and operation.required_security:
+    if response.status_code == 401 and operation.required_security:
         reached = False
     if reached:
         return ""
-    return f"a request that should be valid returned {answer.status_code} {answer.text[:300]}"
+    return f"a request that should be valid returned {response.status_code} {response.text[:300]}"
 
 
 async def findings(
@@ -158,7 +158,7 @@ async def findings(
     for operation in operations(app):
         if operation.path.startswith(below):
             wrong = list[str]()
-            # The next caller may do more: what the first ones may not call shows nothing.
+            # The next caller may have more permissions: a 403 proves nothing about input.
             for who in callers:
                 async with trying(app, who, examples) as api:
                     wrong, forbidden, sent[str(operation)] = await try_operation(api, operation)
@@ -180,22 +180,22 @@ async def try_operation(api: Api, operation: Operation) -> tuple[list[str], bool
         requests = list(bad_requests(api, operation, example))
         valid = operation.request(example, sent=api.names)
     except NoExample as error:
-        return [f"{operation} can't be tried, {error}: {SEAM}."], False, []
+        return [f"{operation} can't be tried, {error}: {HINT}."], False, []
     for name, request in requests:
         sent.append(name)
         if wrong := complaint(operation, await request.send(api.app, api.headers)):
             found.append(f"{operation}, {name}: {wrong}")
-    # Otherwise they may have been refused for something that is wrong with all of them.
+    # Otherwise they may all have been refused for another reason.
     good = await valid.send(api.app, api.headers)
     if wrong := not_reached(operation, good):
         if api.refused:
             wrong = f"what it needs can't be created, {api.refused[0]}"
-        found.append(f"{operation} can't be tried, {wrong}: {SEAM}.")
+        found.append(f"{operation} can't be tried, {wrong}: {HINT}.")
     return found, good.status_code == 403, sent
 
 
 def bad_requests(api: Api, operation: Operation, example: Example) -> Iterator[tuple[str, Request]]:
-    """Return requests that must be refused, each with what is bad about it."""
+    """Return requests that must be refused, each with a description of its fault."""
 
     def make(**changes: Any) -> Request:
         return operation.request(example, sent=api.names, **changes)
@@ -241,7 +241,7 @@ def bad_fields(body: Schema, place: Place, more: dict[str, bytes]) -> Iterator[t
         yield name, write(raw)
     if isinstance(key := place.where[-1], str):
         value = json.dumps(place.schema.example()).encode()
-        # Written after a value: another pair of the same object.
+        # Appended to a value: another pair of the same object.
         yield "the same key twice", write(value + b", %s: " % json.dumps(key).encode() + value)
         unknown = write(value + b', "no such field": 1')
         if not body.allows(json.loads(unknown)):
@@ -249,7 +249,7 @@ def bad_fields(body: Schema, place: Place, more: dict[str, bytes]) -> Iterator[t
 
 
 def can_hold(media_type: str, place: Place) -> bool:
-    """Return whether a field can be written into a body; forms have no nested ones."""
+    """Return whether a body can contain a field: forms have no nested ones."""
     if is_json(media_type):
         return True
     is_item = len(place.where) == 2 and place.where[1] == 0
@@ -258,7 +258,7 @@ def can_hold(media_type: str, place: Place) -> bool:
 
 
 def bad_documents(body: Schema, good: bytes, *, required: bool) -> Iterator[tuple[str, bytes]]:
-    """Return JSON bodies that are bad as a whole."""
+    """Return JSON bodies that are invalid as a whole."""
     yield from (NEVER | UNREADABLE).items()
     yield "broken", b"{"
     yield "two documents", good + good
@@ -274,17 +274,17 @@ def bad_documents(body: Schema, good: bytes, *, required: bool) -> Iterator[tupl
 
 
 def bad_json(body: Schema, place: Place) -> Iterator[tuple[str, bytes]]:
-    """Return what a field of a JSON body must not hold."""
+    """Return invalid values of a field of a JSON body."""
     schema = place.schema
     for name, raw in NEVER.items():
-        # A password or a token is hashed, never stored: no database minds its NUL.
+        # Passwords and tokens may contain a NUL: they are hashed, not stored.
         if name != "a NUL" or schema.plain.get("format") != "password":
             yield name, raw
     longest = schema.longest or 0
-    if longest < 100_000:  # also where there is no bound: a column of text has none either
+    if longest < 100_000:  # even without a maximum in the schema
         yield "100,000 characters", b'"%s"' % (b"x" * 100_000)
     for value in [*SOMETIMES, "x" * (longest + 1)]:
-        # JSON Schema has no largest integer; a column has one.
+        # JSON Schema has no largest integer, but a column has.
         too_big = schema.is_kind("integer") and value in (2**63, 10**25)
         if too_big or not body.allows(place.put(value)):
             yield repr(value)[:40], json.dumps(value).encode()
@@ -295,7 +295,7 @@ def bad_json(body: Schema, place: Place) -> Iterator[tuple[str, bytes]]:
 
 
 def bad_text(schema: Schema) -> Iterator[tuple[str, bytes]]:
-    """Return what a parameter, or a field of a form, must not hold."""
+    """Return invalid values of a parameter or a form field."""
     for name, raw in NEVER_TEXT.items():
         if name != "a NUL" or schema.plain.get("format") != "password":
             yield name, raw
@@ -305,7 +305,7 @@ def bad_text(schema: Schema) -> Iterator[tuple[str, bytes]]:
 
 
 def bad_header(schema: Schema) -> Iterator[tuple[str, bytes]]:
-    """Return what a header must not hold."""
+    """Return invalid values of a header."""
     yield from {
         "a NUL": b"a\x00b",
         "invalid UTF-8": b"\xff",
@@ -324,7 +324,7 @@ def bad_parameters(
         bad = bad_header if parameter.place == "header" else bad_text
         for wire, schema in parameter.fields():
             for name, raw in bad(schema):
-                # Nothing, or a slash, in a path makes it the path of another operation.
+                # An empty value or a slash would make it the path of another operation.
                 if parameter.place != "path" or (raw and b"/" not in raw):
                     request = make(given={(parameter.place, wire): raw})
                     yield f"{parameter.place} {wire} = {name}", request
@@ -354,7 +354,7 @@ async def test_every_operation_refuses_bad_input(shared_app: FastAPI) -> None:
 
 
 def value_of(document: Any, name: str) -> Any:
-    """Return the value of a field, on whatever level it is."""
+    """Return the value of a field at any depth."""
     if isinstance(document, dict):
         if name in document:
             return document[name]
@@ -366,7 +366,7 @@ def value_of(document: Any, name: str) -> Any:
 
 @dataclass(frozen=True)
 class Listing:
-    """A list in one of its orders, which has more than one page."""
+    """A list with one of its sorts and more than one page."""
 
     operation: Operation
     example: Example
@@ -382,7 +382,7 @@ class Listing:
 
 
 async def listings(api: Api, operation: Operation) -> list[Listing]:
-    """Return a list in each of its orders, as far as it has more than one page."""
+    """Return a list with each of its sorts that has more than one page."""
     example = await api.example(operation)
     queries = [
         {("query", "sort"): str(value).encode()}
@@ -392,14 +392,14 @@ async def listings(api: Api, operation: Operation) -> list[Listing]:
         for value in plain.get("enum", ())
     ]
     makers = [each for each in api.operations if each.method == "POST"]
-    # What is made below this very path is enough for most lists.
+    # For most lists it is enough to create items at the same path.
     for some in ([each for each in makers if each.path == operation.path], makers):
         await api.fill(some, example.path)
         found = []
         for query in queries or [{}]:
             given = query | {("query", "limit"): b"1"}
-            answer = await api.send(operation, example, given=given)
-            if answer.is_success and (cursor := value_of(answer.json(), "next_cursor")):
+            response = await api.send(operation, example, given=given)
+            if response.is_success and (cursor := value_of(response.json(), "next_cursor")):
                 found.append(Listing(operation, example, query, cursor))
         if len(found) == len(queries or [{}]):
             return found
@@ -407,8 +407,8 @@ async def listings(api: Api, operation: Operation) -> list[Listing]:
 
 
 def list_of(cursor: str) -> KeysetList[Any] | None:
-    """Return the list of the service that a cursor belongs to; None where it has no such list."""
-    position = decoded(cursor)[:-4]  # a checksum comes last
+    """Return the list of the service to which a cursor belongs, or None."""
+    position = decoded(cursor)[:-4]  # the last part is a checksum
     modules = [module for name, module in sys.modules.items() if name.startswith("app.")]
     values = (value for module in modules for value in vars(module).values())
     lists = (value for value in values if isinstance(value, KeysetList))
@@ -428,7 +428,7 @@ UNREADABLE_CURSORS = (b"", b"\xff", b"[" * 1400, b'["' + b"9" * 1400 + b'"]', b"
 
 
 def changed(cursor: str) -> Iterator[list[Any]]:
-    """Return the parts of a cursor, one of them with another value."""
+    """Return the parts of a cursor with one value changed."""
     parts = json.loads(decoded(cursor)[:-4])
     for place in range(len(parts)):
         for value in VALUES:
@@ -436,7 +436,7 @@ def changed(cursor: str) -> Iterator[list[Any]]:
 
 
 def forged(cursor: str) -> Iterator[str]:
-    """Return what looks like a cursor and is none."""
+    """Return invalid cursors."""
     parts = json.loads(decoded(cursor)[:-4])
     for other in ([], {}, None, "x", 1, parts[:2], [*parts, 1], dict(enumerate(parts)), [parts]):
         yield encoded(other)
@@ -448,7 +448,7 @@ def forged(cursor: str) -> Iterator[str]:
 
 
 def sealed(cursor: str) -> Iterator[str]:
-    """Return cursors with the right checksum and other contents, which some lists may allow."""
+    """Return cursors with a valid checksum and changed contents, which some lists may allow."""
     if items := list_of(cursor):
         for other in changed(cursor):
             yield items.seal(json.dumps(other).encode())
@@ -461,7 +461,7 @@ def damaged(cursor: str) -> Iterator[str]:
     for place in range(len(cursor)):
         other = "A" if cursor[place] != "A" else "B"
         changed = cursor[:place] + other + cursor[place + 1 :]
-        if decoded(changed) != decoded(cursor):  # the last character may have bits to spare
+        if decoded(changed) != decoded(cursor):  # the last character may have unused bits
             yield changed
 
 
@@ -470,7 +470,7 @@ def is_stranger(other: Listing, page: Listing) -> bool:
     if other.operation is page.operation:
         return other is not page
     one, another = list_of(other.cursor), list_of(page.cursor)
-    if one is None and another is None:  # pages of another kind may be shared by a resource
+    if one is None and another is None:  # other kinds of pages may belong to one resource
         names = {each.operation.path.rpartition("/")[2] for each in (other, page)}
         return len(names) > 1
     return one is not another
@@ -484,16 +484,16 @@ async def test_cursors(shared_app: FastAPI) -> None:
             listed = await listings(api, operation)
             pages += listed
             if not listed:
-                found.append(f"{operation} can't be tried, it returned no second page: {SEAM}.")
+                found.append(f"{operation} can't be tried, it returned no second page: {HINT}.")
         for page in pages:
             strangers = {other.cursor for other in pages if is_stranger(other, page)}
             for cursor in [*strangers, *forged(page.cursor), *damaged(page.cursor)]:
-                answer = await page.request(api, cursor).send(api.app, api.headers)
-                if wrong := complaint(page.operation, answer):
+                response = await page.request(api, cursor).send(api.app, api.headers)
+                if wrong := complaint(page.operation, response):
                     found.append(f"{page} {cursor}: {wrong}")
             for cursor in sealed(page.cursor):
-                answer = await page.request(api, cursor).send(api.app, api.headers)
-                if not answer.is_success and (wrong := complaint(page.operation, answer)):
+                response = await page.request(api, cursor).send(api.app, api.headers)
+                if not response.is_success and (wrong := complaint(page.operation, response)):
                     found.append(f"{page} {cursor}: {wrong}")
     assert not found, "\n".join(found)
 
@@ -526,11 +526,11 @@ async def credential_findings(api: Api) -> tuple[list[str], int]:
                     headers = {b"cookie": name.encode() + b"=" + value}
                 if place == "query":
                     headers, query = {}, name.encode() + b"=" + value
-                answer = await api.send(operation, Example(), headers=headers, more_query=query)
+                response = await api.send(operation, Example(), headers=headers, more_query=query)
                 number += 1
-                wrong = complaint(operation, answer)
-                if answer.status_code != 401 or wrong:
-                    wrong = wrong or f"returned {answer.status_code}"
+                wrong = complaint(operation, response)
+                if response.status_code != 401 or wrong:
+                    wrong = wrong or f"returned {response.status_code}"
                     found.append(f"{operation}, {place} {name} = {value[:40]!r}: {wrong}")
     return found, number
 
@@ -559,17 +559,17 @@ async def test_bodies_that_are_too_large(app: FastAPI) -> None:
             for media_type in operation.media_types:
                 document = operation.example_body(media_type, example)
                 good = encode(media_type, document, operation.body(media_type))
-                # Valid, but for the spaces that follow.
+                # Valid, except for the spaces that follow.
                 for content in (good.ljust(limit + 1), oversized()):
-                    answer = await api.send(
+                    response = await api.send(
                         operation, example, media_type=media_type, content=content
                     )
-                    assert complaint(operation, answer) == "", str(operation)
-                    assert answer.status_code == 413, str(operation)
+                    assert complaint(operation, response) == "", str(operation)
+                    assert response.status_code == 413, str(operation)
 
 
 async def exchange(url: str, parts: Iterable[bytes]) -> Response:
-    """Send bytes and read the response, which may arrive before all of them are sent."""
+    """Send bytes and read the response, which may arrive before all bytes are sent."""
     host, port = url.removeprefix("http://").split(":")
     reader, writer = await asyncio.open_connection(host, int(port))
 
@@ -640,15 +640,17 @@ async def test_bad_input_on_a_socket(live_url: str, shared_app: FastAPI) -> None
         for name, statuses, parts in cases:
             async with asyncio.timeout(10):
                 try:
-                    answer = await exchange(service.url, parts)
+                    response = await exchange(service.url, parts)
                 except (OSError, EOFError) as error:
                     found.append(f"{name}: {error!r} instead of a response")
                     continue
-            media_type = answer.headers.get("content-type")
-            if answer.status_code not in statuses or media_type != MEDIA_TYPE:
-                found.append(f"{name}: {answer.status_code} {media_type} {answer.text[:200]}")
+            media_type = response.headers.get("content-type")
+            if response.status_code not in statuses or media_type != MEDIA_TYPE:
+                found.append(f"{name}: {response.status_code} {media_type} {response.text[:200]}")
             elif (
-                len(answer.content) > 4000 or LEAKS.search(answer.text) or ECHO.search(answer.text)
+                len(response.content) > 4000
+                or LEAKS.search(response.text)
+                or ECHO.search(response.text)
             ):
-                found.append(f"{name} reveals too much: {answer.text[:4000]}")
+                found.append(f"{name} reveals too much: {response.text[:4000]}")
     assert not found, "\n".join(found)

@@ -1,4 +1,4 @@
-"""The OpenAPI document describes what the service does, in a way that generators understand."""
+"""The OpenAPI document describes the service in a way that client generators understand."""
 
 import itertools
 from collections.abc import Mapping
@@ -15,7 +15,7 @@ from tests.kit.openapi import NoExample, Operation, operations
 from tests.kit.serving import serving
 from tests.kit.test_bad_input import trying
 
-# Differ between two requests, or tell how the body is sent.
+# Headers that differ between two requests, or describe the transfer of the body.
 OWN_HEADERS = {"x-request-id", "date"}
 
 
@@ -46,19 +46,19 @@ async def test_head_of_a_running_service(live_url: str) -> None:
         serving(live_url) as service,
         AsyncClient(base_url=service.url, timeout=PATIENCE) as client,
     ):
-        # A body would be read as the beginning of the next response.
+        # A client would read a body as the beginning of the next response.
         for path in ("/health/live", "/nowhere", "/openapi.json", "/health/live"):
             got, head = await client.get(path), await client.head(path)
             assert head.status_code == got.status_code
             assert head.headers["content-length"] == got.headers["content-length"] != "0"
 
 
-def undeclared(operation: Operation, answer: Response) -> list[str]:
+def undeclared(operation: Operation, response: Response) -> list[str]:
     """Return the headers of a response that the document does not declare."""
     responses = operation.definition["responses"]
-    declared = operation.document.resolve(responses.get(str(answer.status_code), {}))
+    declared = operation.document.resolve(responses.get(str(response.status_code), {}))
     known = {name.lower() for name in declared.get("headers", {})}
-    return [name for name in HEADERS if name.lower() in answer.headers.keys() - known]
+    return [name for name in HEADERS if name.lower() in response.headers.keys() - known]
 
 
 async def test_headers_are_declared(shared_app: FastAPI, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -73,16 +73,16 @@ async def test_headers_are_declared(shared_app: FastAPI, monkeypatch: pytest.Mon
             except NoExample:
                 continue
             for _ in range(2):
-                answer = await request.send(api.app, api.headers)
+                response = await request.send(api.app, api.headers)
                 found += [
-                    f"{operation} sends {name} with {answer.status_code}: declare it with "
-                    f'responses=response_headers({answer.status_code}, "{name}").'
-                    for name in undeclared(operation, answer)
+                    f"{operation} sends {name} with {response.status_code}: declare it with "
+                    f'responses=response_headers({response.status_code}, "{name}").'
+                    for name in undeclared(operation, response)
                 ]
     assert not found, "\n".join(found)
 
 
-def test_every_operation_says_who_may_call_it(shared_app: FastAPI) -> None:
+def test_every_operation_declares_its_security(shared_app: FastAPI) -> None:
     assert [str(each) for each in operations(shared_app) if "security" not in each.definition] == []
 
 
@@ -94,7 +94,7 @@ def test_every_tag_is_described(shared_app: FastAPI) -> None:
     }
 
 
-def test_no_parameter_is_null(shared_app: FastAPI) -> None:
+def test_no_parameter_allows_null(shared_app: FastAPI) -> None:
     for operation in operations(shared_app):
         for parameter in operation.parameters:
             assert not parameter.schema.is_kind("null"), f"{operation} {parameter.name}"
@@ -108,7 +108,7 @@ async def second() -> None:
     """Do nothing."""
 
 
-def test_two_operations_with_one_id_stop_the_app() -> None:
+def test_duplicate_operation_ids_stop_the_app() -> None:
     def app_with(name: str) -> FastAPI:
         app = FastAPI(generate_unique_id_function=lambda route: route.name)
         router = Router(prefix="/articles")

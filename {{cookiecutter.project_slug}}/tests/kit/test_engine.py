@@ -1,4 +1,4 @@
-"""Engines and pools: one set per app, bounded, and never taken for granted."""
+"""Engines and pools."""
 
 import asyncio
 from collections.abc import Iterable
@@ -18,9 +18,7 @@ from tests.conftest import PATIENCE, calling, checked_out, pool_size, running, s
 from tests.database import Databases
 
 
-async def test_two_apps_live_in_one_process(
-    databases: Databases, template: str, live_url: str
-) -> None:
+async def test_two_apps_in_one_process(databases: Databases, template: str, live_url: str) -> None:
     other_url = await databases.copy(template)
     one, other = create_app(settings_for(live_url)), create_app(settings_for(other_url))
     async with (
@@ -39,13 +37,13 @@ async def test_two_apps_live_in_one_process(
     await databases.drop(other_url)
 
 
-async def test_an_app_can_be_started_again(live_app: FastAPI) -> None:
+async def test_an_app_can_be_restarted(live_app: FastAPI) -> None:
     for _ in range(2):
         async with running(live_app) as client:
             assert (await client.get("/health/ready")).status_code == 200
 
 
-async def test_a_full_pool_is_503_and_soon_over(live_url: str) -> None:
+async def test_a_full_pool_is_503_until_a_connection_is_returned(live_url: str) -> None:
     app = create_app(settings_for(live_url, database_pool_timeout=0.05))
     async with running(app) as client:
         database: Database = app.state.database
@@ -63,8 +61,8 @@ async def test_a_full_pool_is_503_and_soon_over(live_url: str) -> None:
         assert checked_out(database) == 0
 
 
-async def test_whoever_waits_for_a_connection_is_served_in_turn(live_url: str) -> None:
-    # SQLite has one connection for writing anyway.
+async def test_requests_waiting_for_a_connection_are_served_in_order(live_url: str) -> None:
+    # SQLite always has one write connection.
     app = create_app(settings_for(live_url, database_pool_size=1))
     served: list[int] = []
     async with running(app):
@@ -79,7 +77,7 @@ async def test_whoever_waits_for_a_connection_is_served_in_turn(live_url: str) -
     assert served == list(range(50))
 
 
-async def test_the_pools_are_seen_as_metrics(live_app: FastAPI, live: AsyncClient) -> None:
+async def test_the_pools_have_metrics(live_app: FastAPI, live: AsyncClient) -> None:
     database: Database = live_app.state.database
 
     def used(_: Connection) -> dict[str, float]:
@@ -99,7 +97,7 @@ def _used(observations: Iterable[Observation]) -> dict[str, float]:
     return used
 
 
-async def test_what_the_database_warns_of_is_logged(
+async def test_warnings_of_the_database_are_logged(
     live_app: FastAPI, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     async def warnings(*_: object) -> list[str]:

@@ -1,4 +1,4 @@
-"""Entity tags: no client overwrites a version that it has not seen."""
+"""Entity tags: a client can't overwrite a version that it has not seen."""
 
 from collections.abc import Awaitable, Callable
 from uuid import UUID
@@ -15,7 +15,7 @@ Rename = Callable[..., Awaitable[Response]]
 
 @pytest.fixture
 async def rename(things_app: FastAPI, things: AsyncClient) -> Rename:
-    """Return a call that renames an entry, with the values of ``If-Match`` that it gets."""
+    """Return a function that renames an entry with the given values of ``If-Match``."""
     database: Database = things_app.state.database
     async with database.transaction() as session:
         session.add(entry := Entry(name="a"))
@@ -28,12 +28,12 @@ async def rename(things_app: FastAPI, things: AsyncClient) -> Rename:
     return call
 
 
-async def test_the_tag_is_that_of_the_new_version(rename: Rename) -> None:
+async def test_the_etag_is_that_of_the_new_version(rename: Rename) -> None:
     for version in (2, 3):
-        answer = await rename(f"version {version}")
-        assert answer.status_code == 200
-        assert answer.headers["ETag"] == f'"{version}"'
-        assert answer.json()["version"] == version
+        response = await rename(f"version {version}")
+        assert response.status_code == 200
+        assert response.headers["ETag"] == f'"{version}"'
+        assert response.json()["version"] == version
 
 
 @pytest.mark.parametrize(
@@ -53,11 +53,11 @@ async def test_the_tag_is_that_of_the_new_version(rename: Rename) -> None:
     ],
     ids=str,
 )
-async def test_what_was_seen_can_be_changed(rename: Rename, tags: list[str]) -> None:
+async def test_a_matching_version_can_be_changed(rename: Rename, tags: list[str]) -> None:
     await rename("b")
-    answer = await rename("c", *tags)
-    assert answer.status_code == 200, answer.text
-    assert (answer.json()["name"], answer.json()["version"]) == ("c", 3)
+    response = await rename("c", *tags)
+    assert response.status_code == 200, response.text
+    assert (response.json()["name"], response.json()["version"]) == ("c", 3)
 
 
 @pytest.mark.parametrize(
@@ -90,18 +90,18 @@ async def test_what_was_seen_can_be_changed(rename: Rename, tags: list[str]) -> 
     ],
     ids=lambda tags: f"{str(tags)[:20]} {len(tags[0])}",
 )
-async def test_what_was_not_seen_can_not(rename: Rename, tags: list[str]) -> None:
+async def test_a_stale_version_can_not_be_changed(rename: Rename, tags: list[str]) -> None:
     await rename("b")
-    answer = await rename("c", *tags)
-    assert answer.status_code == 412, answer.text
-    assert answer.headers["content-type"] == "application/problem+json"
-    assert "ETag" not in answer.headers
-    # Nothing was written: it is at the same version.
+    response = await rename("c", *tags)
+    assert response.status_code == 412, response.text
+    assert response.headers["content-type"] == "application/problem+json"
+    assert "ETag" not in response.headers
+    # Nothing was written: the version is the same.
     assert (await rename("d", '"2"')).status_code == 200
 
 
-async def test_what_is_not_there_has_no_version(things: AsyncClient) -> None:
+async def test_a_missing_row_has_no_version(things: AsyncClient) -> None:
     path = f"/things/entries/{UUID(int=0)}"
     for headers in ({}, {"If-Match": '"1"'}):
-        answer = await things.patch(path, json={"name": "b"}, headers=headers)
-        assert answer.status_code == 404
+        response = await things.patch(path, json={"name": "b"}, headers=headers)
+        assert response.status_code == 404

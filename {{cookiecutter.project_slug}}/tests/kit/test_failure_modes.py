@@ -1,4 +1,4 @@
-"""The known ways to get async SQLAlchemy wrong: each is caught, and here is by what."""
+"""Common mistakes with async SQLAlchemy, and how each of them is detected."""
 
 import asyncio
 import gc
@@ -26,7 +26,7 @@ from tests.conftest import checked_out, settings_for
 
 
 class Models(DeclarativeBase):
-    """Models for tests only: their tables, with names that no feature has, are never migrated."""
+    """Models for tests only. Their tables are not migrated, and no feature has their names."""
 
 
 class Author(Models):
@@ -74,7 +74,7 @@ def test_no_relationship_loads_lazily() -> None:
     assert lazy == {}
 
 
-async def test_lazy_load(blog: Database) -> None:
+async def test_a_lazy_load_is_an_error(blog: Database) -> None:
     async with blog.reading() as session:
         post = (await session.scalars(select(Post))).one()
         with pytest.raises(InvalidRequestError, match="raise"):
@@ -83,8 +83,8 @@ async def test_lazy_load(blog: Database) -> None:
         _ = post.notes
 
 
-async def test_loading_says_how_far_it_goes(blog: Database) -> None:
-    # Collections by a second SELECT, single references by a JOIN, one behind the other.
+async def test_loader_options_load_several_levels(blog: Database) -> None:
+    # A collection by a second SELECT, and its single reference by a JOIN.
     statement = select(Post).options(selectinload(Post.notes).joinedload(Note.author))
     async with blog.reading() as session:
         post = (await session.scalars(statement)).one()
@@ -105,8 +105,8 @@ async def test_a_missing_await_is_an_error(blog: Database) -> None:
             warnings.simplefilter("always")
             session.scalar(select(Post))  # type: ignore[unused-coroutine]
             gc.collect()
-    # Everywhere else this warning fails the test: see filterwarnings in pyproject.toml. The
-    # ignore above shows that the type checker finds it too.
+    # In all other tests this warning is an error: see filterwarnings in pyproject.toml. The ignore
+    # above shows that the type checker finds the mistake, too.
     assert "never awaited" in str(caught[0].message)
 
 
@@ -115,19 +115,19 @@ async def test_a_blocking_call_on_the_loop_is_an_error() -> None:
         time.sleep(0)  # noqa: ASYNC251
 
 
-async def test_a_missing_flush_shows_no_id(blog: Database) -> None:
+async def test_without_a_flush_there_is_no_id(blog: Database) -> None:
     async with blog.transaction() as session:
         session.add(author := Author(name="Bob"))
         assert author.id is None
         assert await session.scalar(select(Author).where(Author.name == "Bob")) is None
-        await session.flush()  # ids without a commit
+        await session.flush()  # creates ids without a commit
         assert author.id == 2
         await session.rollback()
     async with blog.reading() as session:
         assert await session.scalar(select(Author).where(Author.name == "Bob")) is None
 
 
-async def test_a_leaked_session_is_seen(blog: Database) -> None:
+async def test_a_leaked_session_is_detected(blog: Database) -> None:
     session = blog.write_sessions()
     session.sync_session.begin()
     await session.scalar(select(Post))
@@ -137,7 +137,7 @@ async def test_a_leaked_session_is_seen(blog: Database) -> None:
 
 
 async def test_a_shared_session_is_refused(live_url: str) -> None:
-    database = Database(settings_for(live_url))  # connects only now
+    database = Database(settings_for(live_url))  # connects here
     async with database.write_sessions() as session:
         session.sync_session.begin()
         results = await asyncio.gather(
@@ -147,7 +147,7 @@ async def test_a_shared_session_is_refused(live_url: str) -> None:
     assert any(isinstance(result, InvalidRequestError) for result in results)
 
 
-async def test_what_was_read_stays_readable_after_the_commit(blog: Database) -> None:
+async def test_entities_stay_readable_after_the_commit(blog: Database) -> None:
     async with blog.transaction() as session:
         author = (await session.scalars(select(Author))).one()
     assert author.name == "Ada"

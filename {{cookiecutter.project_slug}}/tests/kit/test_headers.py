@@ -1,4 +1,4 @@
-"""Headers that protect clients, and the hosts and origins that are served."""
+"""Security headers, allowed hosts and CORS."""
 
 import asyncio
 import base64
@@ -26,18 +26,18 @@ PREFLIGHT = ORIGIN | {
 
 
 def protected(response: Response, cache: str = "no-store") -> None:
-    """See the headers of every response."""
+    """Check the security headers of a response."""
     assert response.headers.get_list("cache-control") == [cache]
     assert response.headers["x-content-type-options"] == "nosniff"
     assert response.headers["referrer-policy"] == "no-referrer"
 
 
 def behind_proxy(app: Any, trusted: str) -> Any:
-    """Return the app as uvicorn calls it, with the addresses of trusted proxies."""
+    """Return the app with uvicorn's proxy middleware, for these trusted addresses."""
     return ProxyHeadersMiddleware(app, trusted_hosts=trusted)
 
 
-async def test_every_response_is_protected(app: FastAPI, client: AsyncClient) -> None:
+async def test_every_response_has_security_headers(app: FastAPI, client: AsyncClient) -> None:
     for method, url, status in (
         ("GET", "/health/live", 200),
         ("GET", "/openapi.json", 200),
@@ -52,7 +52,7 @@ async def test_every_response_is_protected(app: FastAPI, client: AsyncClient) ->
         protected(await client.request(each.method, re.sub(r"\{\w+\}", "x", each.path)))
 
 
-async def test_a_defect_is_protected_and_a_choice_is_kept(live_url: str) -> None:
+async def test_errors_have_security_headers_and_routes_may_set_their_own(live_url: str) -> None:
     app = create_app(settings_for(live_url))
 
     @app.get("/defect")
@@ -71,7 +71,7 @@ async def test_a_defect_is_protected_and_a_choice_is_kept(live_url: str) -> None
 
 
 @pytest.mark.parametrize("path", ["/v1/tasks", "/nowhere"])
-async def test_strict_transport_security_is_for_tls(live_app: FastAPI, path: str) -> None:
+async def test_strict_transport_security_is_sent_over_tls(live_app: FastAPI, path: str) -> None:
     async with running(live_app) as client:
         client.headers.update(await caller.credentials(live_app.state.database))
         secure = await client.get(f"https://test{path}")
@@ -81,7 +81,7 @@ async def test_strict_transport_security_is_for_tls(live_app: FastAPI, path: str
 
 
 @pytest.mark.parametrize(("scheme", "is_secure"), [("ws", False), ("wss", True)])
-async def test_schemes_of_web_sockets_are_accepted(
+async def test_websocket_schemes_are_accepted(
     live_app: FastAPI, scheme: str, *, is_secure: bool
 ) -> None:
     transport = ASGITransport(behind_proxy(live_app, "127.0.0.1"))
@@ -92,13 +92,13 @@ async def test_schemes_of_web_sockets_are_accepted(
     protected(response)
 
 
-async def test_it_can_be_turned_off(live_url: str) -> None:
+async def test_strict_transport_security_can_be_turned_off(live_url: str) -> None:
     async with running(create_app(settings_for(live_url, hsts_max_age=0))) as client:
         response = await client.get("https://test/health/live")
         assert "strict-transport-security" not in response.headers
 
 
-async def test_the_docs_page_runs_its_own_scripts_only(client: AsyncClient) -> None:
+async def test_the_docs_page_allows_its_own_scripts_only(client: AsyncClient) -> None:
     page = await client.get("/docs")
     protected(page)
     policy = dict(
@@ -112,7 +112,7 @@ async def test_the_docs_page_runs_its_own_scripts_only(client: AsyncClient) -> N
             digest = base64.b64encode(hashlib.sha256(content.encode()).digest()).decode()
             assert f"'sha256-{digest}'" in policy["script-src"]
         else:
-            # The folder of one package: a host of the world's packages has any script.
+            # The folder of one package, because the host serves every npm package.
             (folder,) = (each for each in policy["script-src"].split() if "https:" in each)
             assert re.fullmatch(r"https://cdn\.jsdelivr\.net/npm/swagger-ui-dist@\d+/", folder)
             assert f'src="{folder}' in attributes
@@ -124,7 +124,7 @@ async def test_the_docs_page_runs_its_own_scripts_only(client: AsyncClient) -> N
         assert (await client.get(path)).status_code == 404
 
 
-async def test_docs_are_off_unless_asked_for(live_url: str) -> None:
+async def test_docs_are_off_by_default(live_url: str) -> None:
     assert not type(settings_for(live_url)).model_fields["docs"].default
     app = create_app(settings_for(live_url, docs=False))
     async with running(app) as client:
@@ -133,7 +133,7 @@ async def test_docs_are_off_unless_asked_for(live_url: str) -> None:
     assert app.openapi()["paths"]
 
 
-async def test_no_redirect_repeats_a_host(client: AsyncClient) -> None:
+async def test_redirects_do_not_repeat_the_host_header(client: AsyncClient) -> None:
     response = await client.get("/v1/tasks/", headers={"Host": "evil.example"})
     assert not response.is_redirect
     assert "location" not in response.headers
@@ -168,7 +168,7 @@ async def test_only_allowed_hosts_are_served(
             response = await client.get("/nowhere", headers={"Host": host})
             problem(response, 404 if is_accepted else 400)
             protected(response)
-            # Probes call by address.
+            # Probes call by IP address.
             assert (await client.get("/health/live", headers={"Host": host})).status_code == 200
 
 
@@ -183,7 +183,7 @@ HOSTS = {
 """Heads of a request, and the statuses of the responses."""
 
 
-async def test_a_request_has_one_host(live_url: str) -> None:
+async def test_a_request_requires_exactly_one_host(live_url: str) -> None:
     answers = {}
     async with serving(live_url) as service, asyncio.timeout(PATIENCE):
         address, port = service.url.removeprefix("http://").split(":")
@@ -196,13 +196,13 @@ async def test_a_request_has_one_host(live_url: str) -> None:
     assert all(b"application/problem+json" in answer for answer in answers.values())
 
 
-async def test_without_origins_no_page_may_call(client: AsyncClient) -> None:
+async def test_without_cors_origins_no_origin_is_allowed(client: AsyncClient) -> None:
     for method, headers in (("GET", ORIGIN), ("OPTIONS", PREFLIGHT)):
         response = await client.request(method, "/v1/tasks", headers=headers)
         assert not [name for name in response.headers if name.startswith("access-control-")]
 
 
-async def test_pages_of_these_origins_may_call(live_url: str) -> None:
+async def test_configured_cors_origins_are_allowed(live_url: str) -> None:
     app = create_app(
         settings_for(live_url, cors_origins=f"{ORIGIN['Origin']},http://localhost:3000")
     )
@@ -217,7 +217,7 @@ async def test_pages_of_these_origins_may_call(live_url: str) -> None:
         )
         assert "access-control-allow-origin" not in refused.headers
         protected(refused)
-        for path in ("/health/live", "/nowhere"):  # and errors can be read
+        for path in ("/health/live", "/nowhere"):  # and errors are readable
             response = await client.get(path, headers=ORIGIN)
             assert response.headers["access-control-allow-origin"] == ORIGIN["Origin"]
             exposed = set(response.headers["access-control-expose-headers"].split(", "))
@@ -225,7 +225,7 @@ async def test_pages_of_these_origins_may_call(live_url: str) -> None:
             assert "X-Request-ID" in exposed
 
 
-async def test_a_preflight_needs_an_allowed_host(live_url: str) -> None:
+async def test_a_preflight_requires_an_allowed_host(live_url: str) -> None:
     app = create_app(settings_for(live_url, cors_origins=ORIGIN["Origin"], allowed_hosts="test"))
     async with running(app) as client:
         assert (await client.options("/v1/tasks", headers=PREFLIGHT)).status_code == 200
@@ -248,7 +248,7 @@ async def test_a_request_has_an_id(live_app: FastAPI, path: str) -> None:
         assert len(made) == 5
 
 
-async def test_a_proxy_that_is_not_trusted_is_told_once(
+async def test_an_untrusted_proxy_is_logged_once(
     live_app: FastAPI, caplog: pytest.LogCaptureFixture
 ) -> None:
     sent = {"X-Forwarded-For": "203.0.113.7"}

@@ -1,4 +1,4 @@
-"""Live tells of the process, ready of all that it needs."""
+"""Health checks."""
 
 import asyncio
 from pathlib import Path
@@ -25,7 +25,7 @@ async def test_live_and_ready(live: AsyncClient) -> None:
         assert (response.status_code, response.json()) == (200, {"status": "ok"})
 
 
-async def test_live_asks_no_database(live_app: FastAPI, live: AsyncClient) -> None:
+async def test_live_does_not_query_the_database(live_app: FastAPI, live: AsyncClient) -> None:
     del live_app.state.database
     assert (await live.get("/health/live")).status_code == 200
 
@@ -42,7 +42,7 @@ async def test_not_ready_before_the_first_migration(databases: Databases) -> Non
             response = await client.get("/health/ready")
             assert response.status_code == 503
             assert "alembic upgrade head" in response.json()["detail"]
-        # The service makes no tables: that is for the migrations, which turn it ready.
+        # The service creates no tables: it becomes ready after the migrations.
         await asyncio.to_thread(command.upgrade, config, "head")
         async with calling(app) as client:
             assert (await client.get("/health/ready")).status_code == 200
@@ -50,7 +50,7 @@ async def test_not_ready_before_the_first_migration(databases: Databases) -> Non
 
 
 async def be_at(app: FastAPI, *revisions: str) -> None:
-    """Return the database that it is at other revisions."""
+    """Set the revisions that are stored in the database."""
     database: Database = app.state.database
     async with database.transaction() as session:
         await session.execute(text("DELETE FROM alembic_version"))
@@ -58,7 +58,7 @@ async def be_at(app: FastAPI, *revisions: str) -> None:
             await session.execute(text(f"INSERT INTO alembic_version VALUES ('{revision}')"))  # noqa: S608 - ours
 
 
-async def test_not_ready_behind(live_app: FastAPI, live: AsyncClient) -> None:
+async def test_not_ready_if_the_schema_is_behind(live_app: FastAPI, live: AsyncClient) -> None:
     history: health.History = live_app.state.schema_history
     if not history.heads:
         pytest.skip("there is no revision yet: nothing can be missing")
@@ -68,14 +68,14 @@ async def test_not_ready_behind(live_app: FastAPI, live: AsyncClient) -> None:
         assert detail == "The database schema is behind: run `alembic upgrade head`."
 
 
-async def test_not_ready_when_about_to_end(live_app: FastAPI, live: AsyncClient) -> None:
+async def test_not_ready_during_the_shutdown_delay(live_app: FastAPI, live: AsyncClient) -> None:
     live_app.state.ending = True
     assert "shutting down" in problem(await live.get("/health/ready"), 503)["detail"]
     assert (await live.get("/health/live")).status_code == 200
 
 
-async def test_ready_ahead(live_app: FastAPI, live: AsyncClient) -> None:
-    # A newer version has migrated, while this one still serves.
+async def test_ready_if_the_schema_is_ahead(live_app: FastAPI, live: AsyncClient) -> None:
+    # A newer version has migrated the database, while this one still serves.
     await be_at(live_app, "newer")
     assert (await live.get("/health/ready")).status_code == 200
 
@@ -88,10 +88,11 @@ async def test_ready_ahead(live_app: FastAPI, live: AsyncClient) -> None:
     ],
     ids=["a table", "a column"],
 )
-async def test_not_ready_on_the_database_of_a_stranger(
+async def test_not_ready_on_the_database_of_another_service(
     live_app: FastAPI, live: AsyncClient, change: str
 ) -> None:
-    # An unknown revision is that of a newer version only if all that this one needs is there.
+    # An unknown revision belongs to a newer version only if all tables and columns of this one
+    # exist.
     await be_at(live_app, "stranger")
     database: Database = live_app.state.database
     async with database.transaction() as session:
@@ -120,21 +121,21 @@ async def test_not_ready_if_the_revision_can_not_be_read(
         ("d", True),
         ("e d", True),
         ("", True),
-        ("newer", False),  # may well build upon both heads
+        ("newer", False),  # may be a descendant of both heads
         ("e newer", False),  # upon f
         ("d newer", True),
     ],
 )
-def test_what_is_behind_where_there_are_branches(found: str, *, behind: bool) -> None:
+def test_behind_with_several_branches(found: str, *, behind: bool) -> None:
     history = health.History(heads={"e", "f"}, passed={"a", "b", "c", "d"})
     assert history.is_behind(set(found.split())) == behind
 
 
-def test_without_a_revision_nothing_is_behind() -> None:
+def test_without_revisions_nothing_is_behind() -> None:
     assert not health.History(set(), set()).is_behind(set())
 
 
-async def test_not_ready_while_the_database_does_not_answer(
+async def test_not_ready_while_the_database_does_not_respond(
     live: AsyncClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def never(_: object) -> bool:
@@ -144,11 +145,11 @@ async def test_not_ready_while_the_database_does_not_answer(
     monkeypatch.setattr(health, "READY_TIMEOUT", 0.05)
     monkeypatch.setattr(driver, "is_writable", never)
     response = await live.get("/health/ready")
-    assert problem(response, 503)["detail"] == "The database does not answer."
+    assert problem(response, 503)["detail"] == "The database does not respond."
     assert response.headers["retry-after"] == "1"
 
 
-async def test_not_ready_while_the_database_takes_no_writes(
+async def test_not_ready_while_the_database_is_read_only(
     databases: Databases, live_url: str, live: AsyncClient
 ) -> None:
     async with databases.read_only(live_url):
@@ -157,7 +158,7 @@ async def test_not_ready_while_the_database_takes_no_writes(
     assert (await live.get("/health/ready")).status_code == 200
 
 
-async def test_those_who_ask_at_once_are_told_the_same(
+async def test_concurrent_checks_share_one_result(
     live: AsyncClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked = 0
@@ -169,28 +170,28 @@ async def test_those_who_ask_at_once_are_told_the_same(
         return await is_writable(connection)
 
     monkeypatch.setattr(driver, "is_writable", counted)
-    answers = await asyncio.gather(*(live.get("/health/ready") for _ in range(50)))
-    assert {answer.status_code for answer in answers} == {200}
-    assert asked == 1  # anybody may ask, and each question takes a connection
+    responses = await asyncio.gather(*(live.get("/health/ready") for _ in range(50)))
+    assert {response.status_code for response in responses} == {200}
+    assert asked == 1  # anyone may call it, and each check opens a connection
     assert (await live.get("/health/ready")).status_code == 200
     assert asked == 2
 
 
 async def test_ready_while_every_connection_is_in_use(live_app: FastAPI, live: AsyncClient) -> None:
-    # A busy service that were taken for a broken one would leave its work to the other busy ones.
+    # If a busy service were removed, its load would move to other busy ones.
     database: Database = live_app.state.database
     held = [
         await engine.connect()
         for engine in database.engines.values()
         for _ in range(pool_size(engine))
     ]
-    async with held[0].begin():  # SQLite: another one writes
+    async with held[0].begin():  # SQLite: another connection writes
         assert (await live.get("/health/ready")).status_code == 200
     for connection in held:
         await connection.close()
 
 
-def test_the_heads_are_those_that_alembic_finds(live_url: str) -> None:
+def test_the_heads_are_the_same_as_in_alembic(live_url: str) -> None:
     script = ScriptDirectory.from_config(alembic_config(settings_for(live_url)))
     assert health.schema_history().heads == set(script.get_heads())
 
@@ -204,8 +205,8 @@ def test_the_heads_of_a_history_with_branches(tmp_path: Path) -> None:
     assert health.schema_history(tmp_path) == ({"e", "f"}, {"a", "b", "c", "d"})
 
 
-def test_what_another_branch_depends_on_is_no_head(tmp_path: Path) -> None:
-    # Alembic does not keep it in the database, either.
+def test_a_revision_that_another_depends_on_is_no_head(tmp_path: Path) -> None:
+    # Alembic does not store it in the database either.
     (tmp_path / "a.py").write_text("revision = 'a'\ndown_revision = None\n")
     (tmp_path / "b.py").write_text("revision = 'b'\ndown_revision = None\ndepends_on = 'a'\n")
     assert health.schema_history(tmp_path) == ({"b"}, {"a"})

@@ -1,4 +1,4 @@
-"""A request that is sent again with its ``Idempotency-Key`` is carried out once."""
+"""A request that is sent again with the same ``Idempotency-Key`` runs once."""
 
 import asyncio
 from datetime import timedelta
@@ -30,7 +30,7 @@ async def count(database: Database) -> int:
         return await session.scalar(select(func.count()).select_from(IdempotencyKey)) or 0
 
 
-async def test_the_first_answer_is_given_again(things: AsyncClient) -> None:
+async def test_the_stored_response_is_returned_again(things: AsyncClient) -> None:
     first = await send(things, "a key")
     again = await send(things, "a key")
     assert (first.status_code, again.status_code) == (201, 201)
@@ -41,7 +41,7 @@ async def test_the_first_answer_is_given_again(things: AsyncClient) -> None:
     assert (await things.get("/things")).json() == [1]
 
 
-async def test_without_a_key_each_request_is_carried_out(things: AsyncClient) -> None:
+async def test_without_a_key_each_request_runs(things: AsyncClient) -> None:
     assert (await things.post(ONCE, json={"id": 1})).status_code == 201
     assert (await things.post(ONCE, json={"id": 1})).status_code == 409
 
@@ -52,56 +52,60 @@ async def test_a_key_may_be_quoted(things: AsyncClient) -> None:
 
 
 @pytest.mark.parametrize("key", ["", '""', "x" * 256, "a\tb", "\xe9", 'a"b'])
-async def test_other_text_is_no_key(things: AsyncClient, key: str) -> None:
+async def test_invalid_keys_are_refused(things: AsyncClient, key: str) -> None:
     headers = {b"idempotency-key": key.encode("latin-1")}
-    answer = await things.post(ONCE, json={"id": 1}, headers=headers)
-    (error,) = problem(answer, 422)["errors"]
+    response = await things.post(ONCE, json={"id": 1}, headers=headers)
+    (error,) = problem(response, 422)["errors"]
     assert error["field"] == "header.Idempotency-Key"
 
 
-async def test_a_key_is_good_for_one_request(things: AsyncClient) -> None:
+async def test_a_key_is_valid_for_one_request(things: AsyncClient) -> None:
     await send(things, "a key")
     problem(await send(things, "a key", number=2), 422)
     problem(await send(things, "a key", path=f"{ONCE}?x=1"), 422)
     assert (await things.get("/things")).json() == [1]
 
 
-async def test_what_was_refused_may_be_tried_again(things: AsyncClient) -> None:
+async def test_a_refused_request_may_be_retried(things: AsyncClient) -> None:
     await things.post("/things", json={"id": 1})
     problem(await send(things, "a key"), 409)
     assert (await send(things, "a key", number=2)).status_code == 201
 
 
-async def test_an_answer_is_for_who_has_asked(things_app: FastAPI, things: AsyncClient) -> None:
+async def test_a_stored_response_belongs_to_its_caller(
+    things_app: FastAPI, things: AsyncClient
+) -> None:
     database: Database = things_app.state.database
     async with database.transaction() as session:
-        answer = {"fingerprint": b"x", "status": 201, "headers": {}, "body": b"secret"}
-        await IdempotencyRepository(session).save(caller="somebody", key="a key", **answer)
+        response = {"fingerprint": b"x", "status": 201, "headers": {}, "body": b"secret"}
+        await IdempotencyRepository(session).save(caller="somebody", key="a key", **response)
     first = await send(things, "a key")
     assert first.status_code == 201
     assert "idempotent-replayed" not in first.headers
 
 
-async def test_one_key_is_enough(things: AsyncClient) -> None:
+async def test_two_keys_are_refused(things: AsyncClient) -> None:
     headers = [("Idempotency-Key", "a"), ("Idempotency-Key", "b")]
     (error,) = problem(await things.post(ONCE, json={"id": 1}, headers=headers), 422)["errors"]
     assert error["field"] == "header.Idempotency-Key"
 
 
-async def test_one_that_is_still_running(live_app: FastAPI, live: AsyncClient) -> None:
+async def test_a_request_that_is_still_running_is_409(live_app: FastAPI, live: AsyncClient) -> None:
     await add_things(live_app)
-    answers = await asyncio.gather(*(send(live, "a key") for _ in range(20)))
-    codes = [answer.status_code for answer in answers]
+    responses = await asyncio.gather(*(send(live, "a key") for _ in range(20)))
+    codes = [response.status_code for response in responses]
     assert codes.count(201) + codes.count(409) == 20
-    firsts = [answer for answer in answers if answer.status_code == 201]
-    assert len([answer for answer in firsts if "idempotent-replayed" not in answer.headers]) == 1
-    for answer in answers:
-        if answer.status_code == 409:
-            assert answer.headers["retry-after"] == "1"
+    firsts = [response for response in responses if response.status_code == 201]
+    assert (
+        len([response for response in firsts if "idempotent-replayed" not in response.headers]) == 1
+    )
+    for response in responses:
+        if response.status_code == 409:
+            assert response.headers["retry-after"] == "1"
     assert (await live.get("/things")).json() == [1]
 
 
-async def test_one_that_is_still_running_in_another_process(live_url: str) -> None:
+async def test_a_request_that_is_still_running_in_another_process_is_409(live_url: str) -> None:
     apps = [create_app(settings_for(live_url)) for _ in range(2)]
     async with (
         apps[0].router.lifespan_context(apps[0]),
@@ -111,26 +115,26 @@ async def test_one_that_is_still_running_in_another_process(live_url: str) -> No
     ):
         for app in apps:
             await add_things(app)
-        answers = await asyncio.gather(
+        responses = await asyncio.gather(
             *(send(client, f"key {n}", number=n) for n in range(10) for client in (one, other))
         )
-        codes = {answer.status_code for answer in answers}
+        codes = {response.status_code for response in responses}
         assert codes in ({201}, {201, 409})
         assert sorted((await one.get("/things")).json()) == list(range(10))
 
 
-async def test_an_answer_whose_commit_fails_is_not_kept(
+async def test_a_response_whose_commit_fails_is_not_stored(
     live_app: FastAPI, live: AsyncClient
 ) -> None:
     await add_things(live_app)
     headers = {"Idempotency-Key": "a key"}
-    # The foreign key is checked at COMMIT: by then the answer was made, and kept.
+    # The foreign key is checked at COMMIT, after the response was built and stored.
     problem(await live.post(ONCE, json={"id": 1, "part_of": 99}, headers=headers), 409)
     again = await live.post(ONCE, json={"id": 1}, headers=headers)
     assert (again.status_code, "idempotent-replayed" in again.headers) == (201, False)
 
 
-async def test_old_answers_are_swept(live_app: FastAPI, live: AsyncClient) -> None:
+async def test_expired_responses_are_deleted(live_app: FastAPI, live: AsyncClient) -> None:
     await add_things(live_app)
     database: Database = live_app.state.database
     for number in range(3):
@@ -146,7 +150,9 @@ async def test_old_answers_are_swept(live_app: FastAPI, live: AsyncClient) -> No
     assert (await send(live, "key 1", 9)).status_code == 201
 
 
-async def test_many_are_swept_a_part_at_a_time(live_app: FastAPI, live: AsyncClient) -> None:
+async def test_expired_responses_are_deleted_in_batches(
+    live_app: FastAPI, live: AsyncClient
+) -> None:
     database: Database = live_app.state.database
     rows = [
         {"caller": "", "key": str(number), "fingerprint": b"", "body": b""}

@@ -1,4 +1,4 @@
-"""How long anything may take with the database, and what happens then."""
+"""Time limits of sessions and connections, and retries."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
@@ -20,7 +20,7 @@ from tests.kit.sample_feature import add_things, things
 
 
 @pytest.mark.parametrize("kind", ["transaction", "reading"])
-async def test_a_session_has_its_time(live_url: str, kind: str) -> None:
+async def test_a_session_has_a_time_limit(live_url: str, kind: str) -> None:
     app = create_app(settings_for(live_url, database_session_timeout=0.2))
     async with running(app):
         database: Database = app.state.database
@@ -28,11 +28,11 @@ async def test_a_session_has_its_time(live_url: str, kind: str) -> None:
             async with asyncio.timeout(PATIENCE), getattr(database, kind)() as session:
                 await session.execute(text(RUNAWAY))
         assert checked_out(database) == 0
-        async with getattr(database, kind)(timeout=None) as session:  # whole again
+        async with getattr(database, kind)(timeout=None) as session:  # the pool is complete again
             assert await session.scalar(text("SELECT 1")) == 1
 
 
-async def test_a_read_of_columns_has_its_time(live_url: str) -> None:
+async def test_a_read_of_columns_has_a_time_limit(live_url: str) -> None:
     app = create_app(settings_for(live_url, database_session_timeout=0.2))
     async with running(app):
         database: Database = app.state.database
@@ -40,11 +40,11 @@ async def test_a_read_of_columns_has_its_time(live_url: str) -> None:
             async with asyncio.timeout(PATIENCE):
                 await database.read_session().execute(text(RUNAWAY))
         assert checked_out(database) == 0
-        async with database.reading(timeout=None) as session:  # whole again
+        async with database.reading(timeout=None) as session:  # the pool is complete again
             assert await session.scalar(text("SELECT 1")) == 1
 
 
-async def test_a_commit_that_is_cancelled_leaves_nothing_open(live_url: str) -> None:
+async def test_a_cancelled_commit_leaves_no_transaction_open(live_url: str) -> None:
     app = create_app(settings_for(live_url))
     async with running(app):
         await add_things(app)
@@ -64,13 +64,13 @@ async def test_a_commit_that_is_cancelled_leaves_nothing_open(live_url: str) -> 
             task.cancel()
             await asyncio.wait([task])
             await asyncio.sleep(0)
-            # Written or not, but known to the next one, who is not kept waiting.
+            # The commit may have succeeded or not, but the next transaction does not wait.
             async with asyncio.timeout(PATIENCE), database.transaction() as session:
                 await session.execute(select(things).where(things.c.id == number))
         assert checked_out(database) == 0
 
 
-async def test_whoever_waits_for_a_connection_has_no_more(live_url: str) -> None:
+async def test_waiting_for_a_connection_counts_towards_the_limit(live_url: str) -> None:
     app = create_app(settings_for(live_url, database_session_timeout=0.2))
     async with running(app):
         database: Database = app.state.database
@@ -85,7 +85,7 @@ async def test_whoever_waits_for_a_connection_has_no_more(live_url: str) -> None
 
 
 @pytest.mark.parametrize("kind", ["write", "read"])
-async def test_whoever_came_first_is_served_first(live_url: str, kind: str) -> None:
+async def test_requests_are_served_in_order_of_arrival(live_url: str, kind: str) -> None:
     database = Database(settings_for(live_url))
     engine = database.engines[kind]
     free, held = asyncio.Event(), asyncio.Semaphore(0)
@@ -119,7 +119,7 @@ async def test_whoever_came_first_is_served_first(live_url: str, kind: str) -> N
     assert served == ["waited", "came later"]
 
 
-async def test_a_script_takes_its_time(live_url: str) -> None:
+async def test_a_script_has_no_time_limit(live_url: str) -> None:
     app = create_app(settings_for(live_url, database_session_timeout=0.05))
     async with running(app):
         database: Database = app.state.database
@@ -129,32 +129,32 @@ async def test_a_script_takes_its_time(live_url: str) -> None:
                 assert await session.scalar(text("SELECT 1")) == 1
 
 
-async def test_time_of_ones_own_is_not_the_databases(live_app: FastAPI, live: AsyncClient) -> None:
+async def test_a_timeout_of_the_application_is_not_a_database_error(
+    live_app: FastAPI, live: AsyncClient
+) -> None:
     database: Database = live_app.state.database
     with pytest.raises(TimeoutError):
         async with database.transaction():
             raise TimeoutError
 
 
-async def test_a_request_that_is_out_of_time_is_503(live_url: str) -> None:
+async def test_a_request_that_times_out_is_503(live_url: str) -> None:
     app = create_app(settings_for(live_url, database_session_timeout=0.2))
     async with running(app) as client:
         await add_things(app)
         database: Database = app.state.database
         size = pool_size(database.write_engine)
         held = [await database.write_engine.connect() for _ in range(size)]
-        answer = await client.post("/things", json={"id": 1})
-        problem(answer, 503)
-        assert answer.headers["retry-after"] == "1"
+        response = await client.post("/things", json={"id": 1})
+        problem(response, 503)
+        assert response.headers["retry-after"] == "1"
         for connection in held:
             await connection.close()
         async with database.transaction(timeout=None) as session:
             assert await session.scalar(select(func.count()).select_from(things)) == 0
 
 
-async def test_a_transaction_that_others_were_preferred_to_is_done_again(
-    live_app: FastAPI, live: AsyncClient
-) -> None:
+async def test_a_serialization_failure_is_retried(live_app: FastAPI, live: AsyncClient) -> None:
     database: Database = live_app.state.database
     tries: list[WriteSession] = []
 
@@ -168,7 +168,7 @@ async def test_a_transaction_that_others_were_preferred_to_is_done_again(
     assert len(set(map(id, tries))) == 3
 
 
-async def test_it_is_not_tried_for_ever(live_app: FastAPI, live: AsyncClient) -> None:
+async def test_retries_are_limited(live_app: FastAPI, live: AsyncClient) -> None:
     database: Database = live_app.state.database
     tries: list[WriteSession] = []
 
@@ -184,7 +184,7 @@ async def test_it_is_not_tried_for_ever(live_app: FastAPI, live: AsyncClient) ->
     assert len(tries) == 4
 
 
-async def test_the_end_does_not_wait_for_a_database_that_is_gone(
+async def test_shutdown_does_not_wait_for_a_dead_database(
     live_url: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     database = Database(settings_for(live_url))
@@ -197,12 +197,12 @@ async def test_the_end_does_not_wait_for_a_database_that_is_gone(
     with monkeypatch.context() as patched:
         patched.setattr(type(database.write_engine), "dispose", lambda _: never())
         await asyncio.wait_for(database.close(), PATIENCE)
-    assert "does not answer" in caplog.text
+    assert "does not respond" in caplog.text
     await dispose()
 
 
 class Asked:
-    """Writes down which engine is asked for a connection; lets the replica be away."""
+    """Records which engine opens connections, and can simulate a replica that is down."""
 
     def __init__(self, database: Database) -> None:
         self.names: list[str] = []
@@ -220,7 +220,7 @@ class Asked:
 async def replicated(
     live_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> AsyncIterator[tuple[Database, Asked]]:
-    """Return a database with a replica, and which of them is asked."""
+    """Return a database with a replica, and the record of connections."""
     # The same database serves as its replica: the test shows which engine is used.
     monkeypatch.setattr(driver, "replica_engine", driver.read_engine)
     database = Database(settings_for(live_url))
@@ -234,7 +234,7 @@ async def read(database: Database, *, primary: bool = False) -> None:
         assert await session.scalar(text("SELECT 1")) == 1
 
 
-async def test_a_replica_is_read_from_unless_it_has_to_be_fresh(
+async def test_reads_use_the_replica_unless_primary_is_requested(
     replicated: tuple[Database, Asked],
 ) -> None:
     database, asked = replicated
@@ -244,7 +244,7 @@ async def test_a_replica_is_read_from_unless_it_has_to_be_fresh(
         assert asked.names == [name]
 
 
-async def test_a_replica_that_is_away_is_not_asked_for_a_while(
+async def test_a_replica_that_is_down_is_not_tried_for_a_while(
     replicated: tuple[Database, Asked],
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
@@ -258,7 +258,7 @@ async def test_a_replica_that_is_away_is_not_asked_for_a_while(
     assert caplog.text.count("reads go to the primary") == 1
 
 
-async def test_a_replica_is_asked_again_and_that_it_is_away_is_logged_once(
+async def test_a_replica_is_tried_again_and_its_failure_is_logged_once(
     replicated: tuple[Database, Asked],
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,

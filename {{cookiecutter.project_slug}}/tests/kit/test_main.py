@@ -1,4 +1,4 @@
-"""The service as a process: it starts, answers, and ends when it is told to."""
+"""The service as a process: start, requests and shutdown."""
 
 import asyncio
 import gc
@@ -13,17 +13,17 @@ from app.main import create_process_app
 from tests.conftest import PATIENCE, environment_for, problem
 from tests.kit.serving import serving
 
-# Ended by a signal on Windows, no process has a last word.
+# On Windows, a process that is stopped by a signal logs nothing.
 needs_signals = pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGTERM")
 
 
 @needs_signals
-async def test_the_service_serves_and_ends(live_url: str) -> None:
+async def test_the_service_serves_and_stops(live_url: str) -> None:
     async with serving(live_url) as service:
         async with AsyncClient(base_url=service.url, timeout=PATIENCE) as client:
-            # A second is all that the database has to answer: on a slow machine it takes another.
+            # The database has one second to respond: a slow machine may need another try.
             while (response := await client.get("/health/ready")).status_code != 200:
-                assert problem(response, 503)["detail"] == "The database does not answer."
+                assert problem(response, 503)["detail"] == "The database does not respond."
             assert "server" not in response.headers
         service.terminate()
         log = await service.ended()
@@ -34,13 +34,13 @@ async def test_the_service_serves_and_ends(live_url: str) -> None:
 
 @needs_signals
 @pytest.mark.parametrize("workers", [1, 2])
-async def test_an_end_may_be_announced_and_hastened(live_url: str, workers: int) -> None:
+async def test_a_shutdown_delay_can_be_cut_short(live_url: str, workers: int) -> None:
     async with (
         serving(live_url, workers=str(workers), shutdown_delay="3600") as service,
         AsyncClient(base_url=service.url, timeout=PATIENCE) as client,
     ):
         service.terminate()
-        # All of them: a second signal that comes before the first was handled is the same signal.
+        # Wait for all workers: a second signal before the first was handled has no effect.
         await service.logged("shutting down in 3600 s", times=workers)
         assert "shutting down" in problem(await client.get("/health/ready"), 503)["detail"]
         assert (await client.get("/openapi.json")).status_code == 200
@@ -51,14 +51,14 @@ async def test_an_end_may_be_announced_and_hastened(live_url: str, workers: int)
 
 @needs_signals
 @pytest.mark.parametrize("workers", [1, 2])
-async def test_a_signal_to_the_group_is_one_signal(live_url: str, workers: int) -> None:
+async def test_a_signal_to_the_process_group_counts_once(live_url: str, workers: int) -> None:
     async with (
         serving(live_url, workers=str(workers), shutdown_delay="3600") as service,
         AsyncClient(base_url=service.url, timeout=PATIENCE) as client,
     ):
         service.terminate_group(signal.SIGTERM)
         await service.logged("shutting down in 3600 s", times=workers)
-        if workers > 1:  # from now on, each worker has got the signal of its supervisor as well
+        if workers > 1:  # each worker has also received the signal of its supervisor
             await service.logged("Terminated child process", times=workers)
         assert (await client.get("/openapi.json")).status_code == 200
         assert "shutting down" in problem(await client.get("/health/ready"), 503)["detail"]
@@ -68,7 +68,7 @@ async def test_a_signal_to_the_group_is_one_signal(live_url: str, workers: int) 
     assert log.count("shutting down in 3600 s") == workers
 
 
-def test_a_process_of_its_own_looks_for_garbage_less_often(
+def test_a_worker_process_collects_garbage_less_often(
     template: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name, value in environment_for(template).items():
@@ -82,8 +82,8 @@ def test_a_process_of_its_own_looks_for_garbage_less_often(
         gc.set_threshold(*thresholds)
 
 
-async def test_the_app_does_without_what_serves_and_migrates_it() -> None:
-    # A script that imports the app should not load them.
+async def test_the_app_imports_neither_uvicorn_nor_alembic() -> None:
+    # A script that imports the app does not need them.
     asked = "import sys, app.main; print(*{'alembic', 'uvicorn'} & set(sys.modules))"
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-c", asked), cwd=project.ROOT, stdout=asyncio.subprocess.PIPE

@@ -114,7 +114,7 @@ async def test_sql_without_a_database(empty: Config, capsys: pytest.CaptureFixtu
     printed = capsys.readouterr().out
     assert "COMMIT" in printed
     for script in history(empty).walk_revisions():
-        assert f"'{script.revision}'" in printed  # the version that is written
+        assert f"'{script.revision}'" in printed  # the current version
     assert await tables(empty) == set()
 
 
@@ -126,18 +126,18 @@ async def test_newest_revision_down_and_up_with_rows(empty: Config) -> None:
     await run(command.upgrade, empty, "head")
     database = Database(empty.attributes["settings"])
     async with database.transaction() as session:
-        for table, row in made_up(Base.metadata.sorted_tables).items():
+        for table, row in generated_rows(Base.metadata.sorted_tables).items():
             try:
                 await session.execute(insert(table).values(row))
             except StatementError as error:
-                pytest.fail(f"No row of {table.name} can be made up ({error.orig}): {HOW}")
+                pytest.fail(f"No row of {table.name} can be generated ({error.orig}): {HOW}")
     await database.close()
     await run(command.downgrade, empty, below(newest))
     await run(command.upgrade, empty, "head")
     await run(command.check, empty)
 
 
-HOW = 'give its values in VALUES of tests/examples.py, by "table.column"'
+HOW = 'add a value to VALUES in tests/examples.py, by "table.column"'
 
 SAMPLES: dict[type, Any] = {
     bool: True,
@@ -155,7 +155,7 @@ SAMPLES: dict[type, Any] = {
 }
 
 
-def made_up(tables: Iterable[Table]) -> dict[Table, dict[Column[Any], Any]]:
+def generated_rows(tables: Iterable[Table]) -> dict[Table, dict[Column[Any], Any]]:
     """Return a row of each table; a foreign key has the value of the row it refers to."""
     rows: dict[Table, dict[Column[Any], Any]] = {}
     for table in tables:
@@ -167,7 +167,7 @@ def made_up(tables: Iterable[Table]) -> dict[Table, dict[Column[Any], Any]]:
 
 
 def value_of(column: Column[Any], rows: dict[Table, dict[Column[Any], Any]]) -> Any:
-    """Return a value for a column; None where there is no other, if it may be."""
+    """Return a value for a column, or None if there is no other and the column allows it."""
     name = f"{column.table.name}.{column.name}"
     if name in examples.VALUES:
         return examples.VALUES[name]
@@ -176,12 +176,12 @@ def value_of(column: Column[Any], rows: dict[Table, dict[Column[Any], Any]]) -> 
             return row[key.column]
     value = None if column.foreign_keys else sample(column.type)
     if value is None and not column.nullable:
-        pytest.fail(f"No value of {name} can be made up: {HOW}")
+        pytest.fail(f"No value of {name} can be generated: {HOW}")
     return value
 
 
 def sample(kind: TypeEngine[Any]) -> Any:
-    """Return a value of a type; None if no value of it can be made up."""
+    """Return a value of a type; None if none can be generated."""
     if isinstance(kind, Enum):
         return next(iter(kind.enum_class or kind.enums))
     if isinstance(kind, JSON):
@@ -217,15 +217,15 @@ EVERY_TYPE: list[tuple[Any, type]] = [
 
 
 @pytest.mark.parametrize(("kind", "python_type"), EVERY_TYPE, ids=repr)
-def test_a_value_of_every_type_is_made_up(kind: TypeEngine[Any], python_type: type) -> None:
+def test_a_value_of_every_type_is_generated(kind: TypeEngine[Any], python_type: type) -> None:
     assert isinstance(sample(kind), python_type)
 
 
 class Unknown(UserDefinedType[object]):
-    """A type that tells nothing about its values."""
+    """A type without information about its values."""
 
 
-def test_rows_refer_to_rows_that_are_there() -> None:
+def test_generated_rows_refer_to_existing_rows() -> None:
     metadata = MetaData()
     parents = Table("parents", metadata, Column("id", Integer, primary_key=True))
     children = Table(
@@ -236,7 +236,7 @@ def test_rows_refer_to_rows_that_are_there() -> None:
         Column("id", Uuid, primary_key=True),
         Column("unknown", Unknown),
     )
-    row = made_up([parents, children])[children]
+    row = generated_rows([parents, children])[children]
     assert row == {
         children.c.sibling_id: UUID(int=1),
         children.c.parent_id: 1,
@@ -244,15 +244,15 @@ def test_rows_refer_to_rows_that_are_there() -> None:
         children.c.unknown: None,
     }
     # A table that refers to one of the tables after it.
-    assert made_up([children])[children][children.c.parent_id] is None
+    assert generated_rows([children])[children][children.c.parent_id] is None
 
 
-def test_what_can_not_be_made_up_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_column_without_a_generated_value_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     table = Table("places", MetaData(), Column("position", Unknown, nullable=False))
     with pytest.raises(pytest.fail.Exception, match=r"places\.position .* tests/examples\.py"):
-        made_up([table])
+        generated_rows([table])
     monkeypatch.setitem(examples.VALUES, "places.position", "here")
-    assert made_up([table])[table] == {table.c.position: "here"}
+    assert generated_rows([table])[table] == {table.c.position: "here"}
 
 
 REVISION = """
@@ -275,7 +275,7 @@ UNIQUE = """with op.batch_alter_table('things') as batch:
 
 
 def write_history(config: Config, folder: Path, *upgrades: str) -> None:
-    """Let ``config`` have other revisions than the service: 1, 2, and so on."""
+    """Replace the revisions of ``config`` by 1, 2, and so on."""
     (versions := folder / "versions").mkdir()
     shutil.copy(project.ROOT / "migrations" / "env.py", folder)
     config.set_main_option("script_location", str(folder))
@@ -285,7 +285,7 @@ def write_history(config: Config, folder: Path, *upgrades: str) -> None:
         (versions / f"{number}.py").write_text(text, encoding="utf-8")
 
 
-async def test_failed_migration_leaves_nothing(
+async def test_a_failed_migration_is_rolled_back(
     empty: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(_: Any) -> None:
@@ -309,7 +309,7 @@ command.upgrade(config, "head")
 """
 
 
-async def test_two_runners_at_once(empty: Config, tmp_path: Path) -> None:
+async def test_concurrent_migrations(empty: Config, tmp_path: Path) -> None:
     write_history(empty, tmp_path, TABLE.format("b"), UNIQUE)
     url = empty.attributes["settings"].database_url.render_as_string(hide_password=False)
     runners = [

@@ -1,4 +1,4 @@
-"""The columns that models share, on the database that was chosen."""
+"""The mixins of models."""
 
 from datetime import UTC, datetime, timedelta, timezone
 
@@ -18,7 +18,7 @@ LONG_AGO = datetime(2001, 2, 3, tzinfo=UTC)
 
 class Models(Base):
     __abstract__ = True
-    metadata = MetaData()  # apart from the tables of the service
+    metadata = MetaData()  # separate from the tables of the service
 
 
 class Document(UUIDPrimaryKey, TimestampMixin, VersionMixin, Models):
@@ -55,7 +55,7 @@ async def test_a_naive_time_is_refused(database: Database) -> None:
             session.add(Document(title="a", at=datetime(2026, 1, 1)))  # noqa: DTZ001
 
 
-async def test_keys_are_uuid7_in_the_order_of_their_making(database: Database) -> None:
+async def test_keys_are_uuid7_in_order_of_creation(database: Database) -> None:
     async with database.transaction() as session:
         for number in range(20):
             session.add(Document(title=str(number)))
@@ -75,7 +75,7 @@ async def test_a_change_raises_the_version_and_the_time(database: Database) -> N
     assert changed.created_at == LONG_AGO
 
 
-async def test_a_change_of_what_has_changed_is_a_conflict(database: Database) -> None:
+async def test_a_concurrent_change_is_a_conflict(database: Database) -> None:
     async with database.transaction() as session:
         session.add(document := Document(title="a"))
     async with database.reading() as reader:
@@ -90,7 +90,7 @@ async def test_a_change_of_what_has_changed_is_a_conflict(database: Database) ->
         assert (await reader.get_one(Document, document.id)).title == "b"
 
 
-def test_constraints_have_names_that_do_not_hang_on_the_database() -> None:
+def test_constraint_names_do_not_depend_on_the_database() -> None:
     named = {
         str(constraint.name)
         for table in Base.metadata.tables.values()

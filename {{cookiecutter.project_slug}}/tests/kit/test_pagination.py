@@ -1,4 +1,4 @@
-"""Keyset pages: every row once and in order, whatever ties and whatever is null."""
+"""Keyset pages contain every row once and in order, with equal values and nulls."""
 
 import base64
 import json
@@ -41,7 +41,7 @@ def client(things: AsyncClient) -> AsyncClient:
 
 
 async def store(app: FastAPI, *entries: Entry) -> list[Entry]:
-    """Let these be the only entries there are."""
+    """Replace all entries by these."""
     database: Database = app.state.database
     async with database.transaction() as session:
         await session.execute(delete(Entry))
@@ -51,7 +51,7 @@ async def store(app: FastAPI, *entries: Entry) -> list[Entry]:
 
 @pytest.fixture
 async def entries(things_app: FastAPI, things: AsyncClient) -> list[Entry]:
-    """Store entries with many ties, and with nulls."""
+    """Store entries with many equal values, and with nulls."""
     times = [None, day(2), None, day(1), day(3), day(2), None]
     return await store(
         things_app,
@@ -60,7 +60,7 @@ async def entries(things_app: FastAPI, things: AsyncClient) -> list[Entry]:
 
 
 def in_order(entries: list[Entry], sort: str) -> list[str]:
-    """Return the keys of entries as a list in this order has them: nulls come last both ways."""
+    """Return the keys of entries in the order of this sort: nulls are last in both directions."""
     column = sort.removeprefix("-")
     filled = [entry for entry in entries if getattr(entry, column) is not None]
     empty = [entry for entry in entries if getattr(entry, column) is None]
@@ -71,13 +71,13 @@ def in_order(entries: list[Entry], sort: str) -> list[str]:
 
 
 async def walk(client: AsyncClient, sort: str, limit: int) -> list[dict[str, Any]]:
-    """Read every page; all are full but the last, which is empty only if it is alone."""
+    """Read every page. All but the last are full; only the first one may be empty."""
     found: list[dict[str, Any]] = []
     query: dict[str, Any] = {"sort": sort, "limit": limit}
     while True:
-        answer = await client.get(ENTRIES, params=query)
-        assert answer.status_code == 200, answer.text
-        page = answer.json()
+        response = await client.get(ENTRIES, params=query)
+        assert response.status_code == 200, response.text
+        page = response.json()
         found += page["items"]
         query["cursor"] = page["next_cursor"]
         if query["cursor"] is None:
@@ -91,14 +91,14 @@ def keys(items: list[dict[str, Any]]) -> list[str]:
     return [item["id"] for item in items]
 
 
-def assert_blamed(answer: Response, field: str) -> None:
-    assert answer.status_code == 422, answer.text
-    assert answer.headers["content-type"] == "application/problem+json"
-    assert [error["field"] for error in answer.json()["errors"]] == [field]
+def assert_blamed(response: Response, field: str) -> None:
+    assert response.status_code == 422, response.text
+    assert response.headers["content-type"] == "application/problem+json"
+    assert [error["field"] for error in response.json()["errors"]] == [field]
 
 
 @pytest.mark.parametrize("sort", SORTS)
-async def test_pages_of_every_size_give_each_row_once(
+async def test_pages_of_every_size_return_each_row_once(
     client: AsyncClient, entries: list[Entry], sort: str
 ) -> None:
     for limit in range(1, len(entries) + 2):  # so that a page ends at every row
@@ -107,7 +107,7 @@ async def test_pages_of_every_size_give_each_row_once(
 
 @pytest.mark.parametrize("sort", SORTS)
 @pytest.mark.parametrize("at", [None, day(1)], ids=["no value", "one value"])
-async def test_rows_that_all_tie(
+async def test_rows_with_equal_sort_values(
     client: AsyncClient, things_app: FastAPI, sort: str, at: datetime | None
 ) -> None:
     for count in range(5):
@@ -115,7 +115,7 @@ async def test_rows_that_all_tie(
         assert keys(await walk(client, sort, 2)) == in_order(entries, sort)
 
 
-async def test_twenty_rows_to_a_page(client: AsyncClient, things_app: FastAPI) -> None:
+async def test_the_default_page_has_twenty_rows(client: AsyncClient, things_app: FastAPI) -> None:
     await store(things_app, *(Entry(name="a") for _ in range(21)))
     page = (await client.get(ENTRIES)).json()
     assert len(page["items"]) == 20
@@ -123,14 +123,14 @@ async def test_twenty_rows_to_a_page(client: AsyncClient, things_app: FastAPI) -
 
 
 @pytest.mark.parametrize("sort", SORTS)
-async def test_what_comes_and_goes_meanwhile_shifts_nothing(
+async def test_inserts_and_deletes_do_not_shift_pages(
     client: AsyncClient, things_app: FastAPI, entries: list[Entry], sort: str
 ) -> None:
     query = {"sort": sort, "limit": "5"}
     page = (await client.get(ENTRIES, params=query)).json()
     database: Database = things_app.state.database
     async with database.transaction() as session:
-        # The row at which the next page starts goes, and one comes before all others.
+        # Delete the row after which the next page starts, and insert one before all others.
         last = next(entry for entry in entries if str(entry.id) == page["items"][-1]["id"])
         await session.delete(last)
         descending = sort.startswith("-")
@@ -141,14 +141,18 @@ async def test_what_comes_and_goes_meanwhile_shifts_nothing(
 
 
 @pytest.mark.parametrize("sort", ["name", "-name"])
-async def test_any_text_can_be_paged(client: AsyncClient, things_app: FastAPI, sort: str) -> None:
+async def test_any_text_can_be_a_sort_value(
+    client: AsyncClient, things_app: FastAPI, sort: str
+) -> None:
     names = ["", "\x01" * 200, '"' * 200, "\N{GRINNING FACE}" * 200, "x" * 200]
     await store(things_app, *(Entry(name=name) for name in names))
     assert sorted(item["name"] for item in await walk(client, sort, 1)) == sorted(names)
 
 
 @pytest.mark.parametrize("sort", ["at", "-at"])
-async def test_any_time_can_be_paged(client: AsyncClient, things_app: FastAPI, sort: str) -> None:
+async def test_any_time_can_be_a_sort_value(
+    client: AsyncClient, things_app: FastAPI, sort: str
+) -> None:
     last = datetime.max.replace(tzinfo=UTC)
     times = [LONG_AGO, LONG_AGO.replace(microsecond=1), day(1), last]
     entries = await store(things_app, *(Entry(name="a", at=at) for at in times))
@@ -160,16 +164,16 @@ async def test_any_time_can_be_paged(client: AsyncClient, things_app: FastAPI, s
     ["0", "-1", "101", "abc", "", "1.5", "NaN", "1e400", "9" * 5000],
     ids=lambda limit: limit[:10],
 )
-async def test_a_limit_that_is_none(client: AsyncClient, limit: str) -> None:
+async def test_an_invalid_limit_is_refused(client: AsyncClient, limit: str) -> None:
     assert_blamed(await client.get(ENTRIES, params={"limit": limit}), "query.limit")
 
 
-async def test_a_question_that_no_list_knows(client: AsyncClient) -> None:
+async def test_an_unknown_parameter_is_refused(client: AsyncClient) -> None:
     assert_blamed(await client.get(ENTRIES, params={"offset": "5"}), "query.offset")
 
 
 def cursor_of(*parts: Any) -> str:
-    """Make a cursor that looks like one, but for its parts."""
+    """Return a cursor with a valid checksum and these parts."""
     return LIST.seal(json.dumps(parts).encode())
 
 
@@ -205,20 +209,18 @@ CURSORS = {
 
 
 @pytest.mark.parametrize("cursor", CURSORS.values(), ids=CURSORS)
-async def test_a_cursor_that_no_page_gave_is_refused(client: AsyncClient, cursor: str) -> None:
+async def test_a_made_up_cursor_is_refused(client: AsyncClient, cursor: str) -> None:
     query = {"sort": "at", "cursor": cursor}
     assert_blamed(await client.get(ENTRIES, params=query), "query.cursor")
 
 
 @pytest.mark.parametrize("text", ["\x00", "\ud800", 1, None, ["x"]], ids=ascii)
-async def test_a_cursor_with_a_text_that_none_can_have_is_refused(
-    client: AsyncClient, text: object
-) -> None:
+async def test_a_cursor_with_invalid_text_is_refused(client: AsyncClient, text: object) -> None:
     query = {"sort": "name", "cursor": cursor_of("name", text, KEY)}
     assert_blamed(await client.get(ENTRIES, params=query), "query.cursor")
 
 
-async def test_a_cursor_that_was_cut_or_changed_is_refused(
+async def test_a_truncated_or_changed_cursor_is_refused(
     client: AsyncClient, entries: list[Entry]
 ) -> None:
     cursor = (await client.get(ENTRIES, params={"limit": "1"})).json()["next_cursor"]
@@ -227,17 +229,17 @@ async def test_a_cursor_that_was_cut_or_changed_is_refused(
 
 
 @pytest.mark.parametrize("sort", SORTS)
-async def test_a_cursor_is_good_for_its_own_order_only(
+async def test_a_cursor_is_valid_for_its_own_sort_only(
     client: AsyncClient, entries: list[Entry], sort: str
 ) -> None:
     query = {"sort": sort, "limit": "1"}
     cursor = (await client.get(ENTRIES, params=query)).json()["next_cursor"]
     for other in SORTS:
-        answer = await client.get(ENTRIES, params={"sort": other, "cursor": cursor})
-        assert answer.status_code == (200 if other == sort else 422)
+        response = await client.get(ENTRIES, params={"sort": other, "cursor": cursor})
+        assert response.status_code == (200 if other == sort else 422)
 
 
-async def test_a_cursor_is_good_for_its_own_list_only(
+async def test_a_cursor_is_valid_for_its_own_list_only(
     client: AsyncClient, entries: list[Entry]
 ) -> None:
     cursors = {
@@ -246,10 +248,10 @@ async def test_a_cursor_is_good_for_its_own_list_only(
     }
     for url in cursors:
         for other, cursor in cursors.items():
-            answer = await client.get(url, params={"cursor": cursor})
-            # The list of names is the same one, with fewer columns.
+            response = await client.get(url, params={"cursor": cursor})
+            # The list of names is the same list with fewer columns.
             same = (url.endswith("late")) == other.endswith("late")
-            assert answer.status_code == (200 if same else 422), (url, other)
+            assert response.status_code == (200 if same else 422), (url, other)
 
 
 def test_lists_with_other_conditions_have_other_cursors() -> None:
@@ -261,13 +263,11 @@ def test_lists_with_other_conditions_have_other_cursors() -> None:
         *(KeysetList(select(Entry).where(Entry.name == x), sorts=[Entry.name]) for x in "ab"),
     ]
     assert len({each.seal(b"x") for each in lists}) == len(lists)
-    # The same for every worker, and after the next start.
+    # The same for every worker, and after a restart.
     assert lists[0].seal(b"x") == LIST.seal(b"x")
 
 
-async def test_a_number_that_no_column_holds_is_refused(
-    client: AsyncClient, entries: list[Entry]
-) -> None:
+async def test_a_number_out_of_range_is_refused(client: AsyncClient, entries: list[Entry]) -> None:
     url = f"{ENTRIES}/versions"
     for value in (10**30, 2**63, -(2**63) - 1):
         cursor = VERSIONS.seal(json.dumps(["version", value, KEY]).encode())
@@ -286,22 +286,22 @@ async def test_a_page_of_large_rows_ends_early(
     query: dict[str, str] = {"limit": "100", "sort": "at"}
     names: list[str] = []
     while "cursor" not in query or query["cursor"]:
-        answer = await client.get(ENTRIES, params=query)
-        assert len(answer.content) <= 1_000_000
-        page = answer.json()
+        response = await client.get(ENTRIES, params=query)
+        assert len(response.content) <= 1_000_000
+        page = response.json()
         names += [item["name"] for item in page["items"]]
         query["cursor"] = page["next_cursor"] or ""
     assert names == [entry.name for entry in stored]
 
 
-async def test_one_row_always_fits(things_app: FastAPI, client: AsyncClient) -> None:
+async def test_a_page_has_at_least_one_row(things_app: FastAPI, client: AsyncClient) -> None:
     await store(things_app, *(Entry(name=f"{number}{'x' * 1_100_000}") for number in range(2)))
     page = (await client.get(ENTRIES, params={"sort": "at"})).json()
     assert (len(page["items"]), page["next_cursor"] is None) == (1, False)
 
 
 class Models(DeclarativeBase):
-    """Models for tests only: their tables are never made."""
+    """Models for tests only: their tables are never created."""
 
 
 class Author(Models):
@@ -332,7 +332,7 @@ class Remark(Models):
 
 @pytest.fixture(params=[select(Remark), select(Remark.id, Author).join(Remark.author)])
 def remarks(request: pytest.FixtureRequest) -> Iterator[Callable[[Author], Sequence[object]]]:
-    """Return a call that stores 100 remarks of an author and reads them, each with the author."""
+    """Return a function that stores 100 remarks of an author and reads them with the author."""
     statement = request.param.options(
         joinedload(Remark.author).joinedload(Author.labels)
         if len(request.param.column_descriptions) == 1
@@ -361,7 +361,7 @@ def remarks(request: pytest.FixtureRequest) -> Iterator[Callable[[Author], Seque
     [("x" * 50_000, "x", 10, 20), ("x", "x" * 50_000, 10, 20), ("x", "x", 100, 100)],
     ids=["an entity", "an entity of an entity", "small"],
 )
-def test_a_page_is_weighed_with_what_was_loaded_with_its_rows(
+def test_the_size_of_a_page_includes_loaded_relationships(
     remarks: Callable[[Author], Sequence[object]], about: str, label: str, fewest: int, most: int
 ) -> None:
     # Each row repeats the texts of its author.
@@ -370,6 +370,6 @@ def test_a_page_is_weighed_with_what_was_loaded_with_its_rows(
     assert fewest <= pagination.rows_within_limit(rows) <= most
 
 
-def test_entities_that_refer_to_each_other_are_weighed_once() -> None:
+def test_entities_that_refer_to_each_other_are_counted_once() -> None:
     author = Author(id=1, about="x" * 100_000, remarks=[Remark(id=1), Remark(id=2)])
     assert pagination.rows_within_limit([author] * 20) == 9

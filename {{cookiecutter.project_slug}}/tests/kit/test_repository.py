@@ -1,4 +1,4 @@
-"""The repository base and lists, by the sample feature."""
+"""The repository base and lists, tested with the sample feature."""
 
 import gc
 from contextlib import nullcontext, suppress
@@ -37,12 +37,12 @@ async def names(things: AsyncClient) -> list[str]:
     return stored
 
 
-async def test_what_is_created_is_read_changed_and_deleted(things: AsyncClient) -> None:
+async def test_create_read_update_and_delete(things: AsyncClient) -> None:
     created = (await things.post(URL, json={"name": "a"})).json()
     url = f"{URL}/{created['id']}"
     assert created == {**created, "name": "a", "at": None, "version": 1}
-    answer = await things.get(url)
-    assert (answer.json(), answer.headers["ETag"]) == (created, '"1"')
+    response = await things.get(url)
+    assert (response.json(), response.headers["ETag"]) == (created, '"1"')
     changed = await things.patch(url, json={"name": "b"}, headers={"If-Match": '"1"'})
     assert changed.json() == {**created, "name": "b", "version": 2}
     problem(await things.patch(url, json={"name": "c"}, headers={"If-Match": '"1"'}), 412)
@@ -76,9 +76,9 @@ async def test_an_offset_page_of_large_rows_is_refused(
     document = problem(await things.get(f"{url}60"), 422)
     assert document["detail"] == "The items are too large for one page: ask for at most 19."
     assert [error["field"] for error in document["errors"]] == ["query.limit"]
-    answer = await things.get(f"{url}19")
-    assert (answer.status_code, len(answer.json()["items"])) == (200, 19)
-    assert len(answer.content) <= pagination.MAX_BYTES
+    response = await things.get(f"{url}19")
+    assert (response.status_code, len(response.json()["items"])) == (200, 19)
+    assert len(response.content) <= pagination.MAX_BYTES
 
 
 async def test_lists_of_columns(things: AsyncClient, names: list[str]) -> None:
@@ -127,7 +127,7 @@ async def test_a_filter_that_is_forgotten_lists_nothing(
             await Entries(session).page(FILTERED, query, **values)
 
 
-async def test_columns_that_are_not_there(things_app: FastAPI, things: AsyncClient) -> None:
+async def test_unknown_columns(things_app: FastAPI, things: AsyncClient) -> None:
     database: Database = things_app.state.database
     async with database.transaction() as session:
         entries = Entries(session)
@@ -142,7 +142,7 @@ async def test_columns_that_are_not_there(things_app: FastAPI, things: AsyncClie
         assert [each.name for each in made] == ["c", "a", "b"]
 
 
-async def test_what_was_read_before_a_change_is_not_read_again(
+async def test_a_read_after_a_change_returns_the_new_values(
     things_app: FastAPI, things: AsyncClient
 ) -> None:
     database: Database = things_app.state.database
@@ -170,7 +170,7 @@ async def committing_app(live_app: FastAPI, live: AsyncClient) -> FastAPI:
 
 @pytest.fixture(params=["rolled_back_app", "committing_app"])
 def database(request: pytest.FixtureRequest) -> Database:
-    """Return the database of either app: a test has to fail where production does."""
+    """Return the database of either app: errors have to occur in tests as in production."""
     app: FastAPI = request.getfixturevalue(request.param)
     database: Database = app.state.database
     return database
@@ -183,7 +183,7 @@ async def test_a_swallowed_error_is_not_committed(database: Database) -> None:
             with suppress(IntegrityError):
                 async with session.begin_nested() if savepoint else nullcontext():
                     await session.execute(insert(things_table).values(id=1))
-            if savepoint:  # one that is released changes nothing
+            if savepoint:  # a released savepoint changes nothing
                 async with session.begin_nested():
                     await session.execute(insert(things_table).values(id=2))
 
@@ -196,7 +196,7 @@ async def test_a_swallowed_error_is_not_committed(database: Database) -> None:
         assert set(await session.scalars(select(things_table.c.id))) == {1, 2}
 
 
-async def test_the_app_is_as_before_when_a_test_fails(things_app: FastAPI) -> None:
+async def test_rolled_back_restores_the_app_when_a_test_fails(things_app: FastAPI) -> None:
     database: Database = things_app.state.database
     before = database.connect, dict(database.write_sessions.kw)
     with pytest.raises(ZeroDivisionError):
@@ -226,7 +226,7 @@ async def test_entities_are_typed_and_detached(
         await change()
 
 
-async def test_what_is_not_there(things_app: FastAPI, things: AsyncClient) -> None:
+async def test_missing_rows(things_app: FastAPI, things: AsyncClient) -> None:
     database: Database = things_app.state.database
     async with database.transaction() as session:
         entries = Entries(session)
@@ -254,7 +254,9 @@ async def test_rows_that_exist_are_skipped(things_app: FastAPI, things: AsyncCli
         assert (await session.scalars(select(things_table.c.id))).all() == [0, 1]
 
 
-async def test_a_version_can_be_raised_alone(things_app: FastAPI, things: AsyncClient) -> None:
+async def test_a_version_can_be_raised_without_another_change(
+    things_app: FastAPI, things: AsyncClient
+) -> None:
     database: Database = things_app.state.database
     async with database.transaction() as session:
         entries = Entries(session)
@@ -275,7 +277,7 @@ class Hidden(UUIDPrimaryKey, Models):
 class House(UUIDPrimaryKey, Models):
     __tablename__ = "tests_houses"
 
-    owner_id: Mapped[UUID] = mapped_column(unique=True)  # an ordinary column of this model
+    owner_id: Mapped[UUID] = mapped_column(unique=True)  # not a column for owners in this model
 
 
 class HiddenRows(Repository[Hidden]):
@@ -304,12 +306,12 @@ async def hidden(things_app: FastAPI, things: AsyncClient, names: list[str]) -> 
         (KeysetList(select(Hidden).join(Entry), sorts=[Hidden.id]), 1),
         (KeysetList(select(Entry).join(Hidden, ON_ENTRY), sorts=[Entry.name], scope=Hidden), 1),
         (KeysetList(BY_ENTRY.join(Hidden, ON_ENTRY), sorts=[Entry.name]), 1),
-        # With an outer join the entries without a hidden row stay.
+        # An outer join keeps the entries without a hidden row.
         (KeysetList(BY_ENTRY.outerjoin(Hidden, ON_ENTRY), sorts=[Entry.name]), 6),
     ],
     ids=["its own", "the scope", "a column", "a column of an outer join"],
 )
-async def test_a_list_shows_nothing_of_other_owners(
+async def test_a_list_contains_no_rows_of_other_owners(
     hidden: Database, items: KeysetList[Any], found: int
 ) -> None:
     async with hidden.reading() as session:
@@ -319,7 +321,7 @@ async def test_a_list_shows_nothing_of_other_owners(
         assert len(everything.items) == (7 if found == 6 else 2)
 
 
-async def test_only_superusers_name_another_owner(hidden: Database) -> None:
+async def test_only_superusers_may_set_another_owner(hidden: Database) -> None:
     async with hidden.transaction() as session:
         rows, superusers = HiddenRows(session, BOB), HiddenRows(session, SYSTEM)
         (row,) = (await rows.page(KeysetList(select(Hidden), sorts=[Hidden.id]), PageQuery())).items
@@ -330,7 +332,7 @@ async def test_only_superusers_name_another_owner(hidden: Database) -> None:
             rows.update(row.id, {"owner_id": ADA.id}),
             HiddenRows(session, ANONYMOUS).create(values),
         ):
-            with pytest.raises(TypeError, match="names the owner of a Hidden"):
+            with pytest.raises(TypeError, match="may set the owner of a Hidden"):
                 await call
         assert (await rows.update(row.id, {"owner_id": BOB.id})).owner_id == BOB.id
         assert (await superusers.update(row.id, {"owner_id": ADA.id})).owner_id == ADA.id
@@ -338,7 +340,7 @@ async def test_only_superusers_name_another_owner(hidden: Database) -> None:
             await rows.get(row.id)
 
 
-async def test_a_conflict_leaves_out_the_owner_of_an_owned_row_only(hidden: Database) -> None:
+async def test_a_conflict_omits_the_owner_in_owned_repositories_only(hidden: Database) -> None:
     class Houses(Repository[House]):
         model = House
 
@@ -377,7 +379,7 @@ async def test_a_long_session_keeps_no_entities(
         assert states() - before <= MAX_TRACKED + 3 * len(kept)
 
 
-async def test_a_change_of_an_entity_that_was_dropped_is_found(
+async def test_a_change_of_an_expunged_entity_is_an_error(
     things_app: FastAPI, things: AsyncClient, names: list[str]
 ) -> None:
     database: Database = things_app.state.database
@@ -397,10 +399,10 @@ async def test_a_change_of_an_entity_that_was_dropped_is_found(
 @pytest.mark.parametrize(
     ("statement", "sorts", "scope", "message"),
     [
-        (select(Hidden).join(Entry), [Entry.name], None, "selects Entry first"),
-        (select(Entry), [Hidden.id], None, "selects Hidden first"),
-        (select(Entry.name, Hidden.id), [Hidden.id], None, "selects Hidden first"),
-        (select(aliased(Entry)), [Entry.name], None, "selects Entry first"),
+        (select(Hidden).join(Entry), [Entry.name], None, "must select Entry first"),
+        (select(Entry), [Hidden.id], None, "must select Hidden first"),
+        (select(Entry.name, Hidden.id), [Hidden.id], None, "must select Hidden first"),
+        (select(aliased(Entry)), [Entry.name], None, "must select Entry first"),
         (select(Entry), [Entry.name, Hidden.id], None, "columns of one model"),
         (select(Entry), [], None, "columns of one model"),
         (select(Entry.name), [Entry.name], None, "add Entry.id"),
@@ -445,7 +447,7 @@ def test_a_model_that_inherits_is_refused(kind: type[Animal]) -> None:
         builder_of(kind)
 
 
-def test_contracts_in_camel_case() -> None:
+def test_camel_case_contracts() -> None:
     class Sent(CamelRequestModel):
         due_at: str
 

@@ -1,4 +1,4 @@
-"""Which routes an app may have: each can be reached, and idempotent ones keep their promise."""
+"""The checks of an app's routes: shadowed routes, and routes that can't be idempotent."""
 
 from collections.abc import Callable
 
@@ -38,7 +38,7 @@ def app_of(*routes: tuple[str, str]) -> FastAPI:
         ("/articles", "/articles"),
     ],
 )
-def test_a_route_that_can_not_be_reached_stops_the_app(first: str, second: str) -> None:
+def test_an_unreachable_route_stops_the_app(first: str, second: str) -> None:
     with pytest.raises(RuntimeError) as caught:
         check_routes(app_of(("GET", first), ("GET", second)))
     for path in (first, second):
@@ -49,7 +49,7 @@ def test_a_route_that_can_not_be_reached_stops_the_app(first: str, second: str) 
 
 
 @pytest.mark.parametrize("path", ["/files", ""])
-def test_an_app_that_can_not_be_reached_stops_the_app(path: str) -> None:
+def test_an_unreachable_mounted_app_stops_the_app(path: str) -> None:
     app = app_of(("GET", "/{path:path}"))
     app.mount(f"/v1{path}", FastAPI())
     with pytest.raises(RuntimeError, match=f"GET /v1{path}/.* never be reached: /v1/"):
@@ -82,7 +82,7 @@ def test_a_route_behind_a_mounted_app_stops_the_app(method: str) -> None:
         ("/articles/{slug}/comments", "/articles/feed/tags"),
     ],
 )
-def test_routes_that_can_be_reached(first: str, second: str) -> None:
+def test_reachable_routes_are_accepted(first: str, second: str) -> None:
     check_routes(app_of(("GET", first), ("GET", second)))
 
 
@@ -95,10 +95,10 @@ def test_closed_routes_come_before_public_ones() -> None:
     check_routes(app)
 
 
-async def test_a_path_that_is_not_utf_8_is_refused(things: AsyncClient) -> None:
+async def test_a_path_that_is_not_utf_8_is_422(things: AsyncClient) -> None:
     path = "/things/entries/named"
-    answer = await things.get(f"{path}/caf%C3%A9")
-    assert (answer.status_code, answer.json()) == (200, "caf\u00e9")
+    response = await things.get(f"{path}/caf%C3%A9")
+    assert (response.status_code, response.json()) == (200, "caf\u00e9")
     (error,) = problem(await things.get(f"{path}/caf%E9"), 422)["errors"]
     assert error == {"field": "path", "message": "Not UTF-8"}
 

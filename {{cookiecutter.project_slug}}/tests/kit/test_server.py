@@ -1,4 +1,4 @@
-"""How a connection is served to its end, by a real server on a real socket."""
+"""Connection limits and shutdown of a real server on a real socket."""
 
 import asyncio
 import json
@@ -19,8 +19,8 @@ GET = b"GET /%s HTTP/1.1\r\nhost: test\r\n\r\n"
 
 
 @dataclass
-class Answer:
-    """What came back on a connection."""
+class RawResponse:
+    """A response."""
 
     status: int
     headers: dict[str, str]
@@ -44,19 +44,19 @@ class Connection:
         self.sent += len(data)
         await self.writer.drain()
 
-    async def answer(self) -> Answer:
+    async def read_response(self) -> RawResponse:
         head = (await self.reader.readuntil(b"\r\n\r\n")).decode()
         first, *lines = head.strip().split("\r\n")
         headers = dict(line.split(": ", 1) for line in lines)
         body = await self.reader.readexactly(int(headers["content-length"]))
-        return Answer(int(first.split()[1]), headers, body)
+        return RawResponse(int(first.split()[1]), headers, body)
 
     async def closed(self) -> bool:
         return await self.reader.read() == b""
 
 
 class Counting(Protocol):
-    """Counts the bytes that have arrived, of all connections."""
+    """Counts the received bytes of all connections."""
 
     arrived = 0
 
@@ -67,12 +67,12 @@ class Counting(Protocol):
 
 @dataclass
 class Served:
-    """A running server, and what its requests wait for."""
+    """A running server, and the events for which its requests wait."""
 
     server: uvicorn.Server
     task: asyncio.Task[None]
     lingering: list[tuple[asyncio.TimerHandle, Callable[[], object]]]
-    """What the server does after ``LINGER`` seconds."""
+    """The function that the server calls after ``LINGER`` seconds."""
     arrived: asyncio.Event = field(default_factory=asyncio.Event)
     go_on: asyncio.Event = field(default_factory=asyncio.Event)
     connections: list[Connection] = field(default_factory=list)
@@ -88,13 +88,13 @@ class Served:
         return connection
 
     async def end(self) -> None:
-        """Return the server to end; return once it listens no longer."""
+        """Stop the server; return when it no longer listens."""
         self.server.should_exit = True
         while self.server.servers[0].is_serving():  # noqa: ASYNC110 - uvicorn has no event for it
             await asyncio.sleep(0.01)
 
     async def pass_linger(self) -> None:
-        """Let the time of ``LINGER`` be over, once all that was sent has arrived."""
+        """End the time of ``LINGER`` after the server has received everything."""
         sent = sum(connection.sent for connection in self.connections)
         while Counting.arrived < sent:  # noqa: ASYNC110 - each turn of the loop reads more
             await asyncio.sleep(0)
@@ -106,9 +106,9 @@ class Served:
 
 @pytest.fixture
 async def served(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Served]:
-    """Run a server with a route that answers and one that waits.
+    """Run a server with a route that responds and one that waits.
 
-    It lingers until the test says that the time is over: a slow machine loses no connection.
+    The test ends the time of ``LINGER`` itself, so that a slow machine loses no connection.
     """
     monkeypatch.setattr(server, "LINGER", 3600.0)
     monkeypatch.setattr(Counting, "arrived", 0)
@@ -165,83 +165,83 @@ async def served(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Served]:
 
 
 @pytest.mark.parametrize("head", [b"GET / HTTP/1.1\r\nx: ", b"GET /"], ids=["header", "URL"])
-async def test_a_head_without_end_is_refused(served: Served, head: bytes) -> None:
+async def test_headers_without_end_are_refused(served: Served, head: bytes) -> None:
     connection = await served.connect()
-    await connection.send(head + b"x" * 10 * MAX_HEAD)  # it is read to be forgotten
-    answer = await connection.answer()
-    assert answer.status == 431
-    assert set(answer.json()) == {"type", "title", "status", "detail", "instance"}
-    assert answer.headers["content-type"] == "application/problem+json"
-    assert answer.headers["connection"] == "close"
+    await connection.send(head + b"x" * 10 * MAX_HEAD)  # it is read and discarded
+    response = await connection.read_response()
+    assert response.status == 431
+    assert set(response.json()) == {"type", "title", "status", "detail", "instance"}
+    assert response.headers["content-type"] == "application/problem+json"
+    assert response.headers["connection"] == "close"
     await served.pass_linger()
     assert await connection.closed()
 
 
-async def test_each_request_has_its_own_room_for_a_head(served: Served) -> None:
+async def test_the_limit_of_headers_applies_to_each_request(served: Served) -> None:
     connection = await served.connect()
     for _ in range(5):
         await connection.send(GET.replace(b"host", b"x: %s\r\nhost" % (b"x" * 20_000)) % b"quick")
-        assert (await connection.answer()).status == 200
+        assert (await connection.read_response()).status == 200
 
 
 @pytest.mark.parametrize("size", [10, 300_000])
-async def test_a_body_is_no_head(served: Served, size: int) -> None:
+async def test_a_body_does_not_count_as_headers(served: Served, size: int) -> None:
     connection = await served.connect()
     for _ in range(5):
         await connection.send(
             b"POST /echo HTTP/1.1\r\nhost: test\r\ncontent-length: %d\r\n\r\n" % size
         )
         await connection.send(b"x" * size)
-        answer = await connection.answer()
-        assert (answer.status, answer.json()) == (200, size)
+        response = await connection.read_response()
+        assert (response.status, response.json()) == (200, size)
 
 
-async def test_what_comes_behind_a_body_has_a_bound_too(served: Served) -> None:
+async def test_data_after_a_body_is_limited(served: Served) -> None:
     connection = await served.connect()
     head = b"POST /echo HTTP/1.1\r\nhost: test\r\ntransfer-encoding: chunked\r\n\r\n"
     await connection.send(head + b"3\r\nabc\r\n0\r\nx: " + b"x" * 10 * MAX_HEAD)
-    assert (await connection.answer()).status == 431
+    assert (await connection.read_response()).status == 431
     await served.pass_linger()
     assert await connection.closed()
 
 
-async def test_what_is_no_http_is_refused(served: Served) -> None:
+async def test_data_that_is_not_http_is_refused(served: Served) -> None:
     connection = await served.connect()
     await connection.send(b"\x16\x03\x01 hello\r\n\r\n")
-    answer = await connection.answer()
-    assert (answer.status, answer.json()["title"]) == (400, "Bad Request")
-    assert answer.headers["cache-control"] == "no-store"
-    assert answer.headers["x-content-type-options"] == "nosniff"
+    response = await connection.read_response()
+    assert (response.status, response.json()["title"]) == (400, "Bad Request")
+    assert response.headers["cache-control"] == "no-store"
+    assert response.headers["x-content-type-options"] == "nosniff"
     await served.pass_linger()
     assert await connection.closed()
 
 
-async def test_a_request_that_runs_gets_its_answer(served: Served) -> None:
+async def test_a_running_request_gets_its_response_during_shutdown(served: Served) -> None:
     connection = await served.connect()
     await connection.send(GET % b"slow")
     await served.arrived.wait()
     await served.end()
     served.go_on.set()
-    answer = await connection.answer()
-    assert (answer.status, answer.json()) == (200, "slow")
-    assert answer.headers["connection"] == "close"
+    response = await connection.read_response()
+    assert (response.status, response.json()) == (200, "slow")
+    assert response.headers["connection"] == "close"
     assert await connection.closed()
 
 
-async def test_a_request_on_its_way_gets_its_answer(served: Served) -> None:
+async def test_a_request_being_received_gets_its_response_during_shutdown(served: Served) -> None:
     connections = [await served.connect() for _ in range(2)]
     await connections[0].send(GET % b"quick")
-    assert "connection" not in (await connections[0].answer()).headers
+    assert "connection" not in (await connections[0].read_response()).headers
     await served.end()
-    for connection in connections:  # one has been used before, one has not
+    for connection in connections:  # with and without an earlier request
         await connection.send(GET % b"quick")
-        answer = await connection.answer()
-        assert (answer.status, answer.json()) == (200, "quick")
-        assert answer.headers["connection"] == "close"
+        response = await connection.read_response()
+        assert (response.status, response.json()) == (200, "quick")
+        assert response.headers["connection"] == "close"
         assert await connection.closed()
 
 
-async def test_no_new_connection_is_taken(served: Served) -> None:
+async def test_no_new_connection_is_accepted_during_shutdown(served: Served) -> None:
     port = served.port
     connection = await served.connect()
     await connection.send(GET % b"slow")
@@ -252,20 +252,20 @@ async def test_no_new_connection_is_taken(served: Served) -> None:
     served.go_on.set()
 
 
-async def test_an_idle_connection_is_closed_soon(served: Served) -> None:
+async def test_an_idle_connection_is_closed_at_shutdown(served: Served) -> None:
     connection = await served.connect()
     await served.end()
     await served.pass_linger()
     assert await connection.closed()
 
 
-async def test_a_request_that_is_stuck_is_told_so(served: Served) -> None:
+async def test_a_stuck_request_is_503_after_the_shutdown_timeout(served: Served) -> None:
     connection = await served.connect()
     await connection.send(GET % b"slow")
     await served.arrived.wait()
     served.server.config.timeout_graceful_shutdown = 0
     served.server.should_exit = True
-    answer = await connection.answer()
-    assert (answer.status, answer.json()["detail"]) == (503, "The service is shutting down.")
-    assert answer.headers["retry-after"] == "1"
+    response = await connection.read_response()
+    assert (response.status, response.json()["detail"]) == (503, "The service is shutting down.")
+    assert response.headers["retry-after"] == "1"
     assert await connection.closed()

@@ -1,4 +1,4 @@
-"""Who owns a transaction, and that nothing is lost, kept or leaked that should not be."""
+"""Sessions and transactions."""
 
 import asyncio
 import contextvars
@@ -33,7 +33,7 @@ from tests.kit.sample_feature import Entry, add_things, things
 
 @pytest.fixture
 async def database(live_app: FastAPI, live: AsyncClient) -> Database:
-    """Return the database of a running app that has things."""
+    """Return the database of a running app with the sample feature."""
     await add_things(live_app)
     database: Database = live_app.state.database
     return database
@@ -41,7 +41,7 @@ async def database(live_app: FastAPI, live: AsyncClient) -> Database:
 
 @pytest.fixture
 async def stored(live: AsyncClient, database: Database) -> AsyncIterator[Any]:
-    """Return a call that lists the stored ids; check at the end that no connection is leaked."""
+    """Return a function that lists the stored ids; check that no connection is leaked."""
 
     async def ids() -> list[int]:
         listed: list[int] = (await live.get("/things")).json()
@@ -57,33 +57,35 @@ async def test_success_is_committed(live: AsyncClient, stored: Any) -> None:
 
 
 @pytest.mark.parametrize(("path", "status"), [("refused", 409), ("crash", 500)])
-async def test_what_an_errored_request_wrote_is_rolled_back(
+async def test_a_failed_request_is_rolled_back(
     live: AsyncClient, stored: Any, path: str, status: int
 ) -> None:
     assert (await live.post(f"/things/{path}", json={"id": 1})).status_code == status
     assert await stored() == []
 
 
-async def test_a_commit_that_fails_is_no_success(live: AsyncClient, stored: Any) -> None:
+async def test_a_failed_commit_is_no_success(live: AsyncClient, stored: Any) -> None:
     # The foreign key is checked at COMMIT, long after the handler has returned.
-    answer = await live.post("/things", json={"id": 1, "part_of": 99})
-    (error,) = problem(answer, 409)["errors"]
+    response = await live.post("/things", json={"id": 1, "part_of": 99})
+    (error,) = problem(response, 409)["errors"]
     assert error["field"] == "body.part_of"
-    assert "99" not in answer.text
+    assert "99" not in response.text
     assert await stored() == []
     assert (await live.post("/things", json={"id": 1})).status_code == 201  # on that connection
 
 
-async def test_one_of_many_who_want_the_same_value_gets_it(live: AsyncClient, stored: Any) -> None:
-    answers = await asyncio.gather(
+async def test_one_of_many_concurrent_inserts_of_a_unique_value_succeeds(
+    live: AsyncClient, stored: Any
+) -> None:
+    responses = await asyncio.gather(
         *(live.post("/things", json={"id": number, "name": "same"}) for number in range(50))
     )
-    won = [answer for answer in answers if answer.status_code == 201]
-    for answer in answers:
-        if answer not in won:
-            (error,) = problem(answer, 409)["errors"]
+    won = [response for response in responses if response.status_code == 201]
+    for response in responses:
+        if response not in won:
+            (error,) = problem(response, 409)["errors"]
             assert error["field"] == "body.name"
-    assert await stored() == [answer.json()["id"] for answer in won]
+    assert await stored() == [response.json()["id"] for response in won]
     assert len(won) == 1
 
 
@@ -122,7 +124,7 @@ async def test_a_broken_reference_names_its_field(
     assert checked_out(database) == 0
 
 
-async def test_rows_in_one_statement_name_the_field_too(database: Database) -> None:
+async def test_a_broken_reference_of_many_rows_names_its_field(database: Database) -> None:
     async with database.write_engine.begin() as connection:
         await connection.run_sync(references.create_all)
         await connection.execute(insert(parents).values(id=1))
@@ -133,7 +135,7 @@ async def test_rows_in_one_statement_name_the_field_too(database: Database) -> N
     assert [error.field for error in caught.value.errors] == ["second"]
 
 
-async def test_a_savepoint_undoes_its_part_alone(live: AsyncClient, stored: Any) -> None:
+async def test_a_savepoint_rolls_back_its_own_part_only(live: AsyncClient, stored: Any) -> None:
     assert (await live.post("/things/savepoint", json={"id": 1})).status_code == 201
     assert await stored() == [1]
 
@@ -145,16 +147,16 @@ async def test_a_background_task_has_a_transaction_of_its_own(
     assert await stored() == [1]
 
 
-async def test_a_streamed_answer_has_a_session_of_its_own(live: AsyncClient, stored: Any) -> None:
+async def test_a_streamed_response_has_a_session_of_its_own(live: AsyncClient, stored: Any) -> None:
     for number in range(3):
         await live.post("/things", json={"id": number})
     assert (await live.get("/things/stream")).text == "0\n1\n2\n"
 
 
-async def test_no_connection_is_leaked_by_errors(
+async def test_errors_leak_no_connection(
     live: AsyncClient, database: Database, stored: Any
 ) -> None:
-    answers = await asyncio.gather(
+    responses = await asyncio.gather(
         *(
             live.post(f"/things{path}", json={"id": 10 * number + place, "part_of": part_of})
             for number in range(10)
@@ -162,17 +164,17 @@ async def test_no_connection_is_leaked_by_errors(
             for part_of in (None, 99_999)
         )
     )
-    assert {answer.status_code for answer in answers} == {201, 409, 500}
+    assert {response.status_code for response in responses} == {201, 409, 500}
     assert checked_out(database) == 0
 
 
 async def test_columns_are_read_without_a_session(live: AsyncClient, database: Database) -> None:
     await live.post("/things", json={"id": 1, "name": "a"})
-    answer = await live.get("/things/rows")
-    assert answer.json() == [{"id": 1, "name": "a", "part_of": None, "in_use": 0}]
+    response = await live.get("/things/rows")
+    assert response.json() == [{"id": 1, "name": "a", "part_of": None, "in_use": 0}]
 
 
-async def test_a_read_of_columns_that_fails_leaves_nothing(database: Database) -> None:
+async def test_a_failed_read_of_columns_releases_its_connection(database: Database) -> None:
     for _ in range(2 * pool_size(database.read_engine)):
         with pytest.raises(DBAPIError):
             await database.read_session().execute(text("SELECT nothing FROM nowhere"))
@@ -180,7 +182,9 @@ async def test_a_read_of_columns_that_fails_leaves_nothing(database: Database) -
     assert (await database.read_session().execute(select(1))).all() == [(1,)]
 
 
-async def test_whoever_ends_a_transaction_can_do_no_more(database: Database) -> None:
+async def test_a_session_can_not_be_used_after_its_transaction_was_ended(
+    database: Database,
+) -> None:
     for ending in ("rollback", "commit"):
         async with database.transaction() as session:
             await session.execute(insert(things).values(id=1))
@@ -202,8 +206,8 @@ async def test_each_request_has_one_session_of_its_own(
         seen.append(one)
         return one is other
 
-    answers = await asyncio.gather(*(live.get("/sessions") for _ in range(5)))
-    assert [answer.json() for answer in answers] == [True] * 5
+    responses = await asyncio.gather(*(live.get("/sessions") for _ in range(5)))
+    assert [response.json() for response in responses] == [True] * 5
     assert len({id(session) for session in seen}) == 5
 
 
@@ -222,7 +226,7 @@ async def test_a_script_owns_its_transaction(database: Database) -> None:
     assert checked_out(database) == 0
 
 
-async def test_what_the_database_refuses_is_an_error_of_the_family(database: Database) -> None:
+async def test_database_errors_have_one_base_class(database: Database) -> None:
     async with database.transaction() as session:
         await session.execute(insert(things).values(id=1, name="a"))
     with pytest.raises(Conflict) as caught:
@@ -231,7 +235,7 @@ async def test_what_the_database_refuses_is_an_error_of_the_family(database: Dat
     assert [error.field for error in caught.value.errors] == ["name"]
 
 
-async def test_two_writers_of_one_row_both_count(database: Database) -> None:
+async def test_concurrent_updates_of_one_row_are_not_lost(database: Database) -> None:
     async with database.transaction() as session:
         await session.execute(insert(things).values(id=0, part_of=0))
 
@@ -250,9 +254,9 @@ async def test_two_writers_of_one_row_both_count(database: Database) -> None:
 async def test_a_read_session_can_not_write(database: Database) -> None:
     async with database.reading() as session:
         with pytest.raises(InvalidRequestError, match="read session"):
-            # If it were allowed, the type checker would call this comment unused.
+            # If it were allowed, the type checker would report an unused comment.
             await session.execute(insert(things).values(id=1))  # type: ignore[call-overload]
-        with pytest.raises(InvalidRequestError, match="read session"):  # so does the database
+        with pytest.raises(InvalidRequestError, match="read session"):  # as does the database
             await session.execute(text("INSERT INTO tests_things (id) VALUES (1)"))
         assert await session.scalar(select(func.count()).select_from(things)) == 0
 
@@ -266,22 +270,22 @@ async def test_a_read_session_begins_no_transaction(database: Database) -> None:
         assert (before, await session.scalar(count)) == (0, 1)
 
 
-async def test_a_second_transaction_at_once_is_refused(database: Database) -> None:
+async def test_a_second_transaction_in_one_task_is_refused(database: Database) -> None:
     async with database.transaction() as session:
         with pytest.raises(RuntimeError, match="open already"):
             async with database.transaction():
                 pass
-        await session.execute(insert(things).values(id=1))  # the first one goes on
+        await session.execute(insert(things).values(id=1))  # the first one is still usable
     async with database.transaction() as session:  # one after the other is fine
         assert await session.scalar(select(things.c.id)) == 1
     assert checked_out(database) == 0
 
 
-async def test_a_second_transaction_is_refused_beside_one_of_another_database(
+async def test_a_second_transaction_is_refused_with_two_databases_open(
     live_url: str,
 ) -> None:
     databases = [Database(settings_for(live_url)) for _ in range(2)]
-    for _ in range(2):  # none counts those that have ended
+    for _ in range(2):  # ended transactions don't count
         async with databases[0].transaction(), databases[1].transaction():
             for each in databases:
                 with pytest.raises(RuntimeError, match="open already"):
@@ -293,7 +297,7 @@ async def test_a_second_transaction_is_refused_beside_one_of_another_database(
         await each.close()
 
 
-async def test_a_task_that_is_started_in_a_transaction_is_told_so(database: Database) -> None:
+async def test_a_task_started_in_a_transaction_gets_a_clear_error(database: Database) -> None:
     async def nested() -> int | None:
         async with database.transaction() as session:
             return await session.scalar(select(1))
@@ -332,7 +336,7 @@ async def test_a_task_that_outlives_a_transaction_may_open_its_own(database: Dat
 
 
 @pytest.mark.parametrize("kind", ["transaction", "reading"])
-async def test_a_session_that_is_over_can_not_begin_anew(database: Database, kind: str) -> None:
+async def test_a_closed_session_can_not_be_used_again(database: Database, kind: str) -> None:
     async with getattr(database, kind)() as session:
         await session.scalar(select(1))
     with pytest.raises(InvalidRequestError, match=r"closed|begin"):
@@ -340,7 +344,7 @@ async def test_a_session_that_is_over_can_not_begin_anew(database: Database, kin
     assert checked_out(database) == 0
 
 
-async def test_an_error_beside_an_open_result_stays_what_it_is(database: Database) -> None:
+async def test_an_error_with_an_open_result_is_not_replaced(database: Database) -> None:
     async with database.transaction() as session:
         await session.execute(insert(things), [{"id": number} for number in range(100)])
 
@@ -359,7 +363,7 @@ class Things(Repository[Entry]):
     model = Entry
 
 
-async def test_a_repository_counts_what_a_statement_finds(database: Database) -> None:
+async def test_a_repository_counts_the_rows_of_a_statement(database: Database) -> None:
     async with database.transaction() as session:
         await session.execute(insert(things), [{"id": number} for number in range(5)])
         odd = select(things).where(things.c.id % 2 == bindparam("rest")).order_by(things.c.id)
@@ -367,7 +371,7 @@ async def test_a_repository_counts_what_a_statement_finds(database: Database) ->
         assert await Things(session).count(odd.limit(2), {"rest": 0}) == 2
 
 
-async def test_a_repository_gives_what_it_writes_as_columns(database: Database) -> None:
+async def test_a_repository_returns_written_columns(database: Database) -> None:
     async with database.transaction() as session:
         (row,) = await Things(session).rows(insert(things).returning(things), {"id": 7})
     assert (row.id, row.name) == (7, None)

@@ -25,7 +25,7 @@ def nowhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, template: str) -> N
 
 def test_the_environment_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PORT", "1234")
-    monkeypatch.setenv("DATABASE_ECHO", "")  # as if it were not set
+    monkeypatch.setenv("DATABASE_ECHO", "")  # treated as not set
     settings = load_settings()
     assert (settings.port, settings.database_echo) == (1234, False)
 
@@ -55,7 +55,7 @@ def test_a_file_is_read(tmp_path: Path) -> None:
         ("CORS_ORIGINS", "https://example.com/"),
     ],
 )
-def test_a_bad_value_is_refused_in_one_line(
+def test_an_invalid_value_is_refused_in_one_line(
     monkeypatch: pytest.MonkeyPatch, variable: str, value: str
 ) -> None:
     monkeypatch.setenv(variable, value)
@@ -67,7 +67,7 @@ def test_a_bad_value_is_refused_in_one_line(
     assert "secret" not in message
 
 
-def test_every_bad_value_has_its_line(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_invalid_value_has_its_own_line(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PORT", "x")
     monkeypatch.setenv("WORKERS", "x")
     with pytest.raises(SystemExit) as caught:
@@ -84,7 +84,7 @@ def test_every_bad_value_has_its_line(monkeypatch: pytest.MonkeyPatch) -> None:
     ],
     ids=["app", "uvicorn", "alembic"],
 )
-def test_no_command_starts_with_a_bad_value(command: list[str]) -> None:
+def test_no_command_starts_with_an_invalid_value(command: list[str]) -> None:
     environment = os.environ | {"DATABASE_POOL_TIMEOUT": "soon"}
     ended = subprocess.run(
         command, cwd=project.ROOT, env=environment, capture_output=True, text=True, check=False
@@ -94,7 +94,7 @@ def test_no_command_starts_with_a_bad_value(command: list[str]) -> None:
     assert ended.stderr.count("\n") == 1
 
 
-def test_nothing_secret_is_shown(monkeypatch: pytest.MonkeyPatch, template: str) -> None:
+def test_secrets_are_not_shown(monkeypatch: pytest.MonkeyPatch, template: str) -> None:
     settings = load_settings()
     url = settings.database_url.set(password="hush")  # noqa: S106
     assert "hush" not in repr(settings.model_copy(update={"database_url": url}))
@@ -104,13 +104,13 @@ def test_nothing_secret_is_shown(monkeypatch: pytest.MonkeyPatch, template: str)
     ("document", "pattern"),
     [(".env.example", r"^(?:# )?([A-Z_]+)="), ("docs/settings.md", r"^\| `([A-Z_]+)` \|")],
 )
-def test_every_setting_is_written_down(document: str, pattern: str) -> None:
+def test_every_setting_is_documented(document: str, pattern: str) -> None:
     text = (project.ROOT / document).read_text(encoding="utf-8")
     written = re.findall(pattern, text, flags=re.MULTILINE)
     assert sorted(written) == sorted(name.upper() for name in Settings.model_fields)
 
 
-def test_the_example_has_the_defaults(monkeypatch: pytest.MonkeyPatch, template: str) -> None:
+def test_env_example_has_the_defaults(monkeypatch: pytest.MonkeyPatch, template: str) -> None:
     known: dict[str, Any] = {"database_url": template, **caller.SETTINGS}
     example = Settings(_env_file=project.ROOT / ".env.example", **known)
     assert example == Settings(_env_file=None, **known)

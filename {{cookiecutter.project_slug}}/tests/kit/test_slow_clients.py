@@ -1,4 +1,4 @@
-"""Clients that send slowly or nothing at all: they are closed, and keep nobody else out."""
+"""Connections of clients that send slowly or nothing are closed, and don't block others."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -41,7 +41,7 @@ class Served:
         return connection
 
     async def stall(self, data: bytes, number: int = 1) -> list[Connection]:
-        """Return connections that wait for their client, once the server has read all of it."""
+        """Return stalled connections, after the server has read all data."""
         before = len(self.limits.waiting)
         bodies = self.limits.buffered
         body = len(data.partition(b"\r\n\r\n")[2])
@@ -53,7 +53,7 @@ class Served:
 
 
 async def gone(connection: Connection) -> None:
-    """Wait until the server has closed a connection, in whatever way."""
+    """Wait until the server has closed a connection, normally or by a reset."""
     with suppress(ConnectionResetError):
         assert await connection.closed()
 
@@ -127,80 +127,80 @@ async def test_a_stalled_request_is_closed(sent: bytes, status: int | None, *, u
         connection = await served.connect()
         if used and sent:
             await connection.send(GET)
-            assert (await connection.answer()).status == 200
+            assert (await connection.read_response()).status == 200
         await connection.send(sent)
         if status is not None:
-            answer = await connection.answer()
-            assert (answer.status, answer.json()["title"]) == (status, "Request Timeout")
-            assert answer.headers["content-type"] == "application/problem+json"
-            assert answer.headers["connection"] == "close"
+            response = await connection.read_response()
+            assert (response.status, response.json()["title"]) == (status, "Request Timeout")
+            assert response.headers["content-type"] == "application/problem+json"
+            assert response.headers["connection"] == "close"
         assert await connection.closed()
 
 
-async def test_a_client_that_is_gone_is_no_error(caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_disconnected_client_is_no_error(caplog: pytest.LogCaptureFixture) -> None:
     async with serving(ConnectionLimits()) as served:
         (stalled,) = await served.stall(BODY % 10 + b"12345")
         stalled.writer.close()
         while served.limits.waiting:  # noqa: ASYNC110 - the server has no event for it
             await asyncio.sleep(0)
         connection = await served.connect(GET)
-        assert (await connection.answer()).status == 200
+        assert (await connection.read_response()).status == 200
     assert "Unhandled error" not in caplog.text
 
 
 @pytest.mark.parametrize("head", [b"GET /quick HTTP/1.1\r\nx: ", BODY % 100_000, CHUNKED])
-async def test_a_client_that_drips_has_no_more_time(head: bytes) -> None:
+async def test_sending_slowly_does_not_extend_the_time_limit(head: bytes) -> None:
     async with serving(ConnectionLimits(head_timeout=0.2, body_timeout=0.2)) as served:
         connection = await served.connect(head)
-        answering = asyncio.create_task(connection.answer())
-        while not answering.done():
+        receiving = asyncio.create_task(connection.read_response())
+        while not receiving.done():
             await connection.send(b"1\r\nx\r\n" if head == CHUNKED else b"x")
             await asyncio.sleep(0.01)
-        assert answering.result().status == 408
+        assert receiving.result().status == 408
 
 
-async def test_the_time_for_a_body_is_its_own() -> None:
+async def test_a_body_has_its_own_time_limit() -> None:
     async with serving(ConnectionLimits(head_timeout=0.1, body_timeout=LONG)) as served:
         connection = await served.connect(BODY % 2 + b"1")
-        silent = await served.connect()  # closed after the time that a head has
+        silent = await served.connect()  # closed after the time limit of headers
         assert await silent.closed()
         await connection.send(b"2")
-        assert (await connection.answer()).json() == 2
+        assert (await connection.read_response()).json() == 2
 
 
-async def test_a_slow_app_is_not_the_clients_fault() -> None:
+async def test_the_time_of_the_app_does_not_count() -> None:
     async with serving(ConnectionLimits(head_timeout=0.05, body_timeout=0.05)) as served:
         request = b"POST /slow HTTP/1.1\r\nhost: test\r\ncontent-length: 0\r\n\r\n"
         connection = await served.connect(request)
         pipelined = await served.connect(request + GET[:10])
         await served.entered.wait()
         for _ in range(3):
-            assert await (await served.connect()).closed()  # so much time has passed
+            assert await (await served.connect()).closed()  # this time has passed
         served.go_on.set()
         for each in (connection, pipelined):
-            assert (await each.answer()).status == 200
+            assert (await each.read_response()).status == 200
 
 
-async def test_an_idle_connection_stays_open_for_so_long() -> None:
+async def test_an_idle_connection_is_closed_after_its_timeout() -> None:
     async with serving(ConnectionLimits(head_timeout=0.05), keep_alive=1) as served:
         connection = await served.connect(GET)
-        await connection.answer()
+        await connection.read_response()
         for _ in range(3):
             assert await (await served.connect()).closed()
-        await connection.send(GET)  # uvicorn's own timer is that of idle connections
-        await connection.answer()
+        await connection.send(GET)  # uvicorn's timer is for idle connections
+        await connection.read_response()
         assert await connection.closed()
 
 
 @pytest.mark.parametrize("sent", [b"", GET[:9], BODY % 10, CHUNKED + b"5\r\n123"])
-async def test_a_new_connection_takes_the_place_of_the_longest_waiting(sent: bytes) -> None:
+async def test_at_the_limit_the_longest_waiting_connection_is_closed(sent: bytes) -> None:
     limits = ConnectionLimits(head_timeout=LONG, body_timeout=LONG, connections=3)
     async with serving(limits) as served:
         first, second, third = [await served.connect(sent) for _ in range(3)]
         while len(limits.waiting) < 3:  # noqa: ASYNC110 - the server has no event for it
             await asyncio.sleep(0)
         fourth = await served.connect(GET)
-        assert (await fourth.answer()).status == 200
+        assert (await fourth.read_response()).status == 200
         await gone(first)
         assert not second.reader.at_eof()
         assert not third.reader.at_eof()
@@ -208,36 +208,36 @@ async def test_a_new_connection_takes_the_place_of_the_longest_waiting(sent: byt
         await gone(second)
 
 
-async def test_connections_at_work_are_not_closed_for_new_ones() -> None:
+async def test_connections_with_a_running_request_are_not_closed_for_new_ones() -> None:
     async with serving(ConnectionLimits(connections=1)) as served:
         busy = await served.connect(b"POST /slow HTTP/1.1\r\nhost: x\r\ncontent-length: 0\r\n\r\n")
         await served.entered.wait()
         refused = await served.connect()
-        answer = await refused.answer()
-        assert (answer.status, answer.json()["title"]) == (503, "Service Unavailable")
+        response = await refused.read_response()
+        assert (response.status, response.json()["title"]) == (503, "Service Unavailable")
         served.go_on.set()
-        assert (await busy.answer()).status == 200
+        assert (await busy.read_response()).status == 200
 
 
-async def test_bodies_that_stall_hold_so_much_at_most() -> None:
+async def test_stalled_bodies_use_limited_memory() -> None:
     limits = ConnectionLimits(head_timeout=LONG, body_timeout=LONG, bodies=400_000)
     async with serving(limits) as served:
         stalled = await served.stall(BODY % 200_000 + b"x" * 100_000, 4)
         assert limits.buffered == 400_000
         good = await served.connect(BODY % 150_000 + b"x" * 150_000)
-        assert (await good.answer()).json() == 150_000
+        assert (await good.read_response()).json() == 150_000
         for each in stalled[:2]:
             await gone(each)
         await stalled[3].send(b"x" * 100_000)
-        assert (await stalled[3].answer()).json() == 200_000
+        assert (await stalled[3].read_response()).json() == 200_000
 
 
-async def test_a_thousand_stalled_clients_keep_nobody_out(live_url: str) -> None:
-    """The latency of a good client among them, against that without them: by CPU and by order."""
+async def test_a_thousand_stalled_clients_block_no_others(live_url: str) -> None:
+    """A good client among them is served without a delay, by CPU time and by order."""
     settings = settings_for(live_url)
     limits = limits_of(settings)
     limits.head_timeout = limits.body_timeout = LONG
-    limits.connections = 400  # of a thousand, so that files do not run out
+    limits.connections = 400  # fewer than a thousand, because of the limit of open files
     kinds = [b"", GET[:20], BODY % 10 + b"1", CHUNKED + b"5\r\n123"]
     async with serving(limits) as served:
 
@@ -247,7 +247,7 @@ async def test_a_thousand_stalled_clients_keep_nobody_out(live_url: str) -> None
             for _ in range(50):
                 started = loop.time()
                 connection = await served.connect(GET)
-                assert (await connection.answer()).status == 200
+                assert (await connection.read_response()).status == 200
                 times.append(loop.time() - started)
                 connection.writer.close()
             return sorted(times)[len(times) // 2]

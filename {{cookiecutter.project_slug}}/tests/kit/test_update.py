@@ -1,4 +1,4 @@
-"""Newer dependencies: the day up to which they are taken."""
+"""``just update`` moves ``exclude-newer``."""
 
 import re
 import tomllib
@@ -12,14 +12,14 @@ from scripts.update import chosen_day, moved
 TODAY = date(2026, 11, 21)
 
 
-def test_it_moves_to_a_week_ago_or_to_a_day() -> None:
+def test_the_date_moves_to_a_week_ago_or_to_the_given_day() -> None:
     assert chosen_day([], TODAY) == TODAY - timedelta(days=7)
     assert chosen_day(["2026-11-20"], TODAY) == date(2026, 11, 20)
     assert chosen_day(["2026-11-21"], TODAY) == TODAY
 
 
 @pytest.mark.parametrize("given", ["2026-11-22", "yesterday", "2026-13-01", ""])
-def test_what_is_no_day_is_refused_in_one_sentence(given: str) -> None:
+def test_an_invalid_day_is_refused_in_one_sentence(given: str) -> None:
     with pytest.raises(SystemExit, match=r"^[^\n]+\.$"):
         chosen_day([given], TODAY)
 

@@ -38,16 +38,16 @@ def names(tasks: Sequence[Json]) -> list[str]:
 
 
 async def create(client: AsyncClient, title: str = "Task", **fields: Any) -> Json:
-    answer = await client.post(TASKS, json={"title": title, **fields})
-    assert answer.status_code == 201, answer.text
-    task: Json = answer.json()
+    response = await client.post(TASKS, json={"title": title, **fields})
+    assert response.status_code == 201, response.text
+    task: Json = response.json()
     return task
 
 
 async def read(client: AsyncClient, url: str, **query: Any) -> Json:
-    answer = await client.get(url, params=query)
-    assert answer.status_code == 200, answer.text
-    document: Json = answer.json()
+    response = await client.get(url, params=query)
+    assert response.status_code == 200, response.text
+    document: Json = response.json()
     return document
 
 
@@ -73,9 +73,9 @@ async def walk(client: AsyncClient, url: str, limit: int, **query: Any) -> list[
     return [item async for page in pages(client, url, limit, **query) for item in page]
 
 
-def blamed(answer: Response) -> list[str]:
+def blamed(response: Response) -> list[str]:
     """Return the fields that a 422 names."""
-    return [error["field"] for error in problem(answer, 422)["errors"]]
+    return [error["field"] for error in problem(response, 422)["errors"]]
 
 
 async def store(db: Database, *rows: Task | Tag | Comment) -> None:

@@ -8,7 +8,7 @@ from httpx2 import AsyncClient
 from tests.tasks.helpers import BATCH, TAGS, TASKS, blamed, names, path, read, walk
 
 
-async def test_a_thousand_tasks_are_answered_in_their_order(client: AsyncClient) -> None:
+async def test_a_thousand_tasks_are_returned_in_order(client: AsyncClient) -> None:
     # In no order of their own, and with and without what may be null.
     items = [
         {
@@ -19,9 +19,9 @@ async def test_a_thousand_tasks_are_answered_in_their_order(client: AsyncClient)
         }
         for number in range(1000)
     ]
-    answer = await client.post(BATCH, json={"items": items})
-    assert answer.status_code == 201
-    tasks = answer.json()["items"]
+    response = await client.post(BATCH, json={"items": items})
+    assert response.status_code == 201
+    tasks = response.json()["items"]
     assert names(tasks) == [item["title"] for item in items]
     for task, item in zip(tasks, items, strict=True):
         assert task["description"] == item.get("description")
@@ -37,15 +37,15 @@ async def test_a_thousand_tasks_are_answered_in_their_order(client: AsyncClient)
     assert names(await walk(client, TASKS, 100, sort="title")) == sorted(names(tasks))
 
 
-async def test_a_batch_of_one_is_as_a_task_alone(client: AsyncClient) -> None:
-    answer = await client.post(BATCH, json={"items": [{"title": "x", "tags": ["b", "a", "b"]}]})
-    (task,) = answer.json()["items"]
+async def test_a_batch_of_one_equals_a_single_task(client: AsyncClient) -> None:
+    response = await client.post(BATCH, json={"items": [{"title": "x", "tags": ["b", "a", "b"]}]})
+    (task,) = response.json()["items"]
     assert await read(client, path(task)) == task
     assert task["tags"] == ["a", "b"]
 
 
 @pytest.mark.parametrize("place", [0, 1, 999])
-async def test_one_bad_item_keeps_all_out(client: AsyncClient, place: int) -> None:
+async def test_one_invalid_item_refuses_the_batch(client: AsyncClient, place: int) -> None:
     items: list[Any] = [{"title": "x", "tags": ["home"]} for _ in range(1000)]
     items[place] = {"title": ""}
     assert blamed(await client.post(BATCH, json={"items": items})) == [f"body.items.{place}.title"]
@@ -67,6 +67,6 @@ async def test_one_bad_item_keeps_all_out(client: AsyncClient, place: int) -> No
     ],
     ids=["none", "1001", "null", "object", "item null", "missing", "field", "field of an item"],
 )
-async def test_what_is_no_batch_is_refused(client: AsyncClient, body: object, field: str) -> None:
+async def test_an_invalid_batch_is_refused(client: AsyncClient, body: object, field: str) -> None:
     assert blamed(await client.post(BATCH, json=body)) == [field]
     assert (await read(client, TASKS))["items"] == []

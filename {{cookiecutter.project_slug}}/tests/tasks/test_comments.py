@@ -32,23 +32,23 @@ async def comments(client: AsyncClient) -> str:
     return f"{path(await create(client))}/comments"
 
 
-async def test_a_comment_is_answered_and_listed(client: AsyncClient, comments: str) -> None:
-    answer = await client.post(comments, json=HELLO)
-    assert answer.status_code == 201
-    comment: Json = answer.json()
+async def test_a_comment_is_returned_and_listed(client: AsyncClient, comments: str) -> None:
+    response = await client.post(comments, json=HELLO)
+    assert response.status_code == 201
+    comment: Json = response.json()
     assert set(comment) == {"id", "author", "body", "created_at"}
     assert (comment["author"], comment["body"]) == (AUTHOR, "Hello")
     assert comment["created_at"].endswith("Z")
     assert await read(client, comments) == {"items": [comment], "next_cursor": None}
 
 
-async def test_every_comment_is_one_of_its_own(client: AsyncClient, comments: str) -> None:
+async def test_equal_comments_are_separate(client: AsyncClient, comments: str) -> None:
     made = [(await client.post(comments, json=HELLO)).json()["id"] for _ in range(3)]
     assert len(set(made)) == 3
     assert [comment["id"] for comment in (await read(client, comments))["items"]] == made
 
 
-async def test_a_comment_leaves_its_task_as_it_was(client: AsyncClient) -> None:
+async def test_a_comment_does_not_change_its_task(client: AsyncClient) -> None:
     task = await create(client)
     await client.post(f"{path(task)}/comments", json=HELLO)
     found = await read(client, path(task))
@@ -60,7 +60,7 @@ async def test_a_task_has_no_comments_at_first(client: AsyncClient, comments: st
 
 
 @pytest.mark.parametrize("limit", [1, 2, 7])
-async def test_pages_give_each_comment_once_the_oldest_first(
+async def test_pages_return_each_comment_once_oldest_first(
     client: AsyncClient, db: Database, limit: int
 ) -> None:
     task, other = Task(title="Task"), Task(title="Other")
@@ -75,7 +75,7 @@ async def test_pages_give_each_comment_once_the_oldest_first(
     assert [comment["id"] for comment in found] == [str(row.id) for row in rows]
 
 
-async def test_the_longest_comment_is_taken(client: AsyncClient, comments: str) -> None:
+async def test_the_longest_comment_is_accepted(client: AsyncClient, comments: str) -> None:
     face = "\N{GRINNING FACE}"
     longest = {**dict.fromkeys(COMMENT, face * 100), "body": face * 5000}
     assert (await client.post(comments, json=longest)).status_code == 201
@@ -97,7 +97,7 @@ async def test_the_longest_comment_is_taken(client: AsyncClient, comments: str) 
     ],
     ids=["none", "empty", "long", "null", "NUL", "surrogate", "NaN", "unknown field"],
 )
-async def test_what_can_not_be_taken_is_named(
+async def test_invalid_fields_are_named(
     client: AsyncClient, comments: str, body: str, field: str
 ) -> None:
     author = json.dumps(COMMENT)[1:-1]
@@ -108,17 +108,15 @@ async def test_what_can_not_be_taken_is_named(
 
 @pytest.mark.parametrize("author", ["", "x" * 101, None, "\x00"], ids=ascii)
 @pytest.mark.skipif(not COMMENT, reason="the author is the caller")
-async def test_an_author_that_can_not_be_taken(
-    client: AsyncClient, comments: str, author: str | None
-) -> None:
-    answer = await client.post(comments, json={"author": author, "body": "x"})
-    assert blamed(answer) == ["body.author"]
+async def test_an_invalid_author(client: AsyncClient, comments: str, author: str | None) -> None:
+    response = await client.post(comments, json={"author": author, "body": "x"})
+    assert blamed(response) == ["body.author"]
 
 
 @pytest.mark.skipif(bool(COMMENT), reason="the author is a field of the body")
 async def test_the_author_is_the_caller(client: AsyncClient, comments: str) -> None:
-    answer = await client.post(comments, json={"author": "Somebody else", "body": "x"})
-    assert blamed(answer) == ["body.author"]
+    response = await client.post(comments, json={"author": "Somebody else", "body": "x"})
+    assert blamed(response) == ["body.author"]
 
 
 @pytest.mark.parametrize(
@@ -130,13 +128,13 @@ async def test_the_author_is_the_caller(client: AsyncClient, comments: str) -> N
         ({"sort": "created_at"}, "query.sort"),
     ],
 )
-async def test_what_can_not_be_asked_is_named(
+async def test_invalid_parameters_are_named(
     client: AsyncClient, comments: str, query: Json, field: str
 ) -> None:
     assert blamed(await client.get(comments, params=query)) == [field]
 
 
-async def test_a_task_that_is_not_there(client: AsyncClient) -> None:
+async def test_an_unknown_task_is_404(client: AsyncClient) -> None:
     problem(await client.get(f"{NOBODY}/comments"), 404)
     document = problem(await client.post(f"{NOBODY}/comments", json=HELLO), 404)
     assert document["detail"] == "There is no such task."

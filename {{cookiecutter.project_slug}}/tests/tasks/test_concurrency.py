@@ -14,10 +14,10 @@ from tests.conftest import problem
 from tests.tasks.helpers import TAGS, TASKS, Json, create, path, read, walk
 
 
-async def test_new_tags_in_many_requests_are_made_once(live: AsyncClient) -> None:
+async def test_concurrent_requests_create_each_tag_once(live: AsyncClient) -> None:
     bodies = [{"title": "x", "tags": ["b", "a", "c"]} for _ in range(20)]
-    answers = await asyncio.gather(*(live.post(TASKS, json=body) for body in bodies))
-    assert {answer.status_code for answer in answers} == {201}
+    responses = await asyncio.gather(*(live.post(TASKS, json=body) for body in bodies))
+    assert {response.status_code for response in responses} == {201}
     assert await walk(live, TAGS, 100) == [{"name": tag, "task_count": 20} for tag in "abc"]
     assert all(task["tags"] == ["a", "b", "c"] for task in await walk(live, TASKS, 100))
 
@@ -40,23 +40,23 @@ async def test_tags_are_locked_in_one_order(client: AsyncClient, db: Database) -
     assert locked == sorted(locked)
 
 
-async def test_of_many_changes_of_one_version_one_wins(live: AsyncClient) -> None:
+async def test_one_of_many_changes_of_one_version_succeeds(live: AsyncClient) -> None:
     task = await create(live)
-    answers = await asyncio.gather(
+    responses = await asyncio.gather(
         *(
             live.patch(path(task), json={"title": f"{number}"}, headers={"If-Match": '"1"'})
             for number in range(20)
         )
     )
-    (winner,) = (answer for answer in answers if answer.status_code == 200)
-    for answer in answers:
-        if answer is not winner:
-            problem(answer, 412)
+    (winner,) = (response for response in responses if response.status_code == 200)
+    for response in responses:
+        if response is not winner:
+            problem(response, 412)
     assert await read(live, path(task)) == winner.json()
     assert winner.json()["version"] == 2
 
 
-async def test_of_many_changes_none_is_lost(live: AsyncClient) -> None:
+async def test_concurrent_changes_are_not_lost(live: AsyncClient) -> None:
     task = await create(live)
     changes: list[Json] = [
         {field: value}
@@ -67,29 +67,29 @@ async def test_of_many_changes_none_is_lost(live: AsyncClient) -> None:
             ("tags", [f"{number % 3}", "all"]),
         )
     ]
-    answers = await asyncio.gather(*(live.patch(path(task), json=change) for change in changes))
-    made = [(answer.json(), change) for answer, change in zip(answers, changes, strict=True)]
-    assert sorted(answer["version"] for answer, _ in made) == list(range(2, 32))
+    responses = await asyncio.gather(*(live.patch(path(task), json=change) for change in changes))
+    made = [(response.json(), change) for response, change in zip(responses, changes, strict=True)]
+    assert sorted(response["version"] for response, _ in made) == list(range(2, 32))
     # Each was made on top of the one before: replayed in the order of their versions, they give
     # what is stored.
     expected = task
-    for answer, change in sorted(made, key=lambda pair: pair[0]["version"]):
-        updated = {"version": answer["version"], "updated_at": answer["updated_at"]}
+    for response, change in sorted(made, key=lambda pair: pair[0]["version"]):
+        updated = {"version": response["version"], "updated_at": response["updated_at"]}
         expected = expected | change | updated
-        assert answer == expected
+        assert response == expected
     assert await read(live, path(task)) == expected
 
 
-async def test_of_many_deletions_one_wins(live: AsyncClient) -> None:
+async def test_one_of_many_deletions_succeeds(live: AsyncClient) -> None:
     task = await create(live)
-    answers = await asyncio.gather(*(live.delete(path(task)) for _ in range(10)))
-    assert Counter(answer.status_code for answer in answers) == {204: 1, 404: 9}
+    responses = await asyncio.gather(*(live.delete(path(task)) for _ in range(10)))
+    assert Counter(response.status_code for response in responses) == {204: 1, 404: 9}
 
 
-async def test_requests_of_every_kind_do_not_hinder_one_another(live: AsyncClient) -> None:
+async def test_concurrent_requests_of_every_kind_succeed(live: AsyncClient) -> None:
     tasks = [await create(live, f"{number}", tags=["a", "b"]) for number in range(5)]
     comment = {**COMMENT, "body": "Hello"}
-    answers = await asyncio.gather(
+    responses = await asyncio.gather(
         *(live.patch(path(task), json={"tags": ["b", "c", "a"]}) for task in tasks),
         *(live.post(TASKS, json={"title": "x", "tags": ["c", "b", "a"]}) for _ in tasks),
         *(live.post(f"{path(task)}/comments", json=comment) for task in tasks),
@@ -97,7 +97,9 @@ async def test_requests_of_every_kind_do_not_hinder_one_another(live: AsyncClien
         *(live.get(TASKS, params={"tag": "a"}) for _ in tasks),
         *(live.get(TAGS) for _ in tasks),
     )
-    assert all(answer.is_success for answer in answers), [answer.text for answer in answers]
+    assert all(response.is_success for response in responses), [
+        response.text for response in responses
+    ]
     found = await walk(live, TASKS, 100)
     assert [task["tags"] for task in found] == [["a", "b", "c"]] * 10
     counts = map(itemgetter("task_count"), await walk(live, TAGS, 100))

@@ -39,7 +39,7 @@ async def test_a_title_is_enough(client: AsyncClient) -> None:
     }
 
 
-async def test_every_field_is_taken(client: AsyncClient) -> None:
+async def test_every_field_is_stored(client: AsyncClient) -> None:
     fields: Json = {
         "title": "Buy milk",
         "description": "Two bottles",
@@ -51,33 +51,33 @@ async def test_every_field_is_taken(client: AsyncClient) -> None:
     assert {name: task[name] for name in fields} == fields
 
 
-async def test_location_leads_to_the_task(client: AsyncClient) -> None:
-    answer = await client.post(TASKS, json={"title": "Buy milk", "tags": ["home"]})
-    assert answer.headers["Location"].endswith(path(answer.json()))
-    found = await read(client, answer.headers["Location"])
-    assert found == answer.json()
+async def test_location_is_the_url_of_the_task(client: AsyncClient) -> None:
+    response = await client.post(TASKS, json={"title": "Buy milk", "tags": ["home"]})
+    assert response.headers["Location"].endswith(path(response.json()))
+    found = await read(client, response.headers["Location"])
+    assert found == response.json()
 
 
 async def test_the_etag_is_that_of_the_task(client: AsyncClient) -> None:
-    answer = await client.post(TASKS, json={"title": "Buy milk"})
-    assert answer.headers["ETag"] == '"1"'
-    assert (await client.get(path(answer.json()))).headers["ETag"] == '"1"'
+    response = await client.post(TASKS, json={"title": "Buy milk"})
+    assert response.headers["ETag"] == '"1"'
+    assert (await client.get(path(response.json()))).headers["ETag"] == '"1"'
 
 
-async def test_times_are_answered_in_utc(client: AsyncClient) -> None:
+async def test_times_are_returned_in_utc(client: AsyncClient) -> None:
     task = await create(client, due_at="2026-01-31T10:00:00+02:00")
     assert task["due_at"] == "2026-01-31T08:00:00Z"
     assert (await read(client, path(task)))["due_at"] == "2026-01-31T08:00:00Z"
 
 
-async def test_tags_are_answered_once_and_sorted(client: AsyncClient) -> None:
+async def test_tags_are_unique_and_sorted(client: AsyncClient) -> None:
     given = ["shop", "home", "shop", "garden", "attic", "yard"]
     task = await create(client, tags=given)
     assert task["tags"] == sorted(set(given))
     assert (await read(client, path(task)))["tags"] == sorted(set(given))
 
 
-async def test_a_tag_that_is_there_is_used_again(client: AsyncClient) -> None:
+async def test_an_existing_tag_is_reused(client: AsyncClient) -> None:
     await create(client, tags=["home", "shop"])
     await create(client, tags=["home", "garden"])
     assert (await read(client, TAGS))["items"] == [
@@ -103,7 +103,9 @@ async def test_a_tag_that_is_there_is_used_again(client: AsyncClient) -> None:
     ],
     ids=lambda fields: ascii(fields)[:40],
 )
-async def test_the_longest_and_shortest_values_are_taken(client: AsyncClient, fields: Json) -> None:
+async def test_the_longest_and_shortest_values_are_accepted(
+    client: AsyncClient, fields: Json
+) -> None:
     task = await create(client, **fields)
     found = await read(client, path(task))
     assert {name: found[name] for name in fields} == fields
@@ -121,7 +123,7 @@ async def test_the_longest_and_shortest_values_are_taken(client: AsyncClient, fi
     ],
     ids=["quotes", "injection", "emoji", "right to left", "spaces", "controls"],
 )
-async def test_text_comes_back_as_it_was_sent(client: AsyncClient, text: str) -> None:
+async def test_text_is_returned_as_sent(client: AsyncClient, text: str) -> None:
     task = await create(client, text, description=text, tags=[text])
     found = await read(client, path(task))
     assert (found["title"], found["description"], found["tags"]) == (text, text, [text])
@@ -170,9 +172,7 @@ REFUSED = {
 
 
 @pytest.mark.parametrize(("body", "field"), REFUSED.values(), ids=REFUSED)
-async def test_a_field_that_can_not_be_taken_is_named(
-    client: AsyncClient, body: str, field: str
-) -> None:
+async def test_an_invalid_field_is_named(client: AsyncClient, body: str, field: str) -> None:
     assert blamed(await post_raw(client, body)) == [field]
     assert await nothing_is_stored(client)
 
@@ -184,9 +184,9 @@ async def test_a_number_of_5000_digits_is_refused(client: AsyncClient, field: st
     assert await nothing_is_stored(client)
 
 
-async def test_every_wrong_field_is_named(client: AsyncClient) -> None:
-    answer = await client.post(TASKS, json={"title": "", "status": "", "tags": 1})
-    assert blamed(answer) == ["body.title", "body.status", "body.tags"]
+async def test_every_invalid_field_is_named(client: AsyncClient) -> None:
+    response = await client.post(TASKS, json={"title": "", "status": "", "tags": 1})
+    assert blamed(response) == ["body.title", "body.status", "body.tags"]
 
 
 class FailsAtLast(TaskRepository):
@@ -199,8 +199,8 @@ async def fails_at_last(session: SessionDep, caller: CallerDep) -> TaskRepositor
     return FailsAtLast(session, caller)
 
 
-async def test_an_error_after_the_writing_leaves_nothing(app: FastAPI, client: AsyncClient) -> None:
+async def test_an_error_after_the_insert_rolls_it_back(app: FastAPI, client: AsyncClient) -> None:
     app.dependency_overrides[provider(TaskRepository)] = fails_at_last
-    answer = await client.post(TASKS, json={"title": "x", "tags": ["home"]})
-    assert problem(answer, 409)["detail"] == "Too late."
+    response = await client.post(TASKS, json={"title": "x", "tags": ["home"]})
+    assert problem(response, 409)["detail"] == "Too late."
     assert await nothing_is_stored(client)

@@ -8,9 +8,9 @@ from tests.conftest import problem
 from tests.tasks.helpers import NOBODY, TAGS, TASKS, create, names, path, read
 
 
-async def test_a_deleted_task_is_answered_with_nothing(client: AsyncClient) -> None:
-    answer = await client.delete(path(await create(client)))
-    assert (answer.status_code, answer.content) == (204, b"")
+async def test_deleting_a_task_returns_no_content(client: AsyncClient) -> None:
+    response = await client.delete(path(await create(client)))
+    assert (response.status_code, response.content) == (204, b"")
 
 
 @pytest.mark.parametrize(
@@ -24,7 +24,7 @@ async def test_a_deleted_task_is_answered_with_nothing(client: AsyncClient) -> N
         ("POST", "/comments", {**COMMENT, "body": "x"}),
     ],
 )
-async def test_a_deleted_task_is_gone(
+async def test_a_deleted_task_is_404(
     client: AsyncClient, method: str, below: str, body: object
 ) -> None:
     task = await create(client, tags=["home"])
@@ -41,27 +41,27 @@ async def test_a_deleted_task_is_in_no_list(client: AsyncClient) -> None:
         assert names((await read(client, TASKS, **query))["items"]) == ["Here"]
 
 
-async def test_a_deleted_task_counts_for_no_tag(client: AsyncClient) -> None:
+async def test_a_deleted_task_does_not_count_for_its_tags(client: AsyncClient) -> None:
     task = await create(client, tags=["home"])
     await client.delete(path(task))
     assert (await read(client, TAGS))["items"] == [{"name": "home", "task_count": 0}]
 
 
-async def test_the_version_last_seen_may_be_deleted(client: AsyncClient) -> None:
+async def test_a_matching_version_is_deleted(client: AsyncClient) -> None:
     task = await create(client)
-    answer = await client.delete(path(task), headers={"If-Match": '"1"'})
-    assert answer.status_code == 204
+    response = await client.delete(path(task), headers={"If-Match": '"1"'})
+    assert response.status_code == 204
     problem(await client.get(path(task)), 404)
 
 
 @pytest.mark.parametrize("tag", ['"2"', 'W/"1"', "1", '"9999999999"'])
-async def test_another_version_may_not(client: AsyncClient, tag: str) -> None:
+async def test_a_stale_version_is_not_deleted(client: AsyncClient, tag: str) -> None:
     task = await create(client)
     problem(await client.delete(path(task), headers={"If-Match": tag}), 412)
     assert (await read(client, path(task)))["version"] == 1
 
 
-async def test_a_task_that_is_not_there(client: AsyncClient) -> None:
+async def test_an_unknown_task_is_404(client: AsyncClient) -> None:
     problem(await client.delete(NOBODY), 404)
     problem(await client.delete(NOBODY, headers={"If-Match": '"1"'}), 404)
     problem(await client.delete(f"{TASKS}/1"), 404)

@@ -8,25 +8,25 @@ from tests.conftest import problem
 from tests.tasks.helpers import NOBODY, TASKS, create, path, read
 
 
-async def test_a_task_comes_with_its_tags(client: AsyncClient) -> None:
+async def test_a_task_has_its_tags(client: AsyncClient) -> None:
     task = await create(client, "Buy milk", tags=["shop", "home"])
     await create(client, "Another", tags=["other"])
     assert await read(client, path(task)) == task
 
 
-async def test_a_task_that_has_not_changed_is_not_sent_again(client: AsyncClient) -> None:
+async def test_an_unchanged_task_is_304(client: AsyncClient) -> None:
     task = path(await create(client, "Buy milk"))
     tag = (await client.get(task)).headers["ETag"]
     for known in (tag, f"W/{tag}", f'"other", {tag}', "*"):
-        answer = await client.get(task, headers={"If-None-Match": known})
-        assert (answer.status_code, answer.content) == (304, b""), known
-        assert answer.headers["ETag"] == tag
+        response = await client.get(task, headers={"If-None-Match": known})
+        assert (response.status_code, response.content) == (304, b""), known
+        assert response.headers["ETag"] == tag
     await client.patch(task, json={"title": "Buy bread"})
-    answer = await client.get(task, headers={"If-None-Match": tag})
-    assert (answer.status_code, answer.json()["title"]) == (200, "Buy bread")
+    response = await client.get(task, headers={"If-None-Match": tag})
+    assert (response.status_code, response.json()["title"]) == (200, "Buy bread")
 
 
-async def test_a_comment_leaves_the_entity_tag_as_it_was(client: AsyncClient) -> None:
+async def test_a_comment_does_not_change_the_etag(client: AsyncClient) -> None:
     task = path(await create(client))
     before = await client.get(task)
     await client.post(f"{task}/comments", json={**COMMENT, "body": "Hello"})
@@ -34,12 +34,12 @@ async def test_a_comment_leaves_the_entity_tag_as_it_was(client: AsyncClient) ->
     assert (after.content, after.headers["ETag"]) == (before.content, before.headers["ETag"])
 
 
-async def test_a_task_that_is_not_there(client: AsyncClient) -> None:
+async def test_an_unknown_task_is_404(client: AsyncClient) -> None:
     document = problem(await client.get(NOBODY), 404)
     assert document["detail"] == "There is no such task."
     assert document["instance"] == NOBODY
 
 
 @pytest.mark.parametrize("key", ["1", "x" * 36, "%00", f"{'0' * 31}g", "0" * 5000])
-async def test_a_key_that_is_none(client: AsyncClient, key: str) -> None:
+async def test_an_invalid_key_is_404(client: AsyncClient, key: str) -> None:
     problem(await client.get(f"{TASKS}/{key}"), 404)

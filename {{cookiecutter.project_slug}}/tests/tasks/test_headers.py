@@ -5,7 +5,7 @@ from httpx2 import AsyncClient
 from tests.kit.test_headers import protected
 
 
-async def test_responses_of_a_resource_are_protected(client: AsyncClient) -> None:
+async def test_responses_of_a_resource_have_security_headers(client: AsyncClient) -> None:
     created = await client.post("/v1/tasks", json={"title": "x"})
     location = created.headers["location"]
     protected(created, "private, no-cache")

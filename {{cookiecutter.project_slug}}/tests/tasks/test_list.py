@@ -67,13 +67,13 @@ async def test_no_tasks_at_first(client: AsyncClient) -> None:
     assert await read(client, TASKS) == {"items": [], "next_cursor": None}
 
 
-async def test_tasks_are_listed_as_they_are_answered_alone(client: AsyncClient) -> None:
+async def test_listed_tasks_equal_single_tasks(client: AsyncClient) -> None:
     first = await create(client, "First", tags=["shop", "home"], due_at="2026-01-01T00:00:00Z")
     second = await create(client, "Second")
     assert (await read(client, TASKS))["items"] == [second, first]
 
 
-async def test_the_newest_come_first_twenty_to_a_page(client: AsyncClient, db: Database) -> None:
+async def test_pages_have_twenty_tasks_newest_first(client: AsyncClient, db: Database) -> None:
     tasks = await store_some(db, 28)
     page = await read(client, TASKS)
     assert keys(page["items"]) == in_order(tasks, "-created_at")[:20]
@@ -84,7 +84,7 @@ async def test_the_newest_come_first_twenty_to_a_page(client: AsyncClient, db: D
 
 # 14 tasks: with each of these limits the last page is full.
 @pytest.mark.parametrize(("sort", "limit"), [("-due_at", 1), *itertools.product(SORTS, [2, 7])])
-async def test_the_pages_of_every_order_give_each_task_once(
+async def test_every_sort_returns_each_task_once(
     client: AsyncClient, db: Database, sort: str, limit: int
 ) -> None:
     tasks = await store_some(db, 14)
@@ -92,7 +92,7 @@ async def test_the_pages_of_every_order_give_each_task_once(
 
 
 @pytest.mark.parametrize("count", [0, 1, 2, 3, 4, 5, 9, 13])
-async def test_a_page_tells_whether_there_is_another(
+async def test_next_cursor_is_null_on_the_last_page(
     client: AsyncClient, db: Database, count: int
 ) -> None:
     tasks = await store_some(db, count)
@@ -112,7 +112,7 @@ FILTERS: dict[str, tuple[Json, Callable[[Task], bool]]] = {
 
 @pytest.mark.parametrize(("query", "fits"), FILTERS.values(), ids=FILTERS)
 @pytest.mark.parametrize("sort", SORTS)
-async def test_a_filter_holds_on_every_page(
+async def test_a_filter_applies_to_every_page(
     client: AsyncClient, db: Database, sort: str, query: Json, fits: Callable[[Task], bool]
 ) -> None:
     fitting = [task for task in await store_some(db, 24) if fits(task)]
@@ -121,20 +121,20 @@ async def test_a_filter_holds_on_every_page(
     assert keys(found) == in_order(fitting, sort)
 
 
-async def test_a_filtered_task_comes_with_all_its_tags(client: AsyncClient) -> None:
+async def test_a_filtered_task_has_all_its_tags(client: AsyncClient) -> None:
     await create(client, tags=["shop", "home"])
     (found,) = (await read(client, TASKS, tag="shop"))["items"]
     assert found["tags"] == ["home", "shop"]
 
 
-async def test_a_tag_that_no_task_has_lists_none(client: AsyncClient) -> None:
+async def test_an_unused_tag_lists_no_tasks(client: AsyncClient) -> None:
     await create(client, tags=["home"])
     for tag in ("Home", "hom", "home ", "%", "' OR 1=1 --"):
         assert (await read(client, TASKS, tag=tag))["items"] == []
 
 
 @pytest.mark.parametrize("sort", SORTS)
-async def test_what_comes_and_goes_between_pages_shifts_nothing(
+async def test_inserts_and_deletes_do_not_shift_pages(
     client: AsyncClient, db: Database, sort: str
 ) -> None:
     tasks = await store_some(db, 20)
@@ -161,7 +161,7 @@ def first_of_all(sort: str) -> Task:
     return Task(title="z" if late else "0", created_at=time, due_at=time)
 
 
-async def test_a_task_that_moves_ahead_is_seen_again_and_shifts_nothing(
+async def test_a_task_whose_sort_value_changes_does_not_shift_pages(
     client: AsyncClient,
 ) -> None:
     for title in "abcd":
@@ -184,7 +184,7 @@ async def test_the_longest_titles_can_be_paged(client: AsyncClient, sort: str) -
 
 
 @pytest.mark.parametrize("sort", ["due_at", "-due_at"])
-async def test_the_outermost_times_can_be_paged(client: AsyncClient, sort: str) -> None:
+async def test_the_earliest_and_latest_times_can_be_paged(client: AsyncClient, sort: str) -> None:
     times = [
         "0001-01-01T00:00:00Z",
         "0001-01-01T00:00:00.000001Z",
@@ -219,20 +219,20 @@ async def test_the_outermost_times_can_be_paged(client: AsyncClient, sort: str) 
     ],
     ids=lambda value: str(value)[:40],
 )
-async def test_what_can_not_be_asked_is_named(
+async def test_invalid_parameters_are_named(
     client: AsyncClient, query: Json, fields: list[str]
 ) -> None:
     assert blamed(await client.get(TASKS, params=query)) == fields
 
 
 @pytest.mark.parametrize("sort", SORTS)
-async def test_a_cursor_is_good_for_its_own_order_only(client: AsyncClient, sort: str) -> None:
+async def test_a_cursor_is_valid_for_its_own_sort_only(client: AsyncClient, sort: str) -> None:
     for _ in range(2):
         await create(client, due_at="2026-01-01T00:00:00Z")
     cursor = (await read(client, TASKS, sort=sort, limit=1))["next_cursor"]
     for other in SORTS:
-        answer = await client.get(TASKS, params={"sort": other, "cursor": cursor})
-        assert answer.status_code == (200 if other == sort else 422)
+        response = await client.get(TASKS, params={"sort": other, "cursor": cursor})
+        assert response.status_code == (200 if other == sort else 422)
 
 
 async def test_a_cursor_of_another_list_is_refused(client: AsyncClient) -> None:

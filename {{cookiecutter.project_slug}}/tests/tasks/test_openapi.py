@@ -42,7 +42,7 @@ def test_headers(shared_app: FastAPI) -> None:
 
 
 @pytest.mark.parametrize("method", ["GET", "PATCH", "DELETE"])
-async def test_the_path_of_batches_is_no_task(client: AsyncClient, method: str) -> None:
-    answer = await client.request(method, BATCH)
-    problem(answer, 405)
-    assert answer.headers["Allow"] == "POST"
+async def test_the_batch_path_is_not_a_task_id(client: AsyncClient, method: str) -> None:
+    response = await client.request(method, BATCH)
+    problem(response, 405)
+    assert response.headers["Allow"] == "POST"

@@ -32,13 +32,13 @@ def fields(document: Any) -> set[str]:
     return set()
 
 
-async def test_every_answer_holds_the_fields_of_the_contract_and_no_more(
+async def test_every_response_has_exactly_the_fields_of_the_contract(
     client: AsyncClient,
 ) -> None:
     body = {"title": "Task", "tags": ["home"]}
     task = path(await create(client, tags=["home"]))
     comments = f"{task}/comments"
-    answers = {
+    responses = {
         "create": (await client.post(TASKS, json=body), TASK),
         "batch": (await client.post(BATCH, json={"items": [body]}), TASK | {"items"}),
         "list": (await client.get(TASKS), TASK | PAGE),
@@ -48,5 +48,5 @@ async def test_every_answer_holds_the_fields_of_the_contract_and_no_more(
         "get": (await client.get(task), TASK),
         "tags": (await client.get(TAGS), {"name", "task_count"} | PAGE),
     }
-    for name, (answer, expected) in answers.items():
-        assert fields(answer.json()) == expected, name
+    for name, (response, expected) in responses.items():
+        assert fields(response.json()) == expected, name

@@ -44,17 +44,17 @@ class OneTask(TaskRepository):
         )
 
 
-async def test_a_fake_can_take_the_place_of_the_repository(template: str) -> None:
+async def test_the_repository_can_be_replaced_by_a_fake(template: str) -> None:
     # Its lifespan never runs: whatever asked for the database would find none.
     app = create_app(settings_for(template))
     app.dependency_overrides[provider(TaskRepository)] = OneTask
     admit_anybody(app)
     async with AsyncClient(transport=ASGITransport(app), base_url="http://test") as client:
-        answer = await client.get(f"{TASKS}/{KEY}")
+        response = await client.get(f"{TASKS}/{KEY}")
         problem(await client.get(f"{TASKS}/{UUID(int=0)}"), 404)
     assert not hasattr(app.state, "database")
-    assert answer.headers["ETag"] == '"7"'
-    assert answer.json() == {
+    assert response.headers["ETag"] == '"7"'
+    assert response.json() == {
         "id": str(KEY),
         "title": "Fake",
         "description": None,
@@ -92,7 +92,7 @@ async def test_a_repository_reads_in_a_transaction_too(client: AsyncClient, db: 
     assert found.title == "Buy milk"
 
 
-async def test_a_change_that_nothing_would_write_is_an_error(
+async def test_a_change_that_would_not_be_written_is_an_error(
     client: AsyncClient, db: Database
 ) -> None:
     key = UUID((await create(client))["id"])
@@ -105,9 +105,7 @@ async def test_a_change_that_nothing_would_write_is_an_error(
         await change()
 
 
-async def test_what_was_changed_in_a_read_session_is_not_lost_without_a_word(
-    client: AsyncClient, db: Database
-) -> None:
+async def test_a_change_in_a_read_session_is_an_error(client: AsyncClient, db: Database) -> None:
     task = await create(client)
 
     async def change() -> None:
@@ -118,7 +116,7 @@ async def test_what_was_changed_in_a_read_session_is_not_lost_without_a_word(
         await change()
 
 
-async def test_reads_take_no_connection_for_writing(live_app: FastAPI, live: AsyncClient) -> None:
+async def test_reads_use_no_write_connection(live_app: FastAPI, live: AsyncClient) -> None:
     task = path(await create(live, tags=["home"]))
     engine = live_app.state.database.write_engine.sync_engine
     taken: list[object] = []
@@ -128,7 +126,7 @@ async def test_reads_take_no_connection_for_writing(live_app: FastAPI, live: Asy
     assert taken == []
 
 
-async def test_a_task_is_never_seen_with_the_tags_of_another_version(live: AsyncClient) -> None:
+async def test_a_task_is_read_with_the_tags_of_its_version(live: AsyncClient) -> None:
     task = path(await create(live, title="0", tags=["0"]))
     done = False
 
@@ -150,7 +148,7 @@ async def test_a_task_is_never_seen_with_the_tags_of_another_version(live: Async
             group.create_task(look())
 
 
-async def test_the_database_refuses_to_write_for_a_read_session(
+async def test_the_database_refuses_writes_in_a_read_session(
     live_app: FastAPI, live: AsyncClient
 ) -> None:
     database: Database = live_app.state.database
@@ -160,7 +158,7 @@ async def test_the_database_refuses_to_write_for_a_read_session(
     assert (await read(live, TASKS))["items"] == []
 
 
-async def test_a_repository_is_atomic_with_others_in_its_transaction(
+async def test_repositories_in_one_transaction_are_atomic(
     client: AsyncClient, db: Database
 ) -> None:
     task = await create(client, "Buy milk")

@@ -1,4 +1,4 @@
-"""No answer is above a megabyte, however large its rows are: a page ends early instead."""
+"""No response exceeds a megabyte, even with large rows: pages end early."""
 
 import pytest
 from httpx2 import AsyncClient
@@ -23,11 +23,11 @@ async def see_pages(client: AsyncClient, url: str, key: str, expected: int, **qu
     found: list[str] = []
     number = 0
     while True:
-        answer = await client.get(url, params={"limit": "100", **query})
-        assert answer.status_code == 200, answer.text[:1000]
-        assert len(answer.content) <= MEGABYTE
+        response = await client.get(url, params={"limit": "100", **query})
+        assert response.status_code == 200, response.text[:1000]
+        assert len(response.content) <= MEGABYTE
         number += 1
-        page = answer.json()
+        page = response.json()
         assert page["items"]
         found += [item[key] for item in page["items"]]
         if page["next_cursor"] is None:

@@ -64,8 +64,8 @@ async def test_statements(
 ) -> None:
     task = await stored(db, count)
     statements.clear()
-    answer = await client.request(method, url.format(task=task), json=body)
-    assert answer.is_success, answer.text
+    response = await client.request(method, url.format(task=task), json=body)
+    assert response.is_success, response.text
     assert len(statements) == expected + caller.STATEMENTS, statements.sent
 
 
@@ -97,7 +97,7 @@ async def test_statements_of_a_batch(
         ("DELETE", "", None, 1),
     ],
 )
-async def test_statements_for_a_task_that_is_not_there(
+async def test_statements_for_an_unknown_task(
     client: AsyncClient,
     statements: Statements,
     *,
@@ -106,12 +106,14 @@ async def test_statements_for_a_task_that_is_not_there(
     body: Any,
     expected: int,
 ) -> None:
-    answer = await client.request(method, NOBODY + below, json=body)
-    assert answer.status_code == 404
+    response = await client.request(method, NOBODY + below, json=body)
+    assert response.status_code == 404
     assert len(statements) == expected + caller.STATEMENTS, statements.sent
 
 
-async def test_a_refused_request_sends_none(client: AsyncClient, statements: Statements) -> None:
+async def test_a_refused_request_runs_no_statement(
+    client: AsyncClient, statements: Statements
+) -> None:
     assert (await client.post(TASKS, json={"title": ""})).status_code == 422
     assert (await client.get(TASKS, params={"cursor": "x"})).status_code == 422
     assert (await client.get(f"{TASKS}/1")).status_code == 404

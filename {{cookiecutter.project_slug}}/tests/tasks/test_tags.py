@@ -12,7 +12,7 @@ async def test_no_tags_at_first(client: AsyncClient) -> None:
     assert await read(client, TAGS) == {"items": [], "next_cursor": None}
 
 
-async def test_tags_come_by_name_with_the_number_of_their_tasks(client: AsyncClient) -> None:
+async def test_tags_are_sorted_by_name_and_have_task_counts(client: AsyncClient) -> None:
     await create(client, tags=["shop", "home"])
     await create(client, tags=["home", "garden"])
     await create(client)
@@ -26,14 +26,14 @@ async def test_tags_come_by_name_with_the_number_of_their_tasks(client: AsyncCli
     }
 
 
-async def test_a_tag_without_tasks_counts_none(client: AsyncClient) -> None:
+async def test_a_tag_without_tasks_has_count_zero(client: AsyncClient) -> None:
     task = await create(client, tags=["home"])
     await client.patch(path(task), json={"tags": []})
     assert (await read(client, TAGS))["items"] == [{"name": "home", "task_count": 0}]
 
 
 @pytest.mark.parametrize("limit", [1, 2, 7, 14, 100])
-async def test_pages_give_each_tag_once_by_name(
+async def test_pages_return_each_tag_once_sorted_by_name(
     client: AsyncClient, db: Database, limit: int
 ) -> None:
     given = [f"tag {number * 5 % 14:02}" for number in range(14)]
@@ -60,5 +60,5 @@ async def test_the_longest_names_can_be_paged(client: AsyncClient, db: Database)
         ({"name": "home"}, "query.name"),
     ],
 )
-async def test_what_can_not_be_asked_is_named(client: AsyncClient, query: Json, field: str) -> None:
+async def test_invalid_parameters_are_named(client: AsyncClient, query: Json, field: str) -> None:
     assert blamed(await client.get(TAGS, params=query)) == [field]

@@ -32,9 +32,9 @@ FULL: Json = {
 
 
 async def change(client: AsyncClient, task: Json, **fields: Any) -> Json:
-    answer = await client.patch(path(task), json=fields)
-    assert answer.status_code == 200, answer.text
-    changed: Json = answer.json()
+    response = await client.patch(path(task), json=fields)
+    assert response.status_code == 200, response.text
+    changed: Json = response.json()
     return changed
 
 
@@ -53,7 +53,7 @@ async def change(client: AsyncClient, task: Json, **fields: Any) -> Json:
         ("tags", []),
     ],
 )
-async def test_only_what_is_sent_changes(client: AsyncClient, field: str, value: object) -> None:
+async def test_only_sent_fields_change(client: AsyncClient, field: str, value: object) -> None:
     task = await create(client, **FULL)
     changed = await change(client, task, **{field: value})
     assert changed == {
@@ -78,7 +78,7 @@ async def test_no_other_task_changes(client: AsyncClient) -> None:
     assert await read(client, path(other)) == other
 
 
-async def test_the_time_of_the_change_moves_that_of_the_making_stays(
+async def test_updated_at_changes_and_created_at_does_not(
     client: AsyncClient, db: Database
 ) -> None:
     task = await create(client)
@@ -92,17 +92,17 @@ async def test_the_time_of_the_change_moves_that_of_the_making_stays(
 async def test_the_etag_is_that_of_the_new_version(client: AsyncClient) -> None:
     task = await create(client)
     for version in (2, 3):
-        answer = await client.patch(path(task), json={"title": "x"})
-        assert answer.headers["ETag"] == f'"{version}"'
-        assert answer.json()["version"] == version
+        response = await client.patch(path(task), json={"title": "x"})
+        assert response.headers["ETag"] == f'"{version}"'
+        assert response.json()["version"] == version
     assert (await client.get(path(task))).headers["ETag"] == '"3"'
 
 
-async def test_nothing_sent_changes_nothing(client: AsyncClient) -> None:
+async def test_an_empty_change_changes_nothing(client: AsyncClient) -> None:
     task = await create(client, **FULL)
     assert await change(client, task) == task
-    answer = await client.patch(path(task), json={}, headers={"If-Match": '"2"'})
-    problem(answer, 412)
+    response = await client.patch(path(task), json={}, headers={"If-Match": '"2"'})
+    problem(response, 412)
 
 
 async def test_tags_are_replaced(client: AsyncClient) -> None:
@@ -144,22 +144,22 @@ async def test_tags_are_replaced(client: AsyncClient) -> None:
     ],
     ids=lambda value: value[:40],
 )
-async def test_what_can_not_be_taken_is_named(client: AsyncClient, body: str, field: str) -> None:
+async def test_invalid_fields_are_named(client: AsyncClient, body: str, field: str) -> None:
     task = await create(client, **FULL)
     # Something good beside it, that must not come through either.
     body = body.replace("}", ', "description": "new"}') if "description" not in body else body
-    answer = await client.patch(path(task), content=body, headers=JSON)
-    assert blamed(answer) == [field]
+    response = await client.patch(path(task), content=body, headers=JSON)
+    assert blamed(response) == [field]
     assert await read(client, path(task)) == task
 
 
 @pytest.mark.parametrize("tag", ['"2"', "*", '"1", "2"', '"7","2","9"', 'W/"2", "2"', ' "2" '])
-async def test_a_change_of_what_was_seen_is_taken(client: AsyncClient, tag: str) -> None:
+async def test_a_change_of_the_current_version_is_accepted(client: AsyncClient, tag: str) -> None:
     task = await create(client)
     await change(client, task, title="x")
-    answer = await client.patch(path(task), json={"title": "y"}, headers={"If-Match": tag})
-    assert answer.status_code == 200, answer.text
-    assert (answer.json()["title"], answer.json()["version"]) == ("y", 3)
+    response = await client.patch(path(task), json={"title": "y"}, headers={"If-Match": tag})
+    assert response.status_code == 200, response.text
+    assert (response.json()["title"], response.json()["version"]) == ("y", 3)
 
 
 @pytest.mark.parametrize(
@@ -176,29 +176,29 @@ async def test_a_change_of_what_was_seen_is_taken(client: AsyncClient, tag: str)
     ],
     ids=lambda tag: f"{tag[:20]} {len(tag)}",
 )
-async def test_a_change_of_something_else_is_refused(client: AsyncClient, tag: str) -> None:
+async def test_a_change_of_another_version_is_refused(client: AsyncClient, tag: str) -> None:
     task = await change(client, await create(client, **FULL), title="x")
-    answer = await client.patch(
+    response = await client.patch(
         path(task), json={"title": "y", "tags": []}, headers={"If-Match": tag}
     )
-    problem(answer, 412)
-    assert "ETag" not in answer.headers
+    problem(response, 412)
+    assert "ETag" not in response.headers
     assert await read(client, path(task)) == task
 
 
 @pytest.mark.parametrize(
     ("first", "second", "status"), [('"1"', '"9"', 200), ('"9"', '"1"', 200), ('"8"', '"9"', 412)]
 )
-async def test_if_match_may_come_in_two_headers(
+async def test_if_match_may_be_sent_in_two_headers(
     client: AsyncClient, first: str, second: str, status: int
 ) -> None:
     task = await create(client)
     headers = [("If-Match", first), ("If-Match", second)]
-    answer = await client.patch(path(task), json={"title": "y"}, headers=headers)
-    assert answer.status_code == status
+    response = await client.patch(path(task), json={"title": "y"}, headers=headers)
+    assert response.status_code == status
 
 
-async def test_a_task_that_is_not_there(client: AsyncClient) -> None:
+async def test_an_unknown_task_is_404(client: AsyncClient) -> None:
     problem(await client.patch(NOBODY, json={"title": "x"}), 404)
     problem(await client.patch(NOBODY, json={"tags": ["home"]}), 404)
     problem(await client.patch(NOBODY, json={}, headers={"If-Match": '"1"'}), 404)

@@ -1,1 +1,1 @@
-"""Items: one table and nothing around it, to be measured."""
+"""Items: a single table, for the benchmark."""

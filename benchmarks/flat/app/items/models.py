@@ -7,7 +7,7 @@ from app.kit.db.models import Base, TimestampMixin, UUIDPrimaryKey
 
 
 class Item(UUIDPrimaryKey, TimestampMixin, Base):
-    """Something in stock: a row of eight columns."""
+    """An item in stock: a row of eight columns."""
 
     __tablename__ = "items"
     __table_args__ = (Index(None, "created_at", "id"),)

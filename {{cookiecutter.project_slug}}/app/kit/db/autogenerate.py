@@ -1,4 +1,4 @@
-"""What ``just migration`` does beyond Alembic: changed CHECK constraints, steps, warnings."""
+"""Extend Alembic's autogenerate: changed CHECK constraints, safe steps and warnings."""
 
 import logging
 import re
@@ -23,7 +23,7 @@ PLUGINS: Final = (
     "alembic.ext.checkconstraint_byname",
     "app.checkconstraint_bytext",
 )
-"""What autogenerate compares, besides Alembic's own: CHECK constraints by name and by text."""
+"""Compare CHECK constraints by name and text, which Alembic's autogenerate does not."""
 
 _COPY: Final = "kit_checks"
 
@@ -40,7 +40,7 @@ class CommentOp(ops.MigrateOperation):
         self.comment = comment
 
     def to_diff_tuple(self) -> tuple[Any, ...]:
-        """Return the comment, as other operations return what they change."""
+        """Return the comment for comparison, as other operations do."""
         return ("comment", self.comment)
 
 
@@ -57,7 +57,7 @@ def _compare_texts(  # noqa: PLR0917 - called by Alembic
     reflected: Table | None,
     declared: Table | None,
 ) -> PriorityDispatchResult:
-    """Swap each CHECK constraint whose text has changed, such as that of an ``Enum``."""
+    """Replace each CHECK constraint whose text has changed, such as that of an ``Enum``."""
     connection = context.connection
     if reflected is not None and declared is not None and connection is not None:
         former = {
@@ -79,9 +79,9 @@ def _compare_texts(  # noqa: PLR0917 - called by Alembic
 
 
 def _texts(connection: Connection, table: Table) -> list[tuple[CheckConstraint, str]]:
-    """Return the CHECK constraints of a table, each with the text that the database makes of it.
+    """Return the CHECK constraints of a table, each with its text as the database stores it.
 
-    A database stores another text than it was given, so a temporary table gets them, too.
+    A database rewrites the text, so they are added to a temporary table and read back.
     """
     checks = [each for each in table.constraints if isinstance(each, CheckConstraint)]
     if not checks:
@@ -149,7 +149,7 @@ def _upgrade(op: ops.MigrateOperation) -> list[ops.MigrateOperation]:
 def _without_long_locks(
     operations: list[ops.MigrateOperation], quote: Callable[[str], str]
 ) -> list[ops.MigrateOperation]:
-    """Add constraints as NOT VALID, and excuse a DROP CONSTRAINT that makes room for one."""
+    """Add constraints as NOT VALID, and let squawk allow a DROP CONSTRAINT that one replaces."""
     added = [
         op
         for op in operations
@@ -171,11 +171,11 @@ def _without_long_locks(
 def _downgrade(op: ops.MigrateOperation) -> None:
     _plain_type(op)
     if isinstance(op, ops.AddColumnOp) and op.column.server_default is None:
-        op.column.nullable = True  # its values are lost
+        op.column.nullable = True  # the old values are lost
 
 
 def _plain_type(op: ops.MigrateOperation) -> None:
-    # The CHECK constraint of an Enum has an operation of its own.
+    # The CHECK constraint of an Enum is a separate operation.
     if not isinstance(op, ops.AddColumnOp) or not isinstance(kind := op.column.type, Enum):
         return
     if not kind.native_enum:

@@ -59,7 +59,7 @@ REPLICA_TIMEOUT = 1.0
 REPLICA_RETRY = 5.0
 
 MAX_TRACKED: Final = 1000
-"""Entities after which a session forgets those that no other code holds."""
+"""The number of tracked entities after which a session forgets unused ones."""
 
 _FAILED: Final = "kit_statement_failed"
 
@@ -68,7 +68,7 @@ FROM_SETTINGS: Final = -1.0
 
 
 class _Tracked:
-    """Detects changes to entities that nothing would write."""
+    """Detects changes to detached entities, which are not written."""
 
     def __init__(self) -> None:
         self._states: list[InstanceState[Any]] = []
@@ -76,7 +76,7 @@ class _Tracked:
 
     def track(self, *entities: object) -> None:
         """Remember detached entities, for as long as other code holds them."""
-        # Their states know of changes, and don't keep them in memory.
+        # An entity's state records changes, and does not keep the entity in memory.
         self._states += map(instance_state, entities)
         if len(self._states) > self._most:
             self.check_unchanged()
@@ -88,7 +88,7 @@ class _Tracked:
         for state in self._states:
             if state.modified:
                 raise exc.InvalidRequestError(
-                    f"A {state.class_.__name__} was changed and nothing would write it: use "
+                    f"A {state.class_.__name__} was changed, but this is not written: use "
                     "Repository.update()"
                 )
 
@@ -197,12 +197,11 @@ class ReadSession(_Tracked):
 
 
 def has_entities(statement: Executable | ReadStatement) -> bool:
-    """Return whether a statement selects entities, and not columns alone."""
+    """Return whether a statement selects entities, not only columns."""
     if isinstance(statement, FromStatement):
         return True
     return isinstance(statement, Select) and any(
-        # An entity is a selectable table with this annotation. The public `column_descriptions`
-        # would tell as well, but costs 30 us.
+        # The public way, `column_descriptions`, costs 30 us.
         column.is_selectable and "parententity" in column._annotations  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]
         for column in statement._raw_columns  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]
     )
@@ -228,7 +227,7 @@ def execute_entities(
         connection,
         autoflush=False,
         expire_on_commit=False,
-        join_transaction_mode="rollback_only",  # closing it does not end the connection's own
+        join_transaction_mode="rollback_only",  # close() ends no transaction
     ) as session:
         result = session.execute(statement, parameters, execution_options={"prebuffer_rows": True})
         track(*session.identity_map.values())
@@ -247,7 +246,7 @@ class _TranslateErrors(AbstractContextManager[None]):
             case exc.DBAPIError():
                 if (known := driver.translate(error)) is not None:
                     if _writes_owned(error):
-                        # No field of the API: a constraint may hold it beside the unique one.
+                        # Not a field of the API, but it may be a part of the constraint.
                         known.errors = [each for each in known.errors if each.field != "owner_id"]
                     raise known from error
                 if _is_not_migrated(error):
@@ -267,7 +266,7 @@ def _writes_owned(error: exc.DBAPIError) -> bool:
 
 
 def _is_not_migrated(error: exc.DBAPIError) -> bool:
-    """Return whether a statement failed because a table of the models is not there."""
+    """Return whether a statement failed because a table is missing."""
     words = re.findall(r"\w+", driver.missing_table(error))
     return not Base.metadata.tables.keys().isdisjoint(words)
 
@@ -295,8 +294,8 @@ class _TimeLimit(AbstractAsyncContextManager[None]):
     ) -> None:
         try:
             await self._timeout.__aexit__(kind, error, trace)
-        except TimeoutError:  # this limit's own; others pass through
-            raise Unavailable("The database does not answer in time.") from None
+        except TimeoutError:  # the timeout of this limit; others are not caught here
+            raise Unavailable("The database does not respond in time.") from None
 
 
 class ConnectionLimiter(AbstractAsyncContextManager[None]):
@@ -402,7 +401,7 @@ class Database:
             name: ConnectionLimiter(engine, settings.database_pool_timeout)
             for name, engine in self.engines.items()
         }
-        # No autobegin: a session that has ended can't begin again.
+        # No autobegin: a closed session can't be used again.
         self.write_sessions = async_sessionmaker(
             self.write_engine,
             class_=WriteSession,
@@ -421,7 +420,7 @@ class Database:
         return engines
 
     async def open(self) -> None:
-        """Export the state of the pools as metrics, and log what is wrong with the database."""
+        """Export the state of the pools as metrics, and log warnings about the database."""
         metrics.watch(self)
         try:
             async with (
@@ -437,7 +436,7 @@ class Database:
         except Unavailable as error:
             logger.warning("Not ready: %s", error.cause or error.detail)
         except (AppError, exc.SQLAlchemyError, OSError, TimeoutError) as error:
-            cause = str(error) or "the database does not answer"
+            cause = str(error) or "the database does not respond"
             logger.warning("Not ready: %s", cause)
 
     async def close(self) -> None:
@@ -448,7 +447,7 @@ class Database:
                 for engine in self.engines.values():
                     await engine.dispose()
         except TimeoutError:
-            logger.warning("The database does not answer: its connections were left open")
+            logger.warning("The database does not respond: its connections were left open")
 
     @asynccontextmanager
     async def transaction(
@@ -516,7 +515,7 @@ class Database:
     def read_session(
         self, *, primary: bool = False, timeout: float | None = FROM_SETTINGS
     ) -> ReadSession:
-        """Return a session for reading, which needs no closing. See ``reading``."""
+        """Return a session for reading, which need not be closed. See ``reading``."""
         if timeout == FROM_SETTINGS:
             timeout = self._settings.database_session_timeout or None
         return ReadSession(self, primary=primary, timeout=timeout)
@@ -538,7 +537,7 @@ class Database:
     async def retrying(
         self, work: Callable[[WriteSession], Awaitable[T]], *, attempts: int = 5
     ) -> T:
-        """Do ``work`` in a transaction, and again in a new one after a ``TransactionConflict``.
+        """Run ``work`` in a transaction, and again in a new one after a ``TransactionConflict``.
 
         A rollback must undo everything that ``work`` does. The last conflict is raised.
         """
@@ -558,7 +557,7 @@ class Database:
 
     @asynccontextmanager
     async def _replica_connection(self, engine: AsyncEngine) -> AsyncGenerator[Connection | None]:
-        """Open a connection to the replica; yield None if it does not answer."""
+        """Open a connection to the replica; yield None if it does not respond."""
         connection = None
         if not self._replica_is_missed():
             async with self._limiters["replica"]:
@@ -584,8 +583,8 @@ class Database:
         except (AppError, exc.SQLAlchemyError, OSError, TimeoutError) as error:
             if not self._replica_missed_until:  # log once for each outage
                 logger.warning(
-                    "The replica gives no connection: reads go to the primary (%s)",
-                    str(error) or "it does not answer",
+                    "The replica can't be reached: reads go to the primary (%s)",
+                    str(error) or "it does not respond",
                 )
             self._replica_missed_until = time.monotonic() + REPLICA_RETRY
             return None

@@ -25,7 +25,7 @@ class EntityBuilder(Generic[ModelT]):
     """Builds detached entities of a model from rows of its columns."""
 
     def __init__(self, model: type[ModelT]) -> None:
-        """Prepare for rows of ``columns``."""
+        """Prepare to build entities from rows of ``columns``."""
         check_inheritance(model)
         mapper: Mapper[ModelT] = inspect(model)
         self.columns = [attribute.columns[0] for attribute in mapper.column_attrs]
@@ -85,7 +85,7 @@ def primary_key(model: Any) -> InstrumentedAttribute[Any]:
     """Return the primary key of a model, or raise ``TypeError`` if it has several columns."""
     mapper = inspect(model)
     if len(mapper.primary_key) != 1:
-        raise TypeError(f"{model.__name__} has no primary key of one column")
+        raise TypeError(f"{model.__name__} needs a primary key of one column")
     attribute: InstrumentedAttribute[Any] = getattr(
         model, mapper.get_property_by_column(mapper.primary_key[0]).key
     )

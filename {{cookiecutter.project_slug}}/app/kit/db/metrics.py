@@ -22,7 +22,7 @@ def watch(database: Database) -> None:
 
 
 def forget(database: Database) -> None:
-    """Report the pools of ``database`` no longer."""
+    """Stop reporting the pools of ``database``."""
     _databases.discard(database)
 
 

@@ -94,7 +94,7 @@ class VersionMixin:
 
     @declared_attr.directive
     def __mapper_args__(cls) -> dict[str, Any]:  # noqa: N805
-        """Let SQLAlchemy's own flush check and raise the version, too."""
+        """Let SQLAlchemy's flush check and raise the version, too."""
         return {"version_id_col": cls.version}
 
 

@@ -1,4 +1,4 @@
-"""The base of repositories: operations on one model, and verbs that take a statement."""
+"""The base of repositories: operations on one model, and methods that take a statement."""
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from functools import cache
@@ -241,7 +241,7 @@ class Repository(Generic[ModelT]):
     def _checked(self, values: dict[str, Any]) -> dict[str, Any]:
         if self._restricted and values.get("owner_id", self.caller.id) != self.caller.id:
             raise TypeError(
-                f"Only a superuser or SYSTEM names the owner of a {self.model.__name__}"
+                f"Only a superuser or SYSTEM may set the owner of a {self.model.__name__}"
             )
         return values
 
@@ -253,7 +253,7 @@ class Repository(Generic[ModelT]):
         self, statement: Executable, parameters: Mapping[str, Any] | None = None
     ) -> Result[Any]:
         if isinstance(self._session, ReadSession):
-            # A statement that writes is refused there.
+            # It refuses a statement that writes.
             selected: Result[Any] = await self._session.execute(
                 cast("Select[Any]", statement), parameters
             )
@@ -342,7 +342,7 @@ def _visible(model: type[Base], owner: Any, *, restricted: bool) -> list[ColumnE
 
 
 def _visible_in(items: KeysetList[Any], restricted: bool) -> list[ColumnElement[bool]]:  # noqa: FBT001
-    """Return the conditions of a row of a list: all that it shows is visible to the caller."""
+    """Return the conditions for rows of a list that are visible to the caller."""
     conditions: list[ColumnElement[bool]] = []
     for model in items.models:
         owned = restricted and _is_owned(model)

@@ -12,7 +12,7 @@ from app.kit.db.repository import Repository
 from app.kit.idempotency.models import IdempotencyKey
 
 DELETED_AT_ONCE = 1000
-"""Rows that one transaction deletes."""
+"""The number of rows that one transaction deletes."""
 
 FIND = select(IdempotencyKey).where(
     IdempotencyKey.caller == bindparam("caller"), IdempotencyKey.key == bindparam("key")

@@ -46,7 +46,7 @@ class StillRunning(Conflict):
 
 
 class _Replay(Exception):
-    # Not an error: it leaves the request with the stored response.
+    # Not an error: it ends the request with the stored response.
     def __init__(self, stored: IdempotencyKey) -> None:
         super().__init__(stored.key)
         headers = {**stored.headers, "Idempotent-Replayed": "true"}

@@ -7,7 +7,7 @@ from app.kit.db.engine import Database
 from tests.kit.openapi import Examples
 
 STATEMENTS = 0
-"""The statements that authentication takes."""
+"""The number of statements for authentication."""
 
 SETTINGS: dict[str, str] = {}
 """The settings that the service needs."""
@@ -20,16 +20,16 @@ COMMENT = {"author": AUTHOR}
 
 
 async def credentials(database: Database) -> dict[str, str]:
-    """Return the headers of a caller who may do everything."""
+    """Return the headers of a caller with all permissions."""
     return {}
 
 
 CALLERS = (credentials,)
-"""The callers of the generic tests: each is used where the one before gets 403."""
+"""The callers of the generic tests: if one gets 403, the next one is used."""
 
 
 EXAMPLES: Examples = {}
-"""Valid requests that can't be made up: there are none."""
+"""Requests that the generic tests can't generate: there are none."""
 
 RULES: frozenset[str] = frozenset()
 """Fields with a rule that the OpenAPI document can't express: there are none."""

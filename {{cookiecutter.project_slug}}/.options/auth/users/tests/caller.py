@@ -21,7 +21,7 @@ from app.users.settings import UserSettings
 from tests.kit.openapi import Example, Examples
 
 STATEMENTS = 1
-"""The statements that authentication takes."""
+"""The number of statements for authentication."""
 
 SETTINGS = {"environment": "local"}
 """The settings that the service needs."""
@@ -33,7 +33,7 @@ AUTHOR = "Caller"
 """The author of comments."""
 
 CALLERS_CREATED: list[UUID] = []
-"""The users that were created here, the latest last."""
+"""The users that were created here, in this order."""
 
 SUPERUSERS: set[UUID] = set()
 """The superusers that were created here."""
@@ -63,11 +63,11 @@ async def superuser(database: Database) -> dict[str, str]:
 
 
 CALLERS = (credentials, superuser)
-"""The callers of the generic tests: each is used where the one before gets 403."""
+"""The callers of the generic tests: if one gets 403, the next one is used."""
 
 
 def session_of(user: User, session_id: UUID | None = None) -> UserSession:
-    """Return a session; without an id it has that of its user, so that tests know it."""
+    """Return a session; its id is that of the user by default, so that tests know it."""
     ends_at = now() + timedelta(days=1)
     return UserSession(
         id=session_id or user.id,
@@ -89,7 +89,7 @@ def headers(user: User) -> dict[str, str]:
 
 
 async def _own_session(client: AsyncClient) -> Example:
-    """Return the path of a session of the caller that is not the one of the request."""
+    """Return the path of another session of the caller."""
     user = (await client.get("/v1/users/me")).json()
     sessions = (await client.get("/v1/auth/sessions")).json()["items"]
     other = next(each["id"] for each in sessions if not each["is_current"])
@@ -101,7 +101,7 @@ EXAMPLES: Examples = {
     "GET /v1/users/{user_id}/sessions": _own_session,
     "DELETE /v1/users/{user_id}/sessions/{session_id}": _own_session,
 }
-"""Valid requests that can't be made up: nothing but a login creates a session."""
+"""Requests that the generic tests can't generate, because only a login creates a session."""
 
 RULES = frozenset({"body.password", "body.expires_at"})
 """Fields with a rule that the OpenAPI document can't express."""
@@ -114,7 +114,7 @@ def own(*rows: OwnerMixin) -> None:
 
 
 def admit_anybody(app: FastAPI) -> None:
-    """Trust the access tokens of requests to this app, without a statement for each."""
+    """Authenticate access tokens without a statement."""
 
     async def trust(request: Request) -> None:
         token = request.headers.get("authorization", "").removeprefix("Bearer ")

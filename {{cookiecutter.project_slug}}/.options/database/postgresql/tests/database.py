@@ -1,4 +1,4 @@
-"""Where the tests' databases come from: a server of the run's own, or ``TEST_DATABASE_URL``."""
+"""The databases of the tests: on a server of the test run, or on ``TEST_DATABASE_URL``."""
 
 import os
 import re
@@ -14,10 +14,10 @@ from app.kit.db.driver import parse_url
 from scripts.embedded_postgres import embedded_postgres
 
 POOLER = os.environ.get("TEST_DATABASE_POOLER")
-"""``host:port`` of a PgBouncer before the server that ``TEST_DATABASE_URL`` names."""
+"""``host:port`` of a PgBouncer in front of the server in ``TEST_DATABASE_URL``."""
 
 SETTINGS: dict[str, str] = {"database_pooler": "pgbouncer"} if POOLER else {}
-"""What the service has to be told."""
+"""The settings that the service needs."""
 
 PATIENT = {
     "database_pool_timeout": "120",
@@ -26,17 +26,17 @@ PATIENT = {
     "database_statement_timeout": "100",
     "database_idle_in_transaction_timeout": "600",
 }
-"""Time limits that a slow machine does not reach. Tests of a limit set their own."""
+"""Time limits that even a slow machine does not reach. Tests of a limit set their own."""
 
 RUNAWAY = "SELECT pg_sleep(600)"
-"""A statement that takes far too long."""
+"""A statement that takes much longer than any limit."""
 
 CONNECT = ("asyncpg/connection.py", "connect")
 """The file and the function in which the driver connects."""
 
 
 class Databases:
-    """Makes databases for one test process."""
+    """Creates databases for one test process."""
 
     def __init__(self, server: URL, worker: str) -> None:
         self._server = server
@@ -45,10 +45,10 @@ class Databases:
         self._made: list[str] = []
 
     async def create(self, template: str = "template0") -> str:
-        """Make a database that is empty, or as ``template``."""
+        """Create an empty database, or a copy of ``template``."""
         name = f"{self._prefix}_{next(self._numbers)}"
         await self.run(f'DROP DATABASE IF EXISTS "{name}" WITH (FORCE)')
-        # Copying files is the faster way for a database this small.
+        # Copying files is faster for a small database.
         await self.run(f'CREATE DATABASE "{name}" TEMPLATE "{template}" STRATEGY file_copy')
         self._made.append(name)
         url = self._server.set(database=name)
@@ -63,7 +63,7 @@ class Databases:
         return await self.create(template=make_url(template).database or "")
 
     async def _end_pooled(self, url: str) -> None:
-        # What a pooler keeps open is in the way of a copy, and does not learn of new settings.
+        # Connections that a pooler keeps open prevent a copy, and ignore new settings.
         if POOLER:
             name = make_url(url).database
             end = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname ="
@@ -71,7 +71,7 @@ class Databases:
 
     @asynccontextmanager
     async def read_only(self, url: str) -> AsyncIterator[None]:
-        """Let new connections to a database read alone, for a while."""
+        """Make new connections to a database read-only."""
         alter = f'ALTER DATABASE "{make_url(url).database}"'
         await self.run(f"{alter} SET default_transaction_read_only = on")
         await self._end_pooled(url)
@@ -86,7 +86,7 @@ class Databases:
         self._made.remove(name)
 
     async def drop_all(self) -> None:
-        """Remove every database that was made here."""
+        """Remove every database that was created here."""
         for name in list(self._made):
             await self.run(f'DROP DATABASE "{name}" WITH (FORCE)')
 
@@ -103,7 +103,7 @@ class Databases:
 
 @asynccontextmanager
 async def databases(folder: Path, worker: str) -> AsyncIterator[Databases]:
-    """Start a server on ``folder``, shared by the run's processes, or use the one that is named.
+    """Start a server on ``folder``, shared by all processes, or use ``TEST_DATABASE_URL``.
 
     Raises:
         RuntimeError: ``TEST_DATABASE_URL`` names a database that may hold more than tests.
@@ -120,7 +120,7 @@ async def databases(folder: Path, worker: str) -> AsyncIterator[Databases]:
             running = stack.enter_context(embedded_postgres(folder, keep=False))
             server = parse_url(running).set(database="test")
         made = Databases(server, worker)
-        if not given:  # what is thrown away needs no disk
+        if not given:  # temporary data needs no durability
             for setting in ("fsync", "full_page_writes", "synchronous_commit"):
                 await made.run(f"ALTER SYSTEM SET {setting} = off")
             await made.run("SELECT pg_reload_conf()")

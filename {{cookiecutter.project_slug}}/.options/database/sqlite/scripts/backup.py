@@ -16,7 +16,7 @@ FOLDER = project.ROOT / "backups"
 
 
 class Refused(Exception):
-    """Why nothing was written, in one sentence."""
+    """Raised with the reason, in one sentence, if a backup or a restore is refused."""
 
 
 class Settings(DriverSettings):
@@ -41,8 +41,8 @@ def restore(file: Path, database: Path, *, clean: bool = False) -> None:
 
     Args:
         file: the backup.
-        database: what is replaced.
-        clean: whether it may hold tables, or be damaged.
+        database: the database to replace.
+        clean: replace it even if it has tables or is damaged.
 
     Raises:
         Refused: the backup is missing, damaged or empty, or the database may not be replaced.
@@ -62,7 +62,7 @@ def _copy(source: Path, target: Path) -> None:
     try:
         partial.touch(mode=0o600)
         with closing(_opened(source)) as reading, closing(sqlite3.connect(partial)) as writing:
-            reading.backup(writing)  # in one step: a snapshot, while others write
+            reading.backup(writing)  # one step: a snapshot, even while others write
             writing.execute("PRAGMA journal_mode = DELETE")  # everything in one file
             (found,) = writing.execute("PRAGMA integrity_check(1)").fetchone()
             if found != "ok":
@@ -70,7 +70,7 @@ def _copy(source: Path, target: Path) -> None:
             if not _tables(writing):
                 raise Refused(f"{source} holds no tables.")
         _sync(partial)
-        for suffix in ("-wal", "-shm", "-journal"):  # they would be applied to the new file
+        for suffix in ("-wal", "-shm", "-journal"):  # they belong to the old file
             Path(f"{target}{suffix}").unlink(missing_ok=True)
         partial.replace(target)
         if os.name == "posix":
@@ -105,7 +105,7 @@ def _check_unused(database: Path) -> None:
     except sqlite3.Error as error:
         if error.sqlite_errorcode & 0xFF == sqlite3.SQLITE_BUSY:
             raise Refused(f"{database} is in use: stop the service first.") from None
-        # It is damaged, and replaced.
+        # A damaged database is replaced.
 
 
 def _sync(path: Path) -> None:
@@ -117,7 +117,7 @@ def _sync(path: Path) -> None:
 
 
 def main() -> None:
-    """Read the command line, then back up or restore the database of the settings."""
+    """Back up or restore the configured database, as the command line says."""
     parser = argparse.ArgumentParser(prog="backup", description=__doc__)
     verbs = parser.add_subparsers(dest="verb", required=True)
     saving = verbs.add_parser("backup", help="write a backup")

@@ -1,4 +1,4 @@
-"""Where the tests' databases come from: files in a folder of the run's own."""
+"""The databases of the tests: files in a folder of the test run."""
 
 import os
 import shutil
@@ -8,34 +8,34 @@ from itertools import count
 from pathlib import Path
 
 SETTINGS: dict[str, str] = {}
-"""What the service has to be told."""
+"""The settings that the service needs."""
 
 PATIENT = {
     "database_pool_timeout": "120",
     "database_session_timeout": "120",
     "database_busy_timeout": "60",
 }
-"""Time limits that a slow machine does not reach. Tests of a limit set their own."""
+"""Time limits that even a slow machine does not reach. Tests of a limit set their own."""
 
 RUNAWAY = (
     "WITH RECURSIVE numbers (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM numbers) "
     "SELECT max(n) FROM numbers"
 )
-"""A statement that takes far too long."""
+"""A statement that takes much longer than any limit."""
 
 CONNECT = ("aiosqlite/core.py", "connect")
 """The file and the function in which the driver connects."""
 
 
 class Databases:
-    """Makes databases for one test process."""
+    """Creates databases for one test process."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._numbers = count()
 
     async def create(self) -> str:
-        """Name a database that is empty."""
+        """Return the URL of an empty database."""
         return f"sqlite:///{self._folder / f'test_{next(self._numbers)}.db'}"
 
     async def copy(self, template: str) -> str:
@@ -46,8 +46,8 @@ class Databases:
 
     @asynccontextmanager
     async def read_only(self, url: str) -> AsyncIterator[None]:
-        """Let new connections to a database read alone, for a while."""
-        # By the format's own mark for "do not write": root may write to any file.
+        """Make new connections to a database read-only."""
+        # By a flag in the file's header, because root may write to read-only files.
         file = os.open(_path(url), os.O_RDWR)
         kept = os.pread(file, 1, 18)
         os.pwrite(file, b"\x03", 18)
@@ -63,11 +63,11 @@ class Databases:
 
 @asynccontextmanager
 async def databases(folder: Path, worker: str) -> AsyncIterator[Databases]:
-    """Keep the databases of one test process in a part of ``folder``."""
+    """Create the databases of one test process in a subfolder of ``folder``."""
     (own := folder / worker).mkdir(parents=True)
     yield Databases(own)
     shutil.rmtree(own)
-    with suppress(OSError):  # another process still has its own in there
+    with suppress(OSError):  # another process still uses it
         folder.rmdir()
 
 

@@ -1,4 +1,4 @@
-"""What the question `auth` adds to the service: nothing."""
+"""The routes and settings of the question `auth`: none."""
 
 from typing import Final
 

@@ -14,17 +14,17 @@ class OwnerMixin:
 
 
 def owner_indexes(*columns: str) -> tuple[Index, ...]:
-    """Return the indexes for lists of a user's own rows, sorted by each of these columns."""
+    """Return an index for each column by which a user's own rows are listed."""
     return ()
 
 
 def owner_unique(*columns: str) -> UniqueConstraint:
-    """Return the constraint that these columns are unique among the rows of one owner."""
+    """Return a unique constraint on these columns for each owner."""
     return UniqueConstraint(*columns)
 
 
 class SignedModel(RequestModel):
-    """Base of requests that name their author, because there is no caller to take it from."""
+    """Base of requests that name their author, because callers are anonymous."""
 
     author: Annotated[Text, Field(min_length=1, max_length=100, examples=["Ada Lovelace"])]
 

@@ -21,7 +21,7 @@ from app.users.repository import UserRepository
 from app.users.settings import UserSettings
 
 RECENT_SIGN_IN: Final = timedelta(minutes=5)
-"""How long after a login its access tokens may do what ``recent_sign_in`` protects."""
+"""The time after a login during which ``recent_sign_in`` accepts its access tokens."""
 
 LAST_USE_PRECISION: Final = timedelta(minutes=1)
 """The last use of an API key is written at most this often."""
@@ -49,7 +49,7 @@ class SessionClaims:
 
 
 def refused(error: AppError, reason: str) -> AppError:
-    """Write why a request is refused to the security log; return the error to raise."""
+    """Log a refused request to the security log; return the error to raise."""
     security_event("refused", level=WARNING, status=error.status.value, reason=reason)
     return error
 
@@ -123,7 +123,7 @@ async def authorize(request: Request, caller: OptionalCallerDep) -> None:
 
 
 def require(permission: Permission) -> Any:
-    """Return the dependency of a closed route or router that takes one more permission."""
+    """Return a dependency of a closed route or router that requires another permission."""
 
     async def check(caller: CallerDep) -> None:
         _check(caller, permission)
@@ -137,7 +137,7 @@ def _check(caller: Caller, permission: Permission) -> None:
     if isinstance(caller, UserCaller) and caller.session is None:
         scopes = [scope for scope, allowed in SCOPES.items() if permission in allowed]
         if scopes:
-            error = Forbidden(f"This takes an API key with the scope {scopes[0]!r}.")
+            error = Forbidden(f"This requires an API key with the scope {scopes[0]!r}.")
             raise refused(error, "scope")
         raise refused(Forbidden("An API key can't do this: sign in with a password."), "api_key")
     raise refused(Forbidden("Only superusers may do this."), "not_superuser")
@@ -153,12 +153,12 @@ async def recent_sign_in(caller: CallerDep) -> SessionClaims:
     if login is None:
         raise refused(Forbidden("An API key can't do this: sign in with a password."), "api_key")
     if now() - login.signed_in_at > RECENT_SIGN_IN:
-        error = Forbidden("Sign in again: this takes a login in the last 5 minutes.")
+        error = Forbidden("Sign in again: this requires a login in the last 5 minutes.")
         raise refused(error, "old_sign_in")
     return login
 
 
 RECENT_LOGIN: Final = Depends(recent_sign_in, scope="function")
-"""The dependency of a route that a stolen token must not open. Put it after ``require``."""
+"""The dependency of a route that requires a recent login. Put it after ``require``."""
 RecentLoginDep = Annotated[SessionClaims, RECENT_LOGIN]
 """The login of a caller who has just signed in."""

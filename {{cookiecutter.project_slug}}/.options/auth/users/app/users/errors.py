@@ -26,6 +26,6 @@ class TooManyRequests(AppError):
     status = HTTPStatus.TOO_MANY_REQUESTS
 
     def __init__(self, seconds: float) -> None:
-        """Ask the client to wait for ``seconds``."""
+        """Set ``Retry-After`` to ``seconds``."""
         super().__init__("Too many attempts: try again later.")
         self.headers = {"Retry-After": str(max(1, ceil(seconds)))}

@@ -1,4 +1,4 @@
-"""A bounded queue for hashing passwords: each hash takes memory and time on purpose."""
+"""A bounded queue for hashing passwords, which takes memory and time on purpose."""
 
 import asyncio
 from collections import deque
@@ -18,14 +18,14 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 SCRIPT: Final = (2, 10_000)
-"""Threads and queue of a script, which has no request."""
+"""The default numbers of threads and waiting calls, for scripts."""
 
 
 async def run(function: Callable[..., T], *arguments: str) -> T:
-    """Run a function in a thread, once there is one for the request that the router has bound.
+    """Run a function in a thread of the request's queue.
 
     Raises:
-        Unavailable: too many others wait, or the client is gone.
+        Unavailable: the queue is full, or the client has disconnected.
     """
     request = current_request.get()
     if request is None:
@@ -36,10 +36,10 @@ async def run(function: Callable[..., T], *arguments: str) -> T:
 
 
 class HashQueue:
-    """A few threads, and a queue of limited length for those who wait for one."""
+    """A few threads, and a queue of limited length for the calls that wait for one."""
 
     def __init__(self, threads: int, length: int) -> None:
-        """Set the limits: what runs at once, and what waits."""
+        """Set how many calls may run and wait."""
         self._free = threads
         self._length = length
         self._waiting: deque[asyncio.Future[None]] = deque()
@@ -51,7 +51,7 @@ class HashQueue:
         """Run a function in a thread, in the order of the calls.
 
         Raises:
-            Unavailable: the queue is full, or the client of the request is gone.
+            Unavailable: the queue is full, or the client of the request has disconnected.
         """
         if self._free:
             self._free -= 1
@@ -59,7 +59,7 @@ class HashQueue:
             await self._wait(request)
         running = asyncio.get_running_loop().run_in_executor(self._threads, function, *arguments)
         running.add_done_callback(self._release)
-        return await asyncio.shield(running)  # a thread can't be cancelled: it is not free before
+        return await asyncio.shield(running)  # a thread can't be cancelled
 
     async def _wait(self, request: Request | None) -> None:
         if len(self._waiting) >= self._length:

@@ -15,7 +15,7 @@ def _salt() -> str:
 
 
 class User(UUIDPrimaryKey, TimestampMixin, Base):
-    """Somebody who may sign in."""
+    """A person who may sign in."""
 
     __tablename__ = "users"
     __table_args__ = (Index(None, "created_at", "id"),)
@@ -44,7 +44,7 @@ class UserSession(UUIDPrimaryKey, Base):
     last_used_at: Mapped[datetime] = mapped_column(default=now)
     """When its tokens were last refreshed."""
     expires_at: Mapped[datetime] = mapped_column(index=True)
-    """When its refresh token expires; each refresh moves it, up to ``ends_at``."""
+    """When its refresh token expires; each refresh extends it, up to ``ends_at``."""
     ends_at: Mapped[datetime]
 
 
@@ -58,7 +58,7 @@ class RefreshToken(UUIDPrimaryKey, Base):
     )
     token_hash: Mapped[str] = mapped_column(String(64), unique=True)
     successor_salt: Mapped[str] = mapped_column(String(64), default=_salt)
-    """Random: the token and this make the next token, which is not stored itself."""
+    """Random: the next token is derived from this and the token; neither token is stored."""
     created_at: Mapped[datetime] = mapped_column(default=now)
     used_at: Mapped[datetime | None]
 

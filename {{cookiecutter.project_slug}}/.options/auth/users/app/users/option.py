@@ -1,4 +1,4 @@
-"""What the question `auth` adds to the service: routes, their guard, and settings."""
+"""The routes, dependencies and settings of the question `auth`."""
 
 from typing import Final
 

@@ -19,12 +19,12 @@ class OwnerMixin:
 
 
 def owner_indexes(*columns: str) -> tuple[Index, ...]:
-    """Return the indexes for lists of a user's own rows, sorted by each of these columns."""
+    """Return an index for each column by which a user's own rows are listed."""
     return tuple(Index(None, "owner_id", column, "id") for column in columns)
 
 
 def owner_unique(*columns: str) -> UniqueConstraint:
-    """Return the constraint that these columns are unique among the rows of one owner."""
+    """Return a unique constraint on these columns for each owner."""
     return UniqueConstraint("owner_id", *columns)
 
 

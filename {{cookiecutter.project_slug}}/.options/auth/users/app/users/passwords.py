@@ -1,4 +1,4 @@
-"""Which passwords are refused: common ones, and those that contain what is known of the user."""
+"""Refuse common passwords, and passwords that contain the user's name or address."""
 
 import re
 from pathlib import Path
@@ -7,7 +7,7 @@ from typing import Final
 from app.kit import project
 
 LEAST_PART: Final = 4
-"""Characters of an e-mail or a name that a password must not contain; fewer occur by chance."""
+"""Shorter parts of an e-mail address or a name may occur in a password by chance."""
 
 
 def _read() -> frozenset[str]:
@@ -18,7 +18,7 @@ def _read() -> frozenset[str]:
 COMMON: Final = _read()
 """Common passwords in lower case, with and without the digits at their end."""
 _TRAILING: Final = re.compile(r"[0-9]{1,6}\Z")
-"""Digits that are added to a common password; more may be random."""
+"""The most digits that may follow a common password; more may be random."""
 
 
 def complaint(password: str, *, email: str = "", name: str = "") -> str | None:

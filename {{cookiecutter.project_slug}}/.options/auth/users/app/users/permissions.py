@@ -16,7 +16,7 @@ class Permission(StrEnum):
     WRITE = "write"
     """Call routes with other methods."""
     MANAGE_ACCOUNT = "account:manage"
-    """Change or delete the own account, and manage its sessions and API keys."""
+    """Change or delete one's own account, and manage its sessions and API keys."""
     ALL_ROWS = "rows:all"
     """See and change the rows of every owner."""
     READ_USERS = "users:read"

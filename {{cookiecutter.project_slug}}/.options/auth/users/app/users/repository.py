@@ -80,7 +80,7 @@ class UserRepository(Repository[User]):
     async def change_password(
         self, user: User, password_hash: str, changes: dict[str, Any]
     ) -> User | None:
-        """Set a new password and revoke every credential; return None if it has changed since."""
+        """Set a new password and revoke every credential; return None if the user has changed."""
         new = {"password_hash": password_hash, "token_version": User.token_version + 1}
         changed = await self.change_email(user, changes | new)
         if changed is not None:
@@ -99,7 +99,7 @@ class UserRepository(Repository[User]):
         )
 
     async def delete_account(self, user_id: UUID, *, is_superuser: bool) -> None:
-        """Delete a user with everything that belongs to it, stored responses as well.
+        """Delete a user with everything that belongs to them, also stored responses.
 
         Raises:
             Conflict: it is the last superuser.
@@ -111,7 +111,7 @@ class UserRepository(Repository[User]):
         await self.delete(user_id)
 
     async def _require_another_superuser(self, user_id: UUID) -> None:
-        # Locked in one order: of two who demote each other, the second sees the first change.
+        # Lock in one order: if two demote each other, the second one sees the first change.
         found = select(User.id).where(User.is_superuser, User.is_active).order_by(User.id)
         active = {row.id for row in await self.rows(found.with_for_update(key_share=True))}
         if active == {user_id}:
@@ -119,7 +119,7 @@ class UserRepository(Repository[User]):
 
     async def revoke_credentials(self, user_id: UUID) -> None:
         """Revoke every session and API key of a user."""
-        # A credential that a concurrent request adds has the earlier version, and is invalid, too.
+        # A credential that is added concurrently has the earlier version, so it is invalid, too.
         raised = update(User).values(token_version=User.token_version + 1)
         await self.session.execute(raised.where(User.id == user_id))
         await self._delete_credentials(user_id)
@@ -129,11 +129,11 @@ class UserRepository(Repository[User]):
         await self.session.execute(delete(APIKey).where(APIKey.user_id == user_id))
 
     async def change_by_superuser(self, user_id: UUID, changes: dict[str, Any]) -> User:
-        """Change any user. Deactivation revokes every credential, a change of role the admin keys.
+        """Change any user. Deactivation revokes every credential, a role change deletes admin keys.
 
         Raises:
             NotFound: there is no such user.
-            Conflict: it is the last superuser, and would be none.
+            Conflict: the last superuser would be demoted or deactivated.
         """
         if False in (changes.get("is_active"), changes.get("is_superuser")):
             await self._require_another_superuser(user_id)
@@ -164,7 +164,7 @@ class UserRepository(Repository[User]):
         return await self.one(insert(UserSession).values(values).returning(UserSession))
 
     async def renew_session(self, token_hash: str, lifetime: timedelta) -> UserSession | None:
-        """Return the valid session of a refresh token, renewed, or None.
+        """Renew the valid session of a refresh token and return it, or return None.
 
         The row stays locked, so that requests with tokens of one session wait for each other.
         """
@@ -190,7 +190,7 @@ class UserRepository(Repository[User]):
         )
 
     async def end_session_of(self, token_hash: str) -> UserSession | None:
-        """End the session of a refresh token, used or not; return it, if there was one."""
+        """End the session of a refresh token, even of a used one; return it, or None."""
         own = delete(UserSession).where(UserSession.id == _session_of(token_hash))
         return await self.session.scalar(own.returning(UserSession))
 
@@ -215,7 +215,7 @@ class UserRepository(Repository[User]):
         await self.end_session(login.user_id, login.id)
 
     async def end_sessions(self, user_id: UUID, *, keep: UUID | None = None) -> None:
-        """End every session of a user, but for the one to keep."""
+        """End every session of a user except ``keep``."""
         found = select(UserSession.id).where(UserSession.user_id == user_id)
         if keep is not None:
             found = found.where(UserSession.id != keep)
@@ -239,7 +239,7 @@ class UserRepository(Repository[User]):
         )
 
     async def salt_used_since(self, token_hash: str, moment: datetime) -> str | None:
-        """Return the salt of a refresh token that was first used since then, or None."""
+        """Return the salt of a refresh token that was first used after a time, or None."""
         return await self.session.scalar(
             select(RefreshToken.successor_salt).where(
                 RefreshToken.token_hash == token_hash, RefreshToken.used_at >= moment
@@ -247,7 +247,7 @@ class UserRepository(Repository[User]):
         )
 
     async def is_unused(self, token_hash: str) -> bool:
-        """Return whether there is such a refresh token, not used yet."""
+        """Return whether a refresh token exists and is unused."""
         unused = select(RefreshToken.id).where(
             RefreshToken.token_hash == token_hash, RefreshToken.used_at.is_(None)
         )
@@ -280,7 +280,7 @@ class UserRepository(Repository[User]):
         return next(iter(await self.rows(found.with_for_update(key_share=True))), None)
 
     async def count_keys(self, user_id: UUID) -> int:
-        """Return how many API keys a user has, with those that have expired."""
+        """Return the number of a user's API keys, including expired ones."""
         return int(
             await self.session.scalar(
                 select(func.count()).select_from(APIKey).where(APIKey.user_id == user_id)

@@ -72,7 +72,7 @@ async def address(request: Request) -> str:
 
 
 async def client(request: Request, address: Annotated[str, Depends(address)]) -> service.Client:
-    """Return who signs in, in as many characters as are stored."""
+    """Return the client that signs in, with a User-Agent shortened to the length of its column."""
     user_agent = request.headers.get("user-agent", "")[:200]
     return service.Client(address[:45], "".join(filter(str.isprintable, user_agent)))
 
@@ -131,8 +131,8 @@ async def sign_in(
 async def refresh(body: Refresh, database: DatabaseDep, settings: SettingsDep) -> Tokens:
     """Exchange a refresh token for new tokens.
 
-    If the response was lost, the same token gives the same successor for 10 seconds. Using it
-    again later, or after its successor was used, ends the session.
+    If the response was lost, the same token returns the same new one for 10 seconds. Using it again
+    later, or after the new one was used, ends the session.
     """
     return await service.refresh(database, settings, body.refresh_token)
 
@@ -160,9 +160,9 @@ async def list_sessions(
 
 @sessions.delete("", status_code=204)
 async def end_other_sessions(user_id: UserIdDep, login: RecentLoginDep, users: Users) -> None:
-    """End every session of the caller but the one of this request.
+    """End every session of the caller except the one of this request.
 
-    It takes an access token of a login in the last 5 minutes.
+    It requires a login in the last 5 minutes.
     """
     await users.end_sessions(user_id, keep=login.id)
     security_event("sessions_ended")
@@ -177,7 +177,7 @@ async def end_other_sessions(user_id: UserIdDep, login: RecentLoginDep, users: U
 async def end_session(session_id: UUID, user_id: UserIdDep, users: Users) -> None:
     """End one of the caller's sessions: its access and refresh tokens are invalid at once.
 
-    It takes an access token of a login in the last 5 minutes.
+    It requires a login in the last 5 minutes.
     """
     await users.end_session(user_id, session_id)
     security_event("session_ended", session=session_id)
@@ -204,7 +204,7 @@ async def update_me(
 async def delete_me(caller: CallerDep, users: Users) -> None:
     """Delete the caller's account, with everything that belongs to it.
 
-    It takes an access token of a login in the last 5 minutes. The last superuser stays.
+    It requires a login in the last 5 minutes. The last superuser can't be deleted.
     """
     await users.delete_account(cast("UUID", caller.id), is_superuser=caller.is_superuser)
     security_event("user_deleted")
@@ -218,9 +218,9 @@ async def create_key(
     settings: SettingsDep,
     users: Users,
 ) -> APIKeySecret:
-    """Create an API key. No later response holds the key itself.
+    """Create an API key. The key itself is only in this response.
 
-    It takes an access token of a login in the last 5 minutes; the scope `admin` takes a superuser.
+    It requires a login in the last 5 minutes. The scope `admin` requires a superuser.
     """
     user_id = cast("UUID", caller.id)
     key, raw = await service.create_key(users, settings, user_id, login, body)
@@ -258,7 +258,7 @@ async def list_users(query: Annotated[PageQuery, Query()], users: Users) -> obje
 async def update_user(user_id: UUID, body: UserAdminUpdate, users: Users) -> User:
     """Change a user. Deactivation revokes every session and API key; activation restores none.
 
-    It takes an access token of a login in the last 5 minutes. The last superuser stays one.
+    It requires a login in the last 5 minutes. The last superuser can't be demoted.
     """
     changes = body.model_dump(exclude_unset=True)
     user = await users.change_by_superuser(user_id, changes)
@@ -287,7 +287,7 @@ async def list_sessions_of_user(
     responses=error_responses(404),
 )
 async def end_sessions_of_user(user_id: UUID, users: Users) -> None:
-    """End every session of a user. It takes a login in the last 5 minutes."""
+    """End every session of a user. It requires a login in the last 5 minutes."""
     await users.get(user_id)
     await users.end_sessions(user_id)
     security_event("sessions_ended", user=user_id)
@@ -300,6 +300,6 @@ async def end_sessions_of_user(user_id: UUID, users: Users) -> None:
     responses=error_responses(404),
 )
 async def end_session_of_user(user_id: UUID, session_id: UUID, users: Users) -> None:
-    """End a session of a user. It takes a login in the last 5 minutes."""
+    """End a session of a user. It requires a login in the last 5 minutes."""
     await users.end_session(user_id, session_id)
     security_event("session_ended", user=user_id, session=session_id)

@@ -1,4 +1,4 @@
-"""The request and response bodies of users. Hashes and internal columns are in none of them."""
+"""The request and response bodies of users. They contain no hashes or internal columns."""
 
 import unicodedata
 from datetime import datetime
@@ -71,14 +71,14 @@ def _distinct(values: Any) -> Any:
 def _as_registered(text: str) -> str:
     try:
         return _EMAIL.validate_python(text)
-    except ValidationError:  # no valid address: nobody has registered with it
+    except ValidationError:  # an invalid address is an unknown one
         return text.lower()
 
 
 _LENGTHS: dict[str, Any] = {"minLength": PASSWORD_LENGTH[0], "maxLength": PASSWORD_LENGTH[1]}
 Password = Annotated[
     SecretStr,
-    # As it was sent first: NFKC takes more than linear time, and some characters become several.
+    # Check the length before NFKC too: it takes more than linear time, and can lengthen a text.
     AfterValidator(_bounded_raw),
     AfterValidator(_normal),
     AfterValidator(_bounded),

@@ -87,7 +87,7 @@ def hash_token(token: str) -> str:
 def successor_of(token: str, salt: str) -> str:
     """Return the refresh token that follows ``token``: the same one each time.
 
-    It takes the token, which is not stored, and the salt, which only the database has.
+    It is derived from the token, which is not stored, and the salt, which is only in the database.
     """
     digest = hmac.digest(salt.encode(), token.encode(), hashlib.sha256)
     return f"refresh_{base64.urlsafe_b64encode(digest).rstrip(b'=').decode()}"
@@ -95,7 +95,7 @@ def successor_of(token: str, salt: str) -> str:
 
 @dataclass(frozen=True)
 class AccessClaims:
-    """What a valid access token says."""
+    """The claims of a valid access token."""
 
     user_id: UUID
     token_version: int
@@ -103,7 +103,7 @@ class AccessClaims:
 
 
 def access_token(session: UserSession, settings: UserSettings) -> str:
-    """Return a signed access token of a login, which it does not outlive."""
+    """Return a signed access token of a login; it expires with the session at the latest."""
     issued = now()
     claims = {
         "sub": str(session.user_id),
@@ -144,7 +144,7 @@ def _decode(token: str, key: SecretStr) -> tuple[AccessClaims, float]:
 
 
 def key_id(key: SecretStr) -> str:
-    """Return the public name of a key, which the ``kid`` of its tokens has."""
+    """Return the public name of a key: the ``kid`` header of its tokens."""
     return hashlib.sha256(b"kid:" + key.get_secret_value().encode()).hexdigest()[:16]
 
 

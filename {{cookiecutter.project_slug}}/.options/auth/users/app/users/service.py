@@ -1,4 +1,4 @@
-"""The rules of signing up, signing in and staying signed in.
+"""Registration, login and refresh, API keys and account changes.
 
 These functions open their own short transactions, so that no connection is held while a password
 is hashed.
@@ -28,9 +28,9 @@ from app.users.throttle import password_limits, throttled
 KEY_PREFIX_LENGTH = 12
 FIRST_KEY = APIKeyCreate(name="first", scopes={"read", "write"})
 MAX_KEYS: Final = 20
-"""API keys that a user may have."""
+"""The maximum number of API keys of a user."""
 REFRESH_LEEWAY: Final = timedelta(seconds=10)
-"""How long after its first use a refresh token gives the same successor again."""
+"""The time after its first use in which a refresh token returns the same new token again."""
 
 
 @dataclass(frozen=True)
@@ -181,7 +181,7 @@ async def refresh(database: Database, settings: UserSettings, token: SecretStr) 
 async def _successor(
     users: UserRepository, login: UserSession, raw: str, lifetime: timedelta
 ) -> str | None:
-    """Return the refresh token that follows one of a locked session; None if it is reused."""
+    """Return the next refresh token of a locked session; None if ``token`` was reused."""
     token_hash = security.hash_token(raw)
     salt = await users.use_refresh_token(token_hash)
     if salt is not None:
@@ -209,7 +209,8 @@ async def update(
 ) -> User:
     """Change a user's own account.
 
-    A new password revokes every session and API key. It, and a new address, takes the current one.
+    A new password or address requires the current password. A new password revokes every session
+    and API key.
 
     Raises:
         Forbidden: the current password is wrong.
@@ -229,7 +230,7 @@ async def update(
     async with database.reading(primary=True) as reading:
         user = await UserRepository(reading).get(user_id)
     wrong = Forbidden("The current password is wrong.")
-    # A stolen access token must not serve to guess the password.
+    # Throttled, so that a stolen access token can't be used to guess the password.
     async with throttled(database, password_limits(settings, user.id)):
         if not await security.verify_password(body.current_password, user.password_hash):
             security_event("password_check_failed", user=user.id, level=WARNING)

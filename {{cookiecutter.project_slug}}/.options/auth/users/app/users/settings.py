@@ -18,11 +18,11 @@ from app.users import passwords
 LOCAL_SECRET_KEY: Final = SecretStr("local-only-" * 4)
 MIN_SECRET_KEY: Final = 32
 MIN_ENTROPY: Final = 96
-"""Bits, by an estimate that finds about 115 in the 128 of `openssl rand -hex 16`."""
+"""In bits. The estimate for `openssl rand -hex 16`, which has 128 bits, is about 115."""
 PLACEHOLDERS: Final = ("local-only", "change", "secret", "example", "placeholder", "password")
 
 MIN_CHANGES: Final = 1 / 12
-"""Changes between capitals, small letters and digits, by character: random text has 1 in 3."""
+"""Changes between upper case, lower case and digits per character; random text has 1/3."""
 PUBLISHED: Final = frozenset(
     {
         # The SHA-256 of the key in FastAPI's tutorial.
@@ -30,7 +30,7 @@ PUBLISHED: Final = frozenset(
     }
 )
 GUESSED: Final = ("", "secret", "test", "admin", "changeme", "key", "secret_key")
-"""Texts whose hash is no random key, beside common passwords."""
+"""Texts whose hash is refused as a key, besides common passwords."""
 DIGESTS: Final = {32: ("md5",), 40: ("sha1",), 64: ("sha256", "sha3_256"), 128: ("sha512",)}
 """Hash functions by the length of their hexadecimal digests."""
 
@@ -84,15 +84,15 @@ class UserSettings(BaseSettings):
 def check_key(key: str) -> None:
     """Raise ``ValueError`` for a key that is short, repetitive, a placeholder or known."""
     if len(key) < MIN_SECRET_KEY or entropy(key) < MIN_ENTROPY:
-        raise ValueError(f"Too weak: take {MIN_SECRET_KEY} random characters at least")
+        raise ValueError(f"Too weak: use at least {MIN_SECRET_KEY} random characters")
     if any(word in key.lower() for word in PLACEHOLDERS):
-        raise ValueError("This is a placeholder: take random characters")
+        raise ValueError("This is a placeholder: use random characters")
     if _is_words(key) or _is_known(key.lower()):
-        raise ValueError("This can be guessed: take random characters")
+        raise ValueError("This can be guessed: use random characters")
 
 
 def _is_words(key: str) -> bool:
-    # Words, whole rows of the keyboard, and numbers: capitals, small letters and digits seldom mix.
+    # Words, keyboard rows and numbers seldom mix upper case, lower case and digits.
     words = re.sub(r"[A-Z][a-z]{2,}", lambda word: word[0].lower(), key)
     kinds = [(each.isdigit(), each.isupper()) for each in words if each.isalnum()]
     changes = sum(before != after for before, after in pairwise(kinds))
@@ -111,7 +111,7 @@ def _is_known(key: str) -> bool:
 
 
 def entropy(text: str) -> float:
-    """Estimate the bits of entropy in a text: less for few characters, sequences, repetitions."""
+    """Estimate the entropy of a text in bits; it is low for sequences and repetitions."""
     steps = [ord(after) - ord(before) for before, after in pairwise(text)]
     length = min(len(text), len(zlib.compress(text.encode(), 9)))
     return length * min(_entropy(text), _entropy(steps))

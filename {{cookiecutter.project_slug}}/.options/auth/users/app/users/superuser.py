@@ -18,10 +18,10 @@ from app.users.security import hash_password
 
 
 def main() -> None:
-    """Read a password, from a prompt or standard input, and write the user."""
+    """Read a password from a prompt or standard input, and create or promote the user."""
     parser = argparse.ArgumentParser(prog="just superuser", description=__doc__)
     parser.add_argument("email", help="the e-mail address to sign in with")
-    parser.add_argument("--promote", action="store_true", help="make a registered user a superuser")
+    parser.add_argument("--promote", action="store_true", help="promote a registered user")
     arguments = parser.parse_args()
     email: str = arguments.email
     password = getpass.getpass() if sys.stdin.isatty() else sys.stdin.readline().rstrip("\r\n")
@@ -41,12 +41,12 @@ def main() -> None:
 async def make_superuser(body: UserCreate, *, promote: bool) -> str:
     """Create a superuser, or promote the user with this address; return what was done.
 
-    Whoever registered the address may be a stranger. So a promoted user gets the new password, and
-    every session and API key of the account is revoked.
+    A stranger may have registered the address. A promotion therefore sets the new password, and
+    revokes every session and API key of the account.
 
     Raises:
         Conflict: the address is registered, and ``promote`` was not requested.
-        NotFound: it is not, and ``promote`` was requested.
+        NotFound: the address is not registered, and ``promote`` was requested.
     """
     database = Database(load_settings())
     try:

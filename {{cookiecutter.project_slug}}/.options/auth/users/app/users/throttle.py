@@ -32,14 +32,14 @@ HOST_BITS: Final = 64
 
 @dataclass(frozen=True)
 class Limits:
-    """What an attempt counts against."""
+    """The limits that apply to an attempt."""
 
     window: int
     """Seconds over which attempts are counted."""
     own: Mapping[str, int]
     """Attempts that are allowed for each subject. Success sets them back to zero."""
     shared: Mapping[str, int]
-    """The same, for the client's address, which others may have: success takes one back."""
+    """The same for the client's address, which several users may share: success subtracts one."""
     names: Mapping[str, str]
     """The name of each limit, for the log."""
 
@@ -73,7 +73,7 @@ def password_limits(settings: UserSettings, user_id: UUID) -> Limits:
 
 
 def client_network(address: str) -> str:
-    """Return what stands for a client: an IPv4 address, or the /64 of an IPv6 address."""
+    """Return the client as it is counted: an IPv4 address, or the /64 of an IPv6 address."""
     try:
         parsed = ip_address(address)
     except ValueError:
@@ -89,14 +89,14 @@ def client_network(address: str) -> str:
 async def throttled(
     database: Database, limits: Limits, *, resets: bool = True
 ) -> AsyncGenerator[None]:
-    """Count an attempt before the block, and take it back if the block succeeds.
+    """Count an attempt before the block, and subtract it again if the block succeeds.
 
-    An attempt that was not decided, since the service was busy, is taken back as well.
+    An attempt without a result, because the service was busy, is subtracted as well.
 
     Args:
         database: the database that has the counts.
-        limits: what the attempt counts against.
-        resets: whether success sets the counts back.
+        limits: the limits that apply to the attempt.
+        resets: whether success sets the counts to zero.
 
     Raises:
         TooManyRequests: one of the limits is reached.
@@ -105,7 +105,7 @@ async def throttled(
         AttemptRepository.check(await AttemptRepository(session).counts(limits), limits)
     async with database.transaction() as session:
         is_first = await AttemptRepository(session).add(limits)
-    if is_first:  # once in a window is enough
+    if is_first:  # once per window is enough
         async with database.transaction() as session:
             await AttemptRepository(session).delete_expired()
     try:
@@ -133,7 +133,7 @@ class AttemptRepository(Repository[Attempt]):
     model = Attempt
 
     async def counts(self, limits: Limits) -> dict[str, tuple[int, datetime]]:
-        """Return the current count of each subject, and when it starts again at zero."""
+        """Return the current count of each subject, and the time when it returns to zero."""
         current = select(Attempt.subject, Attempt.count, Attempt.resets_at).where(
             Attempt.subject.in_(limits.all), Attempt.resets_at >= now()
         )
@@ -181,11 +181,11 @@ class AttemptRepository(Repository[Attempt]):
         counted = (await self.session.scalars(upsert.returning(Attempt.resets_at))).all()
         if len(counted) < len(allowed):
             self.check(await self.counts(limits), limits)
-            raise TooManyRequests(1)  # it was reached, and has been reset meanwhile
+            raise TooManyRequests(1)  # the limit was reached, and reset meanwhile
         return resets_at in counted
 
     async def reset(self, limits: Limits, *, keep: bool = False) -> None:
-        """Set the counts back after a success, or take one attempt back and keep the others."""
+        """Set the counts to zero after a success, or subtract one attempt."""
         subjects = select(Attempt.subject).where(Attempt.subject.in_(limits.all))
         # Locked in the order of `add`, so that the two can't deadlock.
         ordered = subjects.order_by(Attempt.subject).with_for_update()
@@ -199,7 +199,7 @@ class AttemptRepository(Repository[Attempt]):
         )
 
     async def delete_expired(self) -> None:
-        """Delete expired counts, except those that another transaction is at."""
+        """Delete expired counts, except those that another transaction has locked."""
         expired = select(Attempt.subject).where(Attempt.resets_at < now())
         free = expired.with_for_update(skip_locked=True)
         await self.session.execute(

@@ -1,4 +1,4 @@
-"""Users, their sessions, refresh tokens and API keys, and what is throttled.
+"""Users, their sessions, refresh tokens and API keys, and throttled attempts.
 
 Revision ID: b7c9e02d4f16
 Revises: 4d1f0c7e2a95

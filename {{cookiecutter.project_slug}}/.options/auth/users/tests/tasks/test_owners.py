@@ -40,17 +40,17 @@ CALLS: list[tuple[str, str, dict[str, Any] | None]] = [
 
 
 @pytest.mark.parametrize(("method", "below", "body"), CALLS)
-async def test_a_task_of_another_user_is_not_there(
+async def test_a_task_of_another_user_is_404(
     client: AsyncClient, other: Headers, method: str, below: str, body: dict[str, Any] | None
 ) -> None:
     task = await create(client, "Buy milk", tags=["home"])
     for headers in (other, other | {"If-Match": '"1"'}):
-        answer = await client.request(method, path(task) + below, json=body, headers=headers)
-        assert problem(answer, 404)["detail"] == "There is no such task."
+        response = await client.request(method, path(task) + below, json=body, headers=headers)
+        assert problem(response, 404)["detail"] == "There is no such task."
     assert await read(client, path(task)) == task
 
 
-async def test_lists_hold_the_callers_rows(client: AsyncClient, other: Headers) -> None:
+async def test_lists_contain_only_the_callers_rows(client: AsyncClient, other: Headers) -> None:
     await create(client, "Buy milk", tags=["home", "shop"])
     assert (await client.get(TASKS, headers=other)).json()["items"] == []
     assert (await client.get(TAGS, headers=other)).json()["items"] == []
@@ -81,7 +81,9 @@ class Tags(Repository[Tag]):
     model = Tag
 
 
-async def test_a_taken_value_names_the_fields_of_the_api(db: Database, client: AsyncClient) -> None:
+async def test_a_duplicate_value_names_the_fields_of_the_api(
+    db: Database, client: AsyncClient
+) -> None:
     owner = Caller((await add_user(db, "a@example.com")).id)
     async with db.transaction() as session:
         tags = Tags(session, owner)
@@ -102,7 +104,7 @@ async def test_a_key_of_a_superuser_sees_all_with_the_scope_admin(
     assert (await client.get(path(task), headers=key)).status_code == status
 
 
-async def test_rows_go_with_their_owner(client: AsyncClient, root: Headers) -> None:
+async def test_deleting_a_user_deletes_the_users_rows(client: AsyncClient, root: Headers) -> None:
     await create(client, "Buy milk", tags=["home"])
     assert (await client.delete("/v1/users/me")).status_code == 204
     assert (await client.get(TASKS, headers=root)).json()["items"] == []

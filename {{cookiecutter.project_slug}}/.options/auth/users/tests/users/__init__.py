@@ -1,1 +1,1 @@
-"""Users, their tokens and their API keys, and who may pass."""
+"""Tests of users, their tokens and API keys, and of access to routes."""

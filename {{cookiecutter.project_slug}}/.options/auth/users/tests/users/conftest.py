@@ -1,4 +1,4 @@
-"""What every test of users can ask for."""
+"""Fixtures for the tests of users."""
 
 from collections.abc import AsyncIterator
 
@@ -13,13 +13,13 @@ from tests.users.helpers import CHEAP, RecordingHasher
 
 @pytest.fixture(autouse=True)
 def cheap(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Hash passwords fast: few tests are about how dear that is."""
+    """Hash passwords with cheap parameters."""
     monkeypatch.setattr(security, "hasher", CHEAP)
 
 
 @pytest.fixture
 def recorded(monkeypatch: pytest.MonkeyPatch) -> RecordingHasher:
-    """Write down what passwords are hashed and verified."""
+    """Record the passwords that are hashed and verified."""
     hasher = RecordingHasher()
     monkeypatch.setattr(security, "hasher", hasher)
     return hasher
@@ -27,6 +27,6 @@ def recorded(monkeypatch: pytest.MonkeyPatch) -> RecordingHasher:
 
 @pytest.fixture
 async def anonymous(app: FastAPI) -> AsyncIterator[AsyncClient]:
-    """Return a client of the app who says nothing of who is calling."""
+    """Return a client without credentials."""
     async with calling(app) as client:
         yield client

@@ -1,4 +1,4 @@
-"""What the tests of users share."""
+"""Helpers for the tests of users."""
 
 import threading
 from collections.abc import AsyncIterator, Callable
@@ -32,7 +32,7 @@ REFRESH = "/v1/auth/refresh"
 LOGOUT = "/v1/auth/logout"
 SESSIONS = "/v1/auth/sessions"
 NOBODY = f"{USERS}/{UUID(int=0)}"
-"""The path of a user who is not there."""
+"""The path of a user who does not exist."""
 
 JSON = {"Content-Type": "application/json"}
 
@@ -46,15 +46,15 @@ ROOMY = {
     "throttle_per_email": 1000,
     "throttle_per_address": 1000,
 }
-"""The settings of an app that throttles nobody."""
+"""The settings of an app without throttling."""
 
 CHEAP = PasswordHasher(time_cost=1, memory_cost=8, parallelism=1)
-"""Argon2id for those who have no time."""
+"""Argon2id with cheap parameters."""
 
 
-def blamed(answer: Response, status: int = 422) -> list[str]:
+def blamed(response: Response, status: int = 422) -> list[str]:
     """Return the fields that an error names."""
-    return [error["field"] for error in problem(answer, status)["errors"]]
+    return [error["field"] for error in problem(response, status)["errors"]]
 
 
 def body(email: str = ADA, password: str = WORDS, **more: Any) -> Json:
@@ -63,9 +63,9 @@ def body(email: str = ADA, password: str = WORDS, **more: Any) -> Json:
 
 
 async def register(client: AsyncClient, email: str = ADA, password: str = WORDS) -> Json:
-    answer = await client.post(USERS, json=body(email, password))
-    assert answer.status_code == 201, answer.text
-    user: Json = answer.json()
+    response = await client.post(USERS, json=body(email, password))
+    assert response.status_code == 201, response.text
+    user: Json = response.json()
     return user
 
 
@@ -74,9 +74,9 @@ async def try_login(client: AsyncClient, email: str = ADA, password: str = WORDS
 
 
 async def login(client: AsyncClient, email: str = ADA, password: str = WORDS) -> Json:
-    answer = await try_login(client, email, password)
-    assert answer.status_code == 200, answer.text
-    tokens: Json = answer.json()
+    response = await try_login(client, email, password)
+    assert response.status_code == 200, response.text
+    tokens: Json = response.json()
     return tokens
 
 
@@ -85,9 +85,9 @@ async def try_refresh(client: AsyncClient, tokens: Json) -> Response:
 
 
 async def refresh(client: AsyncClient, tokens: Json) -> Json:
-    answer = await try_refresh(client, tokens)
-    assert answer.status_code == 200, answer.text
-    fresh: Json = answer.json()
+    response = await try_refresh(client, tokens)
+    assert response.status_code == 200, response.text
+    fresh: Json = response.json()
     return fresh
 
 
@@ -101,9 +101,9 @@ def with_key(key: Json) -> Headers:
 
 async def create_key(client: AsyncClient, headers: Headers, *scopes: str, **more: Any) -> Json:
     sent = {"name": "key", "scopes": scopes, **more}
-    answer = await client.post(KEYS, json=sent, headers=headers)
-    assert answer.status_code == 201, answer.text
-    key: Json = answer.json()
+    response = await client.post(KEYS, json=sent, headers=headers)
+    assert response.status_code == 201, response.text
+    key: Json = response.json()
     return key
 
 
@@ -168,13 +168,13 @@ async def calling_from(app: FastAPI, address: str) -> AsyncIterator[AsyncClient]
 
 @dataclass(frozen=True)
 class Work:
-    """One piece of work that was asked of a hasher."""
+    """A call of a hasher."""
 
     verb: str
     parameters: Parameters | None
     thread: str
     held: int
-    """Connections that were held meanwhile."""
+    """The number of open connections during the call."""
 
 
 @dataclass

@@ -1,4 +1,4 @@
-"""Access to every operation of the OpenAPI document: only authorized callers get in."""
+"""Every operation in the OpenAPI document refuses unauthorized callers."""
 
 import re
 from collections.abc import Awaitable, Callable
@@ -45,7 +45,7 @@ PUBLIC = {
     ("POST", "/v1/auth/token"),
     ("POST", "/v1/users"),
 }
-"""What anybody may call. Everything else asks who is calling."""
+"""Public operations. All others require a caller."""
 
 SECRET = LOCAL_SECRET_KEY.get_secret_value()
 
@@ -71,7 +71,7 @@ def closed(operations: list[Operation]) -> list[Operation]:
 async def call(
     client: AsyncClient, operation: Operation, headers: Headers | None = None
 ) -> Response:
-    """Call an operation, with parameters that can be read."""
+    """Call an operation with valid parameters."""
     method, path = operation
     url = re.sub(r"\{\w+\}", str(UUID(int=0)), path)
     sent: Any = None if method in {"GET", "DELETE"} else {}
@@ -79,12 +79,12 @@ async def call(
 
 
 def is_let_in(response: Response) -> bool:
-    """Return whether a request reached its operation: authenticated and authorised, if need be."""
+    """Return whether a request was authenticated and authorized, if its operation requires that."""
     return response.status_code < 500 and response.status_code not in {401, 403}
 
 
 def claims_of(user: User) -> dict[str, Any]:
-    """Return what a good token of this user says."""
+    """Return the claims of a valid token of this user."""
     token = bearer_of(user)["Authorization"].removeprefix("Bearer ")
     claims: dict[str, Any] = jwt.decode(token, options={"verify_signature": False})
     return claims
@@ -104,7 +104,7 @@ def headers_with(name: str, value: str | bytes) -> Callable[[Database], Awaitabl
 def token_with(
     key: str = SECRET, algorithm: str = "HS256", **changes: Any
 ) -> Callable[[Database], Awaitable[Headers]]:
-    """Return a token that differs from a good one in this alone."""
+    """Return a token that is valid except for these claims."""
 
     async def give(db: Database) -> Headers:
         claims = claims_of(await add_user(db, BOB, is_superuser=True)) | changes
@@ -123,7 +123,7 @@ def token_without(claim: str) -> Callable[[Database], Awaitable[Headers]]:
 
 
 def scheme(prefix: str) -> Callable[[Database], Awaitable[Headers]]:
-    """Return a good token behind another word than ``Bearer``."""
+    """Return a valid token with another scheme than ``Bearer``."""
 
     async def give(db: Database) -> Headers:
         good = bearer_of(await add_user(db, BOB))["Authorization"]
@@ -286,7 +286,7 @@ BAD: dict[str, Callable[[Database], Awaitable[Any]]] = {
 
 @pytest.mark.filterwarnings("ignore::jwt.InsecureKeyLengthWarning")
 @pytest.mark.parametrize("credentials", BAD.values(), ids=BAD)
-async def test_bad_credentials_open_nothing(
+async def test_invalid_credentials_are_refused(
     closed: list[Operation],
     db: Database,
     anonymous: AsyncClient,
@@ -297,22 +297,22 @@ async def test_bad_credentials_open_nothing(
         problem(await call(anonymous, operation, headers), 401)
 
 
-async def test_what_is_public_is_listed_here(
+async def test_public_routes_are_listed_here(
     operations: list[Operation], anonymous: AsyncClient
 ) -> None:
-    answers = {operation: await call(anonymous, operation) for operation in operations}
-    assert {key for key, answer in answers.items() if answer.status_code != 401} == PUBLIC
+    responses = {operation: await call(anonymous, operation) for operation in operations}
+    assert {key for key, response in responses.items() if response.status_code != 401} == PUBLIC
     for operation in PUBLIC:
-        assert is_let_in(answers[operation]), answers[operation].text
+        assert is_let_in(responses[operation]), responses[operation].text
 
 
-async def test_bad_credentials_do_not_close_what_is_public(anonymous: AsyncClient) -> None:
+async def test_invalid_credentials_do_not_close_public_routes(anonymous: AsyncClient) -> None:
     for headers in ({"Authorization": "Bearer bad"}, {"X-API-Key": "bad"}):
         for operation in PUBLIC:
             assert is_let_in(await call(anonymous, operation, headers))
 
 
-def test_no_route_hides_from_the_document(app: FastAPI, operations: list[Operation]) -> None:
+def test_every_route_is_in_the_openapi_document(app: FastAPI, operations: list[Operation]) -> None:
     routers = [health.router, *(router for _, router in (*api.PUBLIC, *api.CLOSED))]
     routes = [route for router in routers for route in router.routes]
     assert len(routes) == len(operations)
@@ -322,7 +322,9 @@ def test_no_route_hides_from_the_document(app: FastAPI, operations: list[Operati
     assert len(app.routes) == len(beside) + len(routers)
 
 
-def test_the_document_says_what_is_closed(app: FastAPI, operations: list[Operation]) -> None:
+def test_the_openapi_document_declares_closed_routes(
+    app: FastAPI, operations: list[Operation]
+) -> None:
     document = app.openapi()
     for method, path in operations:
         described = document["paths"][path][method.lower()]
@@ -332,14 +334,14 @@ def test_the_document_says_what_is_closed(app: FastAPI, operations: list[Operati
             assert described["security"]
             assert {"401", "403"} <= set(described["responses"])
     flows = document["components"]["securitySchemes"]["OAuth2PasswordBearer"]["flows"]
-    # Relative, so that it holds where a proxy serves all this under a path of its own.
+    # Relative, so that it also works behind a proxy that adds a path prefix.
     assert f"/{flows['password']['tokenUrl']}" == TOKEN
 
 
-async def test_a_good_token_opens_everything(
+async def test_a_valid_token_opens_every_route(
     closed: list[Operation], db: Database, anonymous: AsyncClient
 ) -> None:
-    # Signed anew by the test itself: so it is not for its form that the bad ones are refused.
+    # Signed by the test itself: this shows that its other tokens are well-formed.
     headers = signed(claims_of(await add_user(db, BOB, is_superuser=True)))
     await add_user(db, "other@example.com", is_superuser=True)
     for operation in closed:
@@ -349,29 +351,29 @@ async def test_a_good_token_opens_everything(
 
 
 @pytest.mark.parametrize("signed_in", [False, True])
-async def test_a_repository_before_the_caller_is_a_defect(
+async def test_a_session_before_the_caller_is_a_server_error(
     live_app: FastAPI, live: AsyncClient, *, signed_in: bool
 ) -> None:
     @live_app.get("/late")
     async def late(session: ReadSessionDep, caller: OptionalCallerDep) -> str:
         return caller.name
 
-    answer = await live.get("/late", headers={} if signed_in else {"Authorization": ""})
-    assert answer.status_code == 500
+    response = await live.get("/late", headers={} if signed_in else {"Authorization": ""})
+    assert response.status_code == 500
 
 
 @pytest.mark.parametrize("path", [ME, KEYS])
-async def test_who_is_calling_is_asked_before_what(anonymous: AsyncClient, path: str) -> None:
+async def test_authentication_comes_before_validation(anonymous: AsyncClient, path: str) -> None:
     bodies: list[Any] = [{"no such": "field"}, [], "x", 1]
     for sent in bodies:
         for method in ("POST", "PATCH"):
-            answer = await anonymous.request(method, path, json=sent)
-            assert answer.status_code in {401, 405}
+            response = await anonymous.request(method, path, json=sent)
+            assert response.status_code in {401, 405}
     problem(await anonymous.get(KEYS, params={"limit": "x"}), 401)
     problem(await anonymous.delete(f"{KEYS}/x"), 401)
 
 
-async def test_who_says_nothing_costs_no_statement(
+async def test_a_request_without_credentials_runs_no_statement(
     closed: list[Operation], anonymous: AsyncClient, statements: Statements
 ) -> None:
     for operation in closed:
@@ -391,7 +393,7 @@ async def test_clocks_may_differ_by_ten_seconds(
         assert (await anonymous.get(ME, headers=headers)).status_code == status
 
 
-async def test_a_token_that_was_valid_expires(
+async def test_an_accepted_token_expires(
     anonymous: AsyncClient, db: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     headers = signed(claims_of(await add_user(db, BOB)) | {"exp": past(5)})
@@ -400,7 +402,7 @@ async def test_a_token_that_was_valid_expires(
     problem(await anonymous.get(ME, headers=headers), 401)
 
 
-async def test_what_belongs_to_others_is_not_there(
+async def test_rows_of_other_users_are_404(
     client: AsyncClient, anonymous: AsyncClient, db: Database
 ) -> None:
     other = await add_user(db, ADA)

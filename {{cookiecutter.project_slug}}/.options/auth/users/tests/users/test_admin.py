@@ -1,4 +1,4 @@
-"""What superusers see and change of others."""
+"""Superusers list and change other users."""
 
 import asyncio
 from contextvars import Context
@@ -44,7 +44,7 @@ async def root(db: Database) -> Headers:
 
 @pytest.fixture
 async def bob(db: Database, root: Headers) -> User:
-    """Return a plain user."""
+    """Return a member."""
     return await add_user(db, BOB)
 
 
@@ -61,12 +61,12 @@ async def test_users_are_listed_page_by_page(
     listed: list[Json] = []
     query = {"limit": "2"}
     while True:
-        answer = await anonymous.get(USERS, params=query, headers=root)
-        assert answer.status_code == 200, answer.text
-        listed += answer.json()["items"]
-        if answer.json()["next_cursor"] is None:
+        response = await anonymous.get(USERS, params=query, headers=root)
+        assert response.status_code == 200, response.text
+        listed += response.json()["items"]
+        if response.json()["next_cursor"] is None:
             break
-        query["cursor"] = answer.json()["next_cursor"]
+        query["cursor"] = response.json()["next_cursor"]
     assert [user["email"] for user in listed] == made
     fields = {"id", "email", "name", "created_at", "is_active", "is_superuser"}
     assert all(set(user) == fields for user in listed)
@@ -76,13 +76,13 @@ async def test_users_are_listed_page_by_page(
 @pytest.mark.parametrize(
     ("query", "field"), [("limit=0", "limit"), ("limit=101", "limit"), ("cursor=x", "cursor")]
 )
-async def test_a_page_that_is_none(
+async def test_an_invalid_page_is_refused(
     anonymous: AsyncClient, root: Headers, query: str, field: str
 ) -> None:
     assert blamed(await anonymous.get(f"{USERS}?{query}", headers=root)) == [f"query.{field}"]
 
 
-async def test_nobody_there(anonymous: AsyncClient, root: Headers) -> None:
+async def test_an_unknown_user_is_404(anonymous: AsyncClient, root: Headers) -> None:
     for change in ({}, {"is_active": False}):
         problem(await anonymous.patch(NOBODY, json=change, headers=root), 404)
     assert blamed(await anonymous.patch(f"{USERS}/x", json={}, headers=root)) == ["path.user_id"]
@@ -102,13 +102,15 @@ async def test_nobody_there(anonymous: AsyncClient, root: Headers) -> None:
 async def test_bad_input_names_the_field(
     anonymous: AsyncClient, root: Headers, bob: User, change: Json, field: str
 ) -> None:
-    answer = await anonymous.patch(path(bob), json=change, headers=root)
-    assert blamed(answer) == [f"body.{field}"]
+    response = await anonymous.patch(path(bob), json=change, headers=root)
+    assert blamed(response) == [f"body.{field}"]
 
 
-async def test_a_change(anonymous: AsyncClient, root: Headers, bob: User, db: Database) -> None:
-    answer = await anonymous.patch(path(bob), json={"name": "Robert"}, headers=root)
-    assert answer.json() == {
+async def test_a_superuser_changes_a_user(
+    anonymous: AsyncClient, root: Headers, bob: User, db: Database
+) -> None:
+    response = await anonymous.patch(path(bob), json={"name": "Robert"}, headers=root)
+    assert response.json() == {
         "id": str(bob.id),
         "email": BOB,
         "name": "Robert",
@@ -119,15 +121,15 @@ async def test_a_change(anonymous: AsyncClient, root: Headers, bob: User, db: Da
     assert (await stored_user(db, BOB)).token_version == 1
 
 
-async def test_who_is_deactivated_is_out_at_once(
+async def test_deactivation_ends_every_credential_at_once(
     anonymous: AsyncClient, root: Headers, bob: User, db: Database
 ) -> None:
     tokens = await login(anonymous, BOB)
     key = await add_key(db, bob, "read", "write")
     for headers in (bearer(tokens), key):
         assert (await anonymous.get(ME, headers=headers)).status_code == 200
-    answer = await anonymous.patch(path(bob), json={"is_active": False}, headers=root)
-    assert answer.json()["is_active"] is False
+    response = await anonymous.patch(path(bob), json={"is_active": False}, headers=root)
+    assert response.json()["is_active"] is False
     for headers in (bearer(tokens), key):
         problem(await anonymous.get(ME, headers=headers), 401)
         problem(await anonymous.delete(ME, headers=headers), 401)
@@ -154,7 +156,7 @@ async def test_demotion_deletes_the_admin_keys(
         assert (await anonymous.get(ME, headers=plain)).status_code == 200
 
 
-async def test_a_superuser_makes_another_and_unmakes_it(
+async def test_a_superuser_promotes_and_demotes_another(
     anonymous: AsyncClient, root: Headers, bob: User
 ) -> None:
     headers = bearer_of(bob)
@@ -165,44 +167,48 @@ async def test_a_superuser_makes_another_and_unmakes_it(
         assert (await anonymous.get(USERS, headers=headers)).status_code == status
 
 
-async def test_a_plain_user_changes_nobody(anonymous: AsyncClient, bob: User, db: Database) -> None:
+async def test_a_member_can_not_change_users(
+    anonymous: AsyncClient, bob: User, db: Database
+) -> None:
     for target in (path(bob), f"{USERS}/{UUID(int=1)}"):
         change = {"is_superuser": True}
         problem(await anonymous.patch(target, json=change, headers=bearer_of(bob)), 403)
     assert not (await stored_user(db, BOB)).is_superuser
 
 
-async def test_a_change_takes_a_recent_login(
+async def test_a_change_requires_a_recent_login(
     anonymous: AsyncClient, root: Headers, bob: User, db: Database
 ) -> None:
     async with db.transaction() as session:
         await session.execute(update(UserSession).values(created_at=past(301)))
     for change in ({"is_superuser": True}, {"is_active": False}, {"name": "x"}, {}):
-        answer = await anonymous.patch(path(bob), json=change, headers=root)
-        assert problem(answer, 403)["detail"].startswith("Sign in again: ")
+        response = await anonymous.patch(path(bob), json=change, headers=root)
+        assert problem(response, 403)["detail"].startswith("Sign in again: ")
     user = await stored_user(db, BOB)
     assert (user.is_superuser, user.is_active, user.name) == (False, True, "Somebody")
 
 
-async def test_the_last_superuser_stays(
+async def test_the_last_superuser_can_not_be_removed(
     anonymous: AsyncClient, root: Headers, bob: User, db: Database
 ) -> None:
     own = path(await stored_user(db, "root@example.com"))
-    # Neither a member nor a superuser who is deactivated takes over.
+    # Members and inactive superusers don't count.
     await add_user(db, ADA, is_superuser=True, is_active=False)
-    for answer in (
+    for response in (
         await anonymous.patch(own, json={"is_superuser": False}, headers=root),
         await anonymous.patch(own, json={"is_active": False}, headers=root),
         await anonymous.delete(ME, headers=root),
     ):
         detail = "This is the last superuser: make another user a superuser first."
-        assert problem(answer, 409)["detail"] == detail
+        assert problem(response, 409)["detail"] == detail
     assert (await anonymous.get(USERS, headers=root)).status_code == 200
     await anonymous.patch(path(bob), json={"is_superuser": True}, headers=root)
     assert (await anonymous.delete(ME, headers=root)).status_code == 204
 
 
-async def test_two_superusers_at_once_leave_one(live: AsyncClient, live_app: FastAPI) -> None:
+async def test_two_superusers_demoting_each_other_leave_one(
+    live: AsyncClient, live_app: FastAPI
+) -> None:
     db: Database = live_app.state.database
     for round_ in range(4):
         pair = [
@@ -210,13 +216,13 @@ async def test_two_superusers_at_once_leave_one(live: AsyncClient, live_app: Fas
             for number in range(2)
         ]
         first, second = map(bearer_of, pair)
-        answers = await asyncio.gather(
+        responses = await asyncio.gather(
             live.patch(path(pair[1]), json={"is_superuser": False}, headers=first),
             live.patch(path(pair[0]), json={"is_active": False}, headers=second),
             live.delete(ME, headers=first),
             live.delete(ME, headers=second),
         )
-        assert {answer.status_code for answer in answers} <= {200, 204, 401, 403, 404, 409}
+        assert {response.status_code for response in responses} <= {200, 204, 401, 403, 404, 409}
         async with db.transaction() as session:
             left = list(
                 await session.scalars(select(User).where(User.is_superuser, User.is_active))
@@ -225,7 +231,7 @@ async def test_two_superusers_at_once_leave_one(live: AsyncClient, live_app: Fas
             await session.execute(delete(User))
 
 
-async def test_no_admin_key_is_born_after_the_demotion(
+async def test_no_admin_key_is_created_after_a_demotion(
     live: AsyncClient, live_app: FastAPI
 ) -> None:
     """A key with the scope `admin` that is created during the demotion is refused."""
@@ -238,14 +244,14 @@ async def test_no_admin_key_is_born_after_the_demotion(
         creating = asyncio.create_task(
             live.post(KEYS, json=sent, headers=bearer_of(user)), context=Context()
         )
-        for _ in range(20):  # time enough for it to meet the row that is locked here
+        for _ in range(20):  # give it time to reach the row that is locked here
             await live.get(ME)
     detail = problem(await creating, 403)["detail"]
     assert detail == "Only superusers may create a key with the scope 'admin'."
     assert await stored_keys(db) == []
 
 
-async def test_a_promotion_brings_no_admin_key_back(
+async def test_a_promotion_restores_no_admin_key(
     anonymous: AsyncClient, root: Headers, bob: User, db: Database
 ) -> None:
     plain, admin = await add_key(db, bob, "read"), await add_key(db, bob, "read", "admin")

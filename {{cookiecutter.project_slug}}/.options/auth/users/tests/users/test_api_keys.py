@@ -1,4 +1,4 @@
-"""API keys, with which programs authenticate."""
+"""API keys."""
 
 import asyncio
 import hashlib
@@ -73,16 +73,14 @@ async def test_only_the_hash_of_a_key_is_stored(
     assert raw not in str([getattr(stored, column.key) for column in APIKey.__table__.columns])
 
 
-async def test_no_two_keys_are_alike(anonymous: AsyncClient, ada: Headers) -> None:
+async def test_keys_are_unique(anonymous: AsyncClient, ada: Headers) -> None:
     keys = [await create_key(anonymous, ada, "read") for _ in range(5)]
     assert len({key["key"] for key in keys}) == len({key["prefix"] for key in keys}) == 5
 
 
-async def test_a_key_may_read_where_nothing_else_is_said(
-    anonymous: AsyncClient, ada: Headers
-) -> None:
-    answer = await anonymous.post(KEYS, json={"name": "key"}, headers=ada)
-    assert answer.json()["scopes"] == ["read"]
+async def test_the_default_scope_of_a_key_is_read(anonymous: AsyncClient, ada: Headers) -> None:
+    response = await anonymous.post(KEYS, json={"name": "key"}, headers=ada)
+    assert response.json()["scopes"] == ["read"]
 
 
 @pytest.mark.parametrize(
@@ -107,14 +105,14 @@ async def test_bad_input_names_the_field(
     assert blamed(await anonymous.post(KEYS, json=sent, headers=ada)) == fields
 
 
-async def test_a_scope_that_is_none(anonymous: AsyncClient, ada: Headers) -> None:
+async def test_an_unknown_scope_is_refused(anonymous: AsyncClient, ada: Headers) -> None:
     sent = {"name": "x", "scopes": ["read", "all"]}
-    answer = await anonymous.post(KEYS, json=sent, headers=ada)
-    (field,) = blamed(answer)
+    response = await anonymous.post(KEYS, json=sent, headers=ada)
+    (field,) = blamed(response)
     assert field.startswith("body.scopes")
 
 
-async def test_a_revoked_key_is_over(anonymous: AsyncClient, ada: Headers) -> None:
+async def test_a_revoked_key_is_refused(anonymous: AsyncClient, ada: Headers) -> None:
     key = await create_key(anonymous, ada, "read")
     other = await create_key(anonymous, ada, "read")
     path = f"{KEYS}/{key['id']}"
@@ -125,7 +123,7 @@ async def test_a_revoked_key_is_over(anonymous: AsyncClient, ada: Headers) -> No
     assert (await anonymous.get(ME, headers=with_key(other))).status_code == 200
 
 
-async def test_nobody_revokes_the_key_of_another(
+async def test_a_user_can_not_revoke_the_key_of_another(
     anonymous: AsyncClient, ada: Headers, db: Database
 ) -> None:
     key = await create_key(anonymous, ada, "read")
@@ -135,7 +133,9 @@ async def test_nobody_revokes_the_key_of_another(
     assert (await anonymous.get(ME, headers=with_key(key))).status_code == 200
 
 
-async def test_an_expired_key_is_over(anonymous: AsyncClient, ada: Headers, db: Database) -> None:
+async def test_an_expired_key_is_refused(
+    anonymous: AsyncClient, ada: Headers, db: Database
+) -> None:
     expires_at = (now() + timedelta(hours=1)).isoformat()
     key = await create_key(anonymous, ada, "read", expires_at=expires_at)
     assert (await anonymous.get(ME, headers=with_key(key))).status_code == 200
@@ -143,32 +143,32 @@ async def test_an_expired_key_is_over(anonymous: AsyncClient, ada: Headers, db: 
     problem(await anonymous.get(ME, headers=with_key(key)), 401)
 
 
-async def test_a_key_creates_and_deletes_no_key(anonymous: AsyncClient, db: Database) -> None:
+async def test_a_key_can_not_create_or_delete_keys(anonymous: AsyncClient, db: Database) -> None:
     user = await add_user(db, ADA, is_superuser=True)
     headers = await add_key(db, user, "read", "write", "admin")
     (key,) = await stored_keys(db)
-    for answer in (
+    for response in (
         await anonymous.post(KEYS, json={"name": "another"}, headers=headers),
         await anonymous.get(KEYS, headers=headers),
         await anonymous.delete(f"{KEYS}/{key.id}", headers=headers),
     ):
-        document = problem(answer, 403)
+        document = problem(response, 403)
         assert document["detail"] == "An API key can't do this: sign in with a password."
     assert len(await stored_keys(db)) == 1
 
 
-async def test_a_key_takes_a_recent_login(
+async def test_creating_a_key_requires_a_recent_login(
     anonymous: AsyncClient, ada: Headers, db: Database
 ) -> None:
     async with db.transaction() as session:
         await session.execute(update(UserSession).values(created_at=past(301)))
-    answer = await anonymous.post(KEYS, json={"name": "key"}, headers=ada)
-    assert problem(answer, 403)["detail"].startswith("Sign in again: ")
+    response = await anonymous.post(KEYS, json={"name": "key"}, headers=ada)
+    assert problem(response, 403)["detail"].startswith("Sign in again: ")
     assert await stored_keys(db) == []
     assert (await anonymous.get(KEYS, headers=ada)).status_code == 200
 
 
-async def test_refreshing_makes_no_recent_login(anonymous: AsyncClient, db: Database) -> None:
+async def test_a_refresh_is_no_recent_login(anonymous: AsyncClient, db: Database) -> None:
     await add_user(db, ADA)
     tokens = await login(anonymous)
     async with db.transaction() as session:
@@ -178,7 +178,7 @@ async def test_refreshing_makes_no_recent_login(anonymous: AsyncClient, db: Data
 
 
 @pytest.mark.parametrize("asked", [None, timedelta(days=3650)])
-async def test_a_key_has_a_longest_lifetime(
+async def test_the_lifetime_of_a_key_is_limited(
     anonymous: AsyncClient, ada: Headers, db: Database, asked: timedelta | None
 ) -> None:
     expires_at = None if asked is None else (now() + asked).isoformat()
@@ -189,7 +189,7 @@ async def test_a_key_has_a_longest_lifetime(
     assert before + year <= key.expires_at <= now() + year
 
 
-async def test_the_admin_scope_is_for_superusers(
+async def test_only_superusers_create_keys_with_the_admin_scope(
     anonymous: AsyncClient, ada: Headers, db: Database
 ) -> None:
     sent = {"name": "key", "scopes": ["read", "admin"]}
@@ -200,7 +200,9 @@ async def test_the_admin_scope_is_for_superusers(
     assert len(await stored_keys(db)) == 1
 
 
-async def test_a_user_has_so_many_keys(anonymous: AsyncClient, ada: Headers, db: Database) -> None:
+async def test_the_number_of_keys_of_a_user_is_limited(
+    anonymous: AsyncClient, ada: Headers, db: Database
+) -> None:
     first, *_ = [await create_key(anonymous, ada, "read") for _ in range(service.MAX_KEYS)]
     refused = await anonymous.post(KEYS, json={"name": "one more"}, headers=ada)
     assert problem(refused, 409)["detail"] == "A user may have 20 API keys: delete one first."
@@ -209,14 +211,19 @@ async def test_a_user_has_so_many_keys(anonymous: AsyncClient, ada: Headers, db:
     await create_key(anonymous, ada, "read")
 
 
-async def test_a_user_has_so_many_keys_also_at_once(live: AsyncClient, live_app: FastAPI) -> None:
+async def test_concurrent_requests_can_not_exceed_the_number_of_keys(
+    live: AsyncClient, live_app: FastAPI
+) -> None:
     sent = [live.post(KEYS, json={"name": "key"}) for _ in range(service.MAX_KEYS + 5)]
-    answers = await asyncio.gather(*sent)
-    assert Counter(answer.status_code for answer in answers) == {201: service.MAX_KEYS, 409: 5}
+    responses = await asyncio.gather(*sent)
+    assert Counter(response.status_code for response in responses) == {
+        201: service.MAX_KEYS,
+        409: 5,
+    }
     assert len(await stored_keys(live_app.state.database)) == service.MAX_KEYS
 
 
-async def test_no_key_is_born_after_the_credentials_were_revoked(
+async def test_no_key_is_created_after_credentials_are_revoked(
     live: AsyncClient, live_app: FastAPI
 ) -> None:
     """A key that is created during a change of the password is invalid after it."""
@@ -228,13 +235,13 @@ async def test_no_key_is_born_after_the_credentials_were_revoked(
         creating = asyncio.create_task(
             live.post(KEYS, json={"name": "key"}, headers=headers), context=Context()
         )
-        for _ in range(20):  # time enough for it to meet the row that is locked here
+        for _ in range(20):  # give it time to reach the row that is locked here
             await live.get(ME)
     problem(await creating, 401)
     assert await stored_keys(db) == []
 
 
-async def test_the_last_use_is_noted(anonymous: AsyncClient, ada: Headers, db: Database) -> None:
+async def test_the_last_use_is_stored(anonymous: AsyncClient, ada: Headers, db: Database) -> None:
     key = await create_key(anonymous, ada, "read")
     assert key["last_used_at"] is None
     before = now()
@@ -260,7 +267,9 @@ async def test_the_last_use_is_written_once_a_minute(
     assert written == [1, 0, 0, 1, 0]
 
 
-async def test_a_use_that_is_refused_is_none(anonymous: AsyncClient, db: Database) -> None:
+async def test_a_refused_request_does_not_count_as_use(
+    anonymous: AsyncClient, db: Database
+) -> None:
     headers = await add_key(db, await add_user(db, ADA), "read", expires_at=past(1))
     await anonymous.get(ME, headers=headers)
     (stored,) = await stored_keys(db)
@@ -280,11 +289,11 @@ async def test_keys_are_listed_page_by_page(
             break
         query["cursor"] = page["next_cursor"]
     assert listed == made
-    answer = await anonymous.get(KEYS, params={"cursor": "x"}, headers=ada)
-    assert blamed(answer) == ["query.cursor"]
+    response = await anonymous.get(KEYS, params={"cursor": "x"}, headers=ada)
+    assert blamed(response) == ["query.cursor"]
 
 
-async def test_a_key_that_vanished_meanwhile_is_touched_in_vain(db: Database) -> None:
+async def test_updating_the_last_use_of_a_deleted_key_does_nothing(db: Database) -> None:
     async with db.transaction() as session:
         await UserRepository(session).touch_key(UUID(int=0))
     assert await stored_keys(db) == []

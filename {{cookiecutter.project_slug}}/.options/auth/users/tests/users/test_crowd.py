@@ -28,20 +28,20 @@ from tests.users.helpers import (
     try_login,
 )
 
-DEAR = security.hasher
-"""The hasher of production: read before a fixture puts a cheap one in its place."""
+PRODUCTION_HASHER = security.hasher
+"""The production hasher, read before a fixture replaces it with a cheap one."""
 
 
 async def answer_meanwhile(client: AsyncClient, headers: dict[str, str]) -> None:
     for path in ("/health/live", "/health/ready", ME):
-        answer = await client.get(path, headers=headers)
-        assert answer.status_code == 200, answer.text
+        response = await client.get(path, headers=headers)
+        assert response.status_code == 200, response.text
 
 
-async def test_two_hundred_who_wait_for_their_hash_hold_nothing(
+async def test_requests_waiting_for_a_hash_hold_no_connection(
     live_url: str, recorded: RecordingHasher
 ) -> None:
-    """All are held in hashing: everything else is answered, for no loop or connection is."""
+    """While hashing blocks these requests, all others are served: they hold no connection."""
     gate = threading.Event()
     app = create_app(settings_for(live_url, **ROOMY, password_hash_queue=200))
     async with running(app) as client:
@@ -53,7 +53,7 @@ async def test_two_hundred_who_wait_for_their_hash_hold_nothing(
 
         def wait() -> int:
             loop.call_soon_threadsafe(counted.set)
-            assert gate.wait(PATIENCE), "nobody opened the gate: the loop was held"
+            assert gate.wait(PATIENCE), "nobody opened the gate: the event loop was blocked"
             return checked_out(db)
 
         recorded.held = wait
@@ -67,15 +67,15 @@ async def test_two_hundred_who_wait_for_their_hash_hold_nothing(
             assert not any(task.done() for task in logins)
         finally:
             gate.set()
-        answers = await asyncio.gather(*logins)
-        assert {answer.status_code for answer in answers} == {200}
+        responses = await asyncio.gather(*logins)
+        assert {response.status_code for response in responses} == {200}
         assert len(recorded.done) == 200
 
 
-async def test_a_crowd_is_hashed_beside_what_else_there_is(
+async def test_requests_are_served_while_passwords_are_hashed(
     live_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """With the parameters of production: other requests are answered within each single hash."""
+    """With production parameters: other requests are served during each hash."""
     answered = 0
     within: list[int] = []
 
@@ -88,22 +88,24 @@ async def test_a_crowd_is_hashed_beside_what_else_there_is(
 
     app = create_app(settings_for(live_url, **ROOMY))
     async with running(app) as client:
-        await add_user(app.state.database, ADA, password_hash=DEAR.hash("the words of Ada"))
-        monkeypatch.setattr(security, "hasher", Timed(DEAR))
+        await add_user(
+            app.state.database, ADA, password_hash=PRODUCTION_HASHER.hash("the words of Ada")
+        )
+        monkeypatch.setattr(security, "hasher", Timed(PRODUCTION_HASHER))
         logins = [asyncio.create_task(try_login(client, ADA, "the words of Ada")) for _ in range(4)]
         while not all(task.done() for task in logins):
             assert (await client.get("/health/live")).status_code == 200
             answered += 1
-            await asyncio.sleep(0)  # nothing in this request waits, so the others would never run
+            await asyncio.sleep(0)  # this request never waits, so let the others run
         assert {login.result().status_code for login in logins} == {200}
-    # It is none at all where a hash holds the event loop or the interpreter, and about a hundred
-    # each where it does not: so few are enough that a busy machine is no reason to fail.
+    # None are served if a hash blocks the event loop or the interpreter, and about a hundred if
+    # not. The limit is low, so that a busy machine does not fail the test.
     assert len(within) == len(logins)
     assert sum(within) > len(logins)
 
 
 class Gate(RecordingHasher):
-    """A hasher that waits at each hash, until the test opens it."""
+    """A hasher that waits at each hash until the test opens its gate."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -123,9 +125,9 @@ class Gate(RecordingHasher):
         return good
 
     async def entered(self, number: int) -> None:
-        """Wait until so many hashes run."""
+        """Wait until ``number`` hashes run."""
         async with asyncio.timeout(PATIENCE):
-            while self.running < number:  # noqa: ASYNC110 - it is told in another thread
+            while self.running < number:  # noqa: ASYNC110 - it changes in another thread
                 await asyncio.sleep(0.001)
 
 
@@ -139,10 +141,10 @@ def gate(monkeypatch: pytest.MonkeyPatch) -> Iterator[Gate]:
 
 
 @pytest.mark.parametrize("threads", [1, 3])
-async def test_so_many_hashes_run_at_once_and_so_many_wait(
+async def test_hashes_running_and_waiting_are_limited(
     live_url: str, gate: Gate, monkeypatch: pytest.MonkeyPatch, threads: int
 ) -> None:
-    monkeypatch.setattr("os.cpu_count", lambda: 64)  # of the machine: a container has less
+    monkeypatch.setattr("os.cpu_count", lambda: 64)  # of the machine: a container may have less
     limits = {"password_hash_threads": threads, "password_hash_queue": 5}
     app = create_app(settings_for(live_url, **ROOMY, **limits))
     async with running(app) as client:
@@ -150,18 +152,18 @@ async def test_so_many_hashes_run_at_once_and_so_many_wait(
         logins = [asyncio.create_task(try_login(client)) for _ in range(threads + 5 + 10)]
         async with asyncio.timeout(PATIENCE):
             for refused in islice(asyncio.as_completed(logins), 10):
-                answer = await refused
-                problem(answer, 503)
-                assert answer.headers["retry-after"] == "1"
+                response = await refused
+                problem(response, 503)
+                assert response.headers["retry-after"] == "1"
         await gate.entered(threads)
         gate.opened.set()
-        answers = await asyncio.gather(*logins)
-    assert Counter(answer.status_code for answer in answers) == {200: threads + 5, 503: 10}
+        responses = await asyncio.gather(*logins)
+    assert Counter(response.status_code for response in responses) == {200: threads + 5, 503: 10}
     assert gate.most == threads
     assert len(gate.done) == threads + 5
 
 
-async def test_who_is_gone_is_hashed_no_more(live_url: str, gate: Gate) -> None:
+async def test_a_disconnected_client_leaves_the_hash_queue(live_url: str, gate: Gate) -> None:
     """Clients of a real server that close their connection leave the queue."""
     limits = {"password_hash_threads": 1, "password_hash_queue": 41}
     app = create_app(settings_for(live_url, **ROOMY, **limits))
@@ -195,7 +197,7 @@ async def test_who_is_gone_is_hashed_no_more(live_url: str, gate: Gate) -> None:
     assert len(gate.done) == 2
 
 
-async def test_a_cancelled_request_leaves_the_queue_whole(gate: Gate) -> None:
+async def test_a_cancelled_request_does_not_break_the_queue(gate: Gate) -> None:
     queue = hashing.HashQueue(1, 2)
 
     def hash_in_queue() -> asyncio.Task[bool]:
@@ -214,7 +216,7 @@ async def test_a_cancelled_request_leaves_the_queue_whole(gate: Gate) -> None:
     assert len(gate.done) == 3
 
 
-async def test_who_is_cancelled_when_the_turn_comes_passes_it_on(
+async def test_a_request_cancelled_on_its_turn_wakes_the_next_one(
     gate: Gate, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     queue = hashing.HashQueue(1, 2)

@@ -23,7 +23,7 @@ KEY = {"Idempotency-Key": "a key"}
 
 @pytest.fixture
 async def echoes(app: FastAPI) -> AsyncIterator[AsyncClient]:
-    """Return a client of an app with a closed route that answers with who called, and a number."""
+    """Return a client of an app with a closed route that returns its caller and a number."""
     router = Router()
     numbers = count(1)
 
@@ -39,13 +39,13 @@ async def echoes(app: FastAPI) -> AsyncIterator[AsyncClient]:
     app.router.routes[:] = routes
 
 
-async def test_each_user_has_keys_of_their_own(echoes: AsyncClient, db: Database) -> None:
+async def test_users_do_not_share_idempotency_keys(echoes: AsyncClient, db: Database) -> None:
     ada = await add_key(db, await add_user(db, ADA, name=ADA), "write")
     bob = await add_key(db, await add_user(db, BOB, name=BOB), "write")
 
     async def ask(headers: Headers) -> str:
-        answer: str = (await echoes.post(ECHO, headers=headers | KEY)).json()
-        return answer
+        result: str = (await echoes.post(ECHO, headers=headers | KEY)).json()
+        return result
 
     assert [await ask(headers) for headers in (ada, bob, ada, bob)] == [
         f"{ADA} 1",
@@ -55,27 +55,29 @@ async def test_each_user_has_keys_of_their_own(echoes: AsyncClient, db: Database
     ]
 
 
-async def test_a_user_may_come_back_by_another_way(echoes: AsyncClient, db: Database) -> None:
+async def test_a_retry_may_use_another_credential(echoes: AsyncClient, db: Database) -> None:
     user = await add_user(db, ADA)
-    ways = [await add_key(db, user, "write") for _ in range(2)]
-    answers = [await echoes.post(ECHO, headers=way | KEY) for way in ways]
-    assert answers[0].json() == answers[1].json()
+    credentials = [await add_key(db, user, "write") for _ in range(2)]
+    responses = [await echoes.post(ECHO, headers=credential | KEY) for credential in credentials]
+    assert responses[0].json() == responses[1].json()
 
 
-async def test_a_key_lets_nobody_in(echoes: AsyncClient, db: Database) -> None:
+async def test_an_idempotency_key_does_not_replace_credentials(
+    echoes: AsyncClient, db: Database
+) -> None:
     user = await add_user(db, ADA)
     await echoes.post(ECHO, headers=await add_key(db, user, "write") | KEY)
     problem(await echoes.post(ECHO, headers=KEY), 401)
     problem(await echoes.post(ECHO, headers=await add_key(db, user, "read") | KEY), 403)
 
 
-async def test_an_answer_with_a_secret_is_not_kept(client: AsyncClient) -> None:
+async def test_a_response_with_a_secret_is_not_stored(client: AsyncClient) -> None:
     body = {"name": "key", "scopes": ["read"]}
-    answers = [await client.post(KEYS, json=body, headers=KEY) for _ in range(2)]
-    assert answers[0].json()["key"] != answers[1].json()["key"]
+    responses = [await client.post(KEYS, json=body, headers=KEY) for _ in range(2)]
+    assert responses[0].json()["key"] != responses[1].json()["key"]
 
 
-async def test_a_form_may_have_a_key_and_a_cookie_is_not_kept(
+async def test_a_form_may_have_a_key_and_cookies_are_not_stored(
     app: FastAPI, anonymous: AsyncClient
 ) -> None:
     router = Router()
@@ -90,15 +92,13 @@ async def test_a_form_may_have_a_key_and_a_cookie_is_not_kept(
     routes = list(app.router.routes)
     app.include_router(router)
     for cookies in (1, 0):
-        answer = await anonymous.post("/form", data={"name": "x"}, headers=KEY)
-        assert (answer.status_code, answer.json()) == (200, "x")
-        assert len(answer.headers.get_list("set-cookie")) == cookies
+        result = await anonymous.post("/form", data={"name": "x"}, headers=KEY)
+        assert (result.status_code, result.json()) == (200, "x")
+        assert len(result.headers.get_list("set-cookie")) == cookies
     app.router.routes[:] = routes
 
 
-async def test_a_caller_who_is_asked_for_too_late_is_a_mistake_of_ours(
-    app: FastAPI, db: Database
-) -> None:
+async def test_a_session_before_the_caller_is_a_server_error(app: FastAPI, db: Database) -> None:
     router = Router()
 
     @router.post(ECHO)
@@ -107,7 +107,7 @@ async def test_a_caller_who_is_asked_for_too_late_is_a_mistake_of_ours(
         return caller.name
 
     routes = list(app.router.routes)
-    app.include_router(router)  # as if it were public: the session would come before the caller
+    app.include_router(router)  # without a guard, the session opens before the caller is known
     headers = bearer_of(await add_user(db, ADA))
     async with calling(app) as client:
         problem(await client.post(ECHO, headers=headers | KEY), 500)

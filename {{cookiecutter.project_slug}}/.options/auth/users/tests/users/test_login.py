@@ -1,4 +1,4 @@
-"""Signing in: who is let in, and what those learn who are not."""
+"""Signing in, and what a failed login reveals."""
 
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -47,7 +47,7 @@ def claims(token: str, key: str = LOCAL_SECRET_KEY.get_secret_value()) -> dict[s
     return found
 
 
-async def test_a_login_gives_tokens(anonymous: AsyncClient) -> None:
+async def test_a_login_returns_tokens(anonymous: AsyncClient) -> None:
     await register(anonymous)
     tokens = await login(anonymous)
     assert set(tokens) == {"access_token", "refresh_token", "token_type", "expires_in"}
@@ -56,19 +56,19 @@ async def test_a_login_gives_tokens(anonymous: AsyncClient) -> None:
     assert (await anonymous.get(ME, headers=bearer(tokens))).json()["email"] == ADA
 
 
-async def test_what_an_access_token_says(anonymous: AsyncClient) -> None:
+async def test_the_claims_of_an_access_token(anonymous: AsyncClient) -> None:
     user = await register(anonymous)
     before = datetime.now(UTC).timestamp()
     token = (await login(anonymous))["access_token"]
-    said = claims(token)
-    assert set(said) == {"sub", "sid", "ver", "iat", "exp", "jti", "iss", "aud"}
-    assert (said["sub"], said["ver"]) == (user["id"], 1)
-    assert said["exp"] - said["iat"] == 15 * 60
-    assert before - 1 <= said["iat"] <= datetime.now(UTC).timestamp()
-    assert said["iss"] == said["aud"] == project.NAME
+    payload = claims(token)
+    assert set(payload) == {"sub", "sid", "ver", "iat", "exp", "jti", "iss", "aud"}
+    assert (payload["sub"], payload["ver"]) == (user["id"], 1)
+    assert payload["exp"] - payload["iat"] == 15 * 60
+    assert before - 1 <= payload["iat"] <= datetime.now(UTC).timestamp()
+    assert payload["iss"] == payload["aud"] == project.NAME
     kid = key_id(LOCAL_SECRET_KEY)
     assert jwt.get_unverified_header(token) == {"alg": "HS256", "typ": "JWT", "kid": kid}
-    assert UUID(said["jti"]) != UUID(claims((await login(anonymous))["access_token"])["jti"])
+    assert UUID(payload["jti"]) != UUID(claims((await login(anonymous))["access_token"])["jti"])
 
 
 async def test_lifetimes_and_key_are_settings(live_url: str) -> None:
@@ -87,8 +87,8 @@ async def test_lifetimes_and_key_are_settings(live_url: str) -> None:
         before = now()
         tokens = await login(client)
         after = now()
-        said = claims(tokens["access_token"], key)
-        assert tokens["expires_in"] == said["exp"] - said["iat"] == 60
+        payload = claims(tokens["access_token"], key)
+        assert tokens["expires_in"] == payload["exp"] - payload["iat"] == 60
         db: Database = app.state.database
         async with db.reading() as session:
             (kept,) = await session.scalars(select(UserSession))
@@ -98,14 +98,14 @@ async def test_lifetimes_and_key_are_settings(live_url: str) -> None:
 
 
 @pytest.mark.parametrize("spelling", [ADA, ADA.upper(), "Ada@eXample.com", f" {ADA} "])
-async def test_case_makes_no_other_address(anonymous: AsyncClient, spelling: str) -> None:
+async def test_email_addresses_are_case_insensitive(anonymous: AsyncClient, spelling: str) -> None:
     await register(anonymous)
     await login(anonymous, spelling)
 
 
 @pytest.fixture
 async def known(db: Database) -> None:
-    """Have a user who may sign in, and one who may no longer."""
+    """Store an active and an inactive user."""
     await add_user(db, ADA)
     await add_user(db, BOB, is_active=False)
 
@@ -126,20 +126,20 @@ STRANGERS = [
 
 
 @pytest.mark.usefixtures("known")
-async def test_nobody_learns_why(anonymous: AsyncClient) -> None:
-    answers = [await try_login(anonymous, *stranger) for stranger in STRANGERS]
-    first = answers[0]
+async def test_every_failed_login_has_the_same_response(anonymous: AsyncClient) -> None:
+    responses = [await try_login(anonymous, *stranger) for stranger in STRANGERS]
+    first = responses[0]
     problem(first, 401)
-    for answer in answers:
-        del answer.headers["x-request-id"]
-    for answer in answers:
-        assert answer.status_code == first.status_code
-        assert answer.content == first.content
-        assert answer.headers == first.headers
+    for response in responses:
+        del response.headers["x-request-id"]
+    for response in responses:
+        assert response.status_code == first.status_code
+        assert response.content == first.content
+        assert response.headers == first.headers
 
 
 @pytest.mark.usefixtures("known")
-async def test_it_takes_the_same_work_to_say_no(
+async def test_every_failed_login_takes_one_hash(
     anonymous: AsyncClient, recorded: RecordingHasher
 ) -> None:
     done = []
@@ -152,7 +152,7 @@ async def test_it_takes_the_same_work_to_say_no(
 
 
 @pytest.mark.usefixtures("known")
-async def test_who_does_not_come_in_gets_no_token(anonymous: AsyncClient, db: Database) -> None:
+async def test_a_failed_login_returns_no_token(anonymous: AsyncClient, db: Database) -> None:
     for stranger in STRANGERS:
         await try_login(anonymous, *stranger)
     assert await count(db, RefreshToken) == 0
@@ -173,7 +173,7 @@ async def test_who_does_not_come_in_gets_no_token(anonymous: AsyncClient, db: Da
     ],
     ids=ascii,
 )
-async def test_odd_words_are_the_wrong_ones(anonymous: AsyncClient, words: str) -> None:
+async def test_unusual_passwords_are_wrong_passwords(anonymous: AsyncClient, words: str) -> None:
     problem(await try_login(anonymous, ADA, words), 401)
 
 
@@ -190,12 +190,12 @@ async def test_odd_words_are_the_wrong_ones(anonymous: AsyncClient, words: str) 
         ({"username": ADA, "password": WORDS, "grant_type": "refresh_token"}, "grant_type"),
     ],
 )
-async def test_a_form_that_can_not_be_read(
+async def test_an_unreadable_form_is_refused(
     anonymous: AsyncClient, form: dict[str, str], field: str
 ) -> None:
-    answer = await anonymous.post(TOKEN, data=form)
-    assert f"body.{field}" in blamed(answer)
-    assert "xxxx" not in answer.text
+    response = await anonymous.post(TOKEN, data=form)
+    assert f"body.{field}" in blamed(response)
+    assert "xxxx" not in response.text
 
 
 @pytest.mark.usefixtures("known")
@@ -210,7 +210,7 @@ async def test_a_form_that_can_not_be_read(
         ("multipart/form-data; boundary=x", b"--x"),
         ("multipart/form-data", b""),
         (
-            # A charset in which bytes stand for what is no character.
+            # In this charset, bytes can decode to lone surrogates.
             "multipart/form-data; charset=unicode_escape; boundary=x",
             _part('name="username"', ADA) + _part('name="password"', r"\ud800") + b"--x--\r\n",
         ),
@@ -222,14 +222,14 @@ async def test_a_form_that_can_not_be_read(
         ),
     ],
 )
-async def test_odd_forms_are_refused(
+async def test_invalid_forms_are_refused(
     anonymous: AsyncClient, content_type: str, sent: bytes
 ) -> None:
-    answer = await anonymous.post(TOKEN, content=sent, headers={"Content-Type": content_type})
-    assert answer.status_code in {400, 401, 422}, answer.text
+    response = await anonymous.post(TOKEN, content=sent, headers={"Content-Type": content_type})
+    assert response.status_code in {400, 401, 422}, response.text
 
 
-async def test_logins_do_not_touch_one_another(anonymous: AsyncClient) -> None:
+async def test_logins_are_independent(anonymous: AsyncClient) -> None:
     await register(anonymous)
     first, second = [await login(anonymous) for _ in range(2)]
     for tokens in (first, second):
@@ -238,7 +238,7 @@ async def test_logins_do_not_touch_one_another(anonymous: AsyncClient) -> None:
     assert (await try_refresh(anonymous, second)).status_code == 200
 
 
-async def test_a_token_opens_no_other_service(live_url: str) -> None:
+async def test_a_token_is_refused_by_another_service(live_url: str) -> None:
     other = create_app(settings_for(live_url, secret_key=KEY))
     async with running(other) as client:
         await register(client)
@@ -248,7 +248,7 @@ async def test_a_token_opens_no_other_service(live_url: str) -> None:
         problem(await client.get(ME, headers=bearer(tokens)), 401)
 
 
-async def test_who_is_deleted_meanwhile_gets_the_answer_of_a_stranger(
+async def test_a_user_deleted_during_a_login_gets_the_response_of_an_unknown_user(
     anonymous: AsyncClient, db: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     user = await add_user(db, ADA)

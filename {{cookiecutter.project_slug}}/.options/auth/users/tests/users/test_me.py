@@ -1,4 +1,4 @@
-"""What users see of themselves, and what they may change."""
+"""The account of the caller."""
 
 import asyncio
 from typing import Any
@@ -57,7 +57,9 @@ def ada(tokens: Json) -> Headers:
     return bearer(tokens)
 
 
-async def test_the_public_view(anonymous: AsyncClient, ada: Headers, db: Database) -> None:
+async def test_a_user_reads_their_own_account(
+    anonymous: AsyncClient, ada: Headers, db: Database
+) -> None:
     user = await stored_user(db)
     assert (await anonymous.get(ME, headers=ada)).json() == {
         "id": str(user.id),
@@ -67,21 +69,25 @@ async def test_the_public_view(anonymous: AsyncClient, ada: Headers, db: Databas
     }
 
 
-async def test_a_name_changes_alone(anonymous: AsyncClient, ada: Headers, db: Database) -> None:
+async def test_changing_the_name_changes_nothing_else(
+    anonymous: AsyncClient, ada: Headers, db: Database
+) -> None:
     await change_user(db, await stored_user(db), updated_at=past(60))
     before = await stored_user(db)
-    answer = await anonymous.patch(ME, json={"name": "Countess"}, headers=ada)
-    assert answer.json()["name"] == "Countess"
+    response = await anonymous.patch(ME, json={"name": "Countess"}, headers=ada)
+    assert response.json()["name"] == "Countess"
     after = await stored_user(db)
     assert after.updated_at > before.updated_at
     for unchanged in ("id", "email", "password_hash", "token_version", "is_active", "is_superuser"):
         assert getattr(after, unchanged) == getattr(before, unchanged)
 
 
-async def test_nothing_changes_nothing(anonymous: AsyncClient, ada: Headers, db: Database) -> None:
+async def test_an_empty_change_changes_nothing(
+    anonymous: AsyncClient, ada: Headers, db: Database
+) -> None:
     before = await stored_user(db)
-    answer = await anonymous.patch(ME, json={}, headers=ada)
-    assert answer.json() == (await anonymous.get(ME, headers=ada)).json()
+    response = await anonymous.patch(ME, json={}, headers=ada)
+    assert response.json() == (await anonymous.get(ME, headers=ada)).json()
     assert (await stored_user(db)).updated_at == before.updated_at
 
 
@@ -108,13 +114,13 @@ async def test_bad_input_names_the_field(
     anonymous: AsyncClient, ada: Headers, db: Database, change: dict[str, Any], field: str
 ) -> None:
     before = await stored_user(db)
-    answer = await anonymous.patch(ME, json=change, headers=ada)
-    assert blamed(answer) == [f"body.{field}"]
+    response = await anonymous.patch(ME, json=change, headers=ada)
+    assert blamed(response) == [f"body.{field}"]
     assert (await stored_user(db)).updated_at == before.updated_at
 
 
 @pytest.mark.parametrize("change", [{"password": OTHER_WORDS}, {"email": BOB}])
-async def test_it_takes_the_current_password(
+async def test_a_new_address_or_password_requires_the_current_password(
     anonymous: AsyncClient, ada: Headers, change: dict[str, Any]
 ) -> None:
     sent = {"name": "Eve", "current_password": "a wrong one", **change}
@@ -123,14 +129,14 @@ async def test_it_takes_the_current_password(
     assert (await anonymous.get(ME, headers=ada)).json()["name"] == "Ada"
 
 
-async def test_a_new_password_ends_what_was_issued_before(
+async def test_a_new_password_ends_every_credential(
     anonymous: AsyncClient, tokens: Json, db: Database
 ) -> None:
     other = await login(anonymous)
     fresh = await refresh(anonymous, tokens)
     key = await create_key(anonymous, bearer(tokens), "read")
-    answer = await anonymous.patch(ME, json=CHANGE | {"name": "Eve"}, headers=bearer(tokens))
-    assert answer.json()["name"] == "Eve"
+    response = await anonymous.patch(ME, json=CHANGE | {"name": "Eve"}, headers=bearer(tokens))
+    assert response.json()["name"] == "Eve"
     assert await count(db, RefreshToken) == 0
     for each in (tokens, fresh, other):
         problem(await anonymous.get(ME, headers=bearer(each)), 401)
@@ -143,7 +149,9 @@ async def test_a_new_password_ends_what_was_issued_before(
     await refresh(anonymous, latest)
 
 
-async def test_a_new_password_ends_nothing_of_others(anonymous: AsyncClient, ada: Headers) -> None:
+async def test_a_new_password_does_not_affect_other_users(
+    anonymous: AsyncClient, ada: Headers
+) -> None:
     await register(anonymous, BOB)
     bob = await login(anonymous, BOB)
     assert (await anonymous.patch(ME, json=CHANGE, headers=ada)).status_code == 200
@@ -151,82 +159,86 @@ async def test_a_new_password_ends_nothing_of_others(anonymous: AsyncClient, ada
     await refresh(anonymous, bob)
 
 
-async def test_a_login_meanwhile_is_of_the_old_password(
+async def test_a_login_during_a_password_change_is_ended(
     live: AsyncClient, live_app: FastAPI, recorded: RecordingHasher
 ) -> None:
     """A login with the old password during its change leaves no valid token."""
     await register(live)
     headers = bearer(await login(live))
-    answers = await asyncio.gather(
+    responses = await asyncio.gather(
         live.patch(ME, json=CHANGE, headers=headers), *(try_login(live) for _ in range(5))
     )
-    assert answers[0].status_code == 200
-    for answer in answers[1:]:
-        if answer.status_code == 200:
-            problem(await live.get(ME, headers=bearer(answer.json())), 401)
-            problem(await try_refresh(live, answer.json()), 401)
+    assert responses[0].status_code == 200
+    for response in responses[1:]:
+        if response.status_code == 200:
+            problem(await live.get(ME, headers=bearer(response.json())), 401)
+            problem(await try_refresh(live, response.json()), 401)
 
 
-async def test_of_many_new_passwords_one_wins(live: AsyncClient, live_app: FastAPI) -> None:
+async def test_one_of_many_concurrent_password_changes_succeeds(
+    live: AsyncClient, live_app: FastAPI
+) -> None:
     await register(live)
     headers = bearer(await login(live))
     changes = [CHANGE | {"password": f"new words {number}"} for number in range(3)]
-    answers = await asyncio.gather(
+    responses = await asyncio.gather(
         *(live.patch(ME, json=change, headers=headers) for change in changes)
     )
     (winner,) = (
-        change for change, answer in zip(changes, answers, strict=True) if answer.status_code == 200
+        change
+        for change, response in zip(changes, responses, strict=True)
+        if response.status_code == 200
     )
-    for change, answer in zip(changes, answers, strict=True):
-        assert answer.status_code in ({200} if change is winner else {401, 403}), answer.text
+    for change, response in zip(changes, responses, strict=True):
+        assert response.status_code in ({200} if change is winner else {401, 403}), response.text
         tried = await try_login(live, password=change["password"])
         assert tried.status_code == (200 if change is winner else 401)
     assert (await stored_user(live_app.state.database)).token_version == 2
 
 
-async def test_another_address(anonymous: AsyncClient, ada: Headers) -> None:
+async def test_a_user_changes_their_email_address(anonymous: AsyncClient, ada: Headers) -> None:
     sent = {"email": "ADA@lovelace.example.com", "current_password": WORDS}
-    answer = await anonymous.patch(ME, json=sent, headers=ada)
-    assert answer.json()["email"] == "ada@lovelace.example.com"
+    response = await anonymous.patch(ME, json=sent, headers=ada)
+    assert response.json()["email"] == "ada@lovelace.example.com"
     problem(await try_login(anonymous), 401)
     await login(anonymous, "ada@lovelace.example.com")
-    # It is the password that ends tokens.
+    # Only the password ends tokens.
     assert (await anonymous.get(ME, headers=ada)).status_code == 200
 
 
 @pytest.mark.parametrize("more", [{}, {"password": OTHER_WORDS}])
-async def test_an_address_that_is_taken(
+async def test_a_registered_address_is_refused(
     anonymous: AsyncClient, ada: Headers, db: Database, more: Json
 ) -> None:
     await add_user(db, BOB)
     sent = {"email": BOB.upper(), "current_password": WORDS, **more}
-    answer = await anonymous.patch(ME, json=sent, headers=ada)
-    assert blamed(answer, 409) == ["body.email"]
-    # All or nothing: password and tokens are as before.
+    response = await anonymous.patch(ME, json=sent, headers=ada)
+    assert blamed(response, 409) == ["body.email"]
+    # The request is rolled back: password and tokens are unchanged.
     assert (await anonymous.get(ME, headers=ada)).json()["email"] == ADA
     await login(anonymous)
 
 
-async def test_who_leaves_takes_all_along(
+async def test_deleting_the_account_deletes_its_rows(
     anonymous: AsyncClient, tokens: Json, db: Database
 ) -> None:
     key = await create_key(anonymous, bearer(tokens), "read", "write")
     bob = await add_user(db, BOB)
     await add_key(db, bob, "read")
-    answer = await anonymous.delete(ME, headers=bearer(tokens))
-    assert (answer.status_code, answer.content) == (204, b"")
+    response = await anonymous.delete(ME, headers=bearer(tokens))
+    assert (response.status_code, response.content) == (204, b"")
     for headers in (bearer(tokens), with_key(key)):
         problem(await anonymous.get(ME, headers=headers), 401)
     problem(await try_refresh(anonymous, tokens), 401)
     problem(await try_login(anonymous), 401)
     assert await count(db, RefreshToken) == 0
     assert (await count(db, User), await count(db, APIKey)) == (1, 1)  # Bob, and his key
-    # The address is free again, and the new user is another one.
+    # The address can be registered again, by a new user.
     await register(anonymous)
     problem(await anonymous.get(ME, headers=bearer(tokens)), 401)
 
 
-async def test_leaving_takes_a_recent_login(
+async def test_deleting_the_account_requires_a_recent_login(
     anonymous: AsyncClient, tokens: Json, db: Database
 ) -> None:
     async with db.transaction() as session:
@@ -236,18 +248,18 @@ async def test_leaving_takes_a_recent_login(
     assert await count(db, User) == 1
 
 
-async def test_a_key_changes_no_account(anonymous: AsyncClient, db: Database) -> None:
+async def test_a_key_can_not_change_the_account(anonymous: AsyncClient, db: Database) -> None:
     headers = await add_key(db, await add_user(db, ADA), "read", "write")
-    for answer in (
+    for response in (
         await anonymous.patch(ME, json={"name": "Eve"}, headers=headers),
         await anonymous.patch(ME, json=CHANGE, headers=headers),
         await anonymous.delete(ME, headers=headers),
     ):
-        assert "API key" in problem(answer, 403)["detail"]
+        assert "API key" in problem(response, 403)["detail"]
     assert (await anonymous.get(ME, headers=headers)).json()["name"] == "Somebody"
 
 
-async def test_who_is_gone_meanwhile_changes_nothing(
+async def test_a_deleted_user_can_not_change_the_account(
     anonymous: AsyncClient, ada: Headers, db: Database, recorded: RecordingHasher
 ) -> None:
     async with db.transaction() as session:
@@ -256,7 +268,7 @@ async def test_who_is_gone_meanwhile_changes_nothing(
     assert recorded.done == []
 
 
-async def test_who_leaves_takes_the_stored_responses_along(
+async def test_deleting_the_account_deletes_stored_responses(
     anonymous: AsyncClient, ada: Headers, db: Database
 ) -> None:
     user = await stored_user(db)
@@ -273,7 +285,7 @@ async def test_who_leaves_takes_the_stored_responses_along(
 
 
 @pytest.mark.parametrize("changed", [{"password_hash": "another"}, {"token_version": 2}])
-async def test_an_address_takes_the_password_of_now(
+async def test_a_password_changed_meanwhile_can_not_change_the_address(
     anonymous: AsyncClient,
     ada: Headers,
     db: Database,

@@ -13,7 +13,7 @@ def test_every_field_has_an_example(shared_app: FastAPI) -> None:
     assert [line for each in own for line in missing_examples(each)] == []
 
 
-def test_public_routes_say_so(shared_app: FastAPI) -> None:
+def test_public_routes_declare_no_security(shared_app: FastAPI) -> None:
     public = {
         each.definition["operationId"]
         for each in operations(shared_app)

@@ -1,4 +1,4 @@
-"""Every route is called by a second user with the rows of the first: to them, they do not exist."""
+"""Every route is called by a second user with the rows of the first, and returns 404."""
 
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -13,7 +13,7 @@ from tests import caller
 from tests.conftest import calling
 from tests.examples import EXAMPLES, SHARED
 from tests.kit.openapi import Api, Example, NoExample, Operation, operations
-from tests.kit.test_bad_input import SEAM
+from tests.kit.test_bad_input import HINT
 
 
 @asynccontextmanager
@@ -48,8 +48,8 @@ async def findings(app: FastAPI) -> tuple[list[str], set[str]]:
     for operation in operations(app):
         if operation.method == "GET" and not operation.keys and str(operation) not in SHARED:
             async with two_users(app) as (_, other):
-                answer = await other.send(operation, await other.example(operation))
-            if shown := sorted(row for row in rows if row in answer.text):
+                response = await other.send(operation, await other.example(operation))
+            if shown := sorted(row for row in rows if row in response.text):
                 found.append(f"{operation} shows {shown} to another user")
             tried.add(str(operation))
     return found, tried
@@ -66,17 +66,17 @@ async def _try(owner: Api, other: Api, operation: Operation, example: Example) -
         after = [(await owner.send(each, example)).text for each in readers]
         reached = await owner.send(operation, example)
     except NoExample as error:
-        return f" can't be tried, {error}: {SEAM}."
+        return f" can't be tried, {error}: {HINT}."
     if reached.status_code == 403 == refused.status_code:
-        return ""  # neither may call it
+        return ""  # neither user may call it
     if not reached.is_success:
-        return f" can't be tried, its owner got {reached.status_code} {reached.text}: {SEAM}."
+        return f" can't be tried, its owner got {reached.status_code} {reached.text}: {HINT}."
     if refused.status_code != 404:
-        return f" returned {refused.status_code} to another user, in place of 404"
+        return f" returned {refused.status_code} to another user, instead of 404"
     return "" if before == after else " changed the row of another user"
 
 
-async def test_the_rows_of_others_are_not_there(app: FastAPI) -> None:
+async def test_rows_of_other_users_are_404(app: FastAPI) -> None:
     found, tried = await findings(app)
     assert found == []
     every = {str(each) for each in operations(app)}
@@ -84,7 +84,7 @@ async def test_the_rows_of_others_are_not_there(app: FastAPI) -> None:
     assert every >= SHARED, "tests/examples.py names operations that do not exist"
 
 
-async def test_a_route_without_an_owner_is_found(live_app: FastAPI) -> None:
+async def test_a_route_that_ignores_ownership_is_reported(live_app: FastAPI) -> None:
     router = Router()
     kept: dict[UUID, str] = {}
 

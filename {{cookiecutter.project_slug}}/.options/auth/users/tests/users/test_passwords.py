@@ -1,4 +1,4 @@
-"""Passwords: which are accepted, and how they are hashed."""
+"""Passwords: validation and hashing."""
 
 import unicodedata
 
@@ -32,12 +32,12 @@ from tests.users.helpers import (
     try_login,
 )
 
-DEAR = security.hasher
-"""The hasher of production: read before a fixture puts a cheap one in its place."""
+PRODUCTION_HASHER = security.hasher
+"""The production hasher, read before a fixture replaces it with a cheap one."""
 
 SERVICE = "telegraph"
 
-# Four characters that are one in the form that is kept: the most that a form can shrink by.
+# NFKC makes one character of these four: no text becomes shorter by more.
 LONGEST = unicodedata.normalize("NFD", "\u1f82\u1f83") * 128
 
 
@@ -63,7 +63,7 @@ LONGEST = unicodedata.normalize("NFD", "\u1f82\u1f83") * 128
     ],
     ids=ascii,
 )
-async def test_any_text_is_a_password(anonymous: AsyncClient, words: str) -> None:
+async def test_any_characters_are_allowed(anonymous: AsyncClient, words: str) -> None:
     await register(anonymous, password=words)
     await login(anonymous, password=words)
     problem(await try_login(anonymous, password=words[:-1]), 401)
@@ -81,13 +81,13 @@ async def test_any_text_is_a_password(anonymous: AsyncClient, words: str) -> Non
         *("7 once normal", "7 that grow", "256 that grow"),
     ],
 )
-async def test_too_short_or_too_long(
+async def test_length_is_limited(
     anonymous: AsyncClient, db: Database, recorded: RecordingHasher, words: str
 ) -> None:
-    answer = await anonymous.post(USERS, json=body(password=words))
-    assert blamed(answer) == ["body.password"]
+    response = await anonymous.post(USERS, json=body(password=words))
+    assert blamed(response) == ["body.password"]
     if words:
-        assert words not in answer.text
+        assert words not in response.text
     assert (await count(db, User), recorded.done) == (0, [])
 
 
@@ -116,7 +116,7 @@ async def test_too_short_or_too_long(
     ],
     ids=ascii,
 )
-async def test_a_password_that_is_easy_to_guess(
+async def test_passwords_that_are_easy_to_guess_are_refused(
     anonymous: AsyncClient,
     db: Database,
     recorded: RecordingHasher,
@@ -135,12 +135,12 @@ async def test_a_password_that_is_easy_to_guess(
     # As a new password, too.
     user = await add_user(db, email, name="Ada Countess")
     change = {"current_password": WORDS, "password": words}
-    answer = await anonymous.patch(ME, json=change, headers=bearer_of(user))
-    assert problem(answer, 422)["errors"] == [error]
+    response = await anonymous.patch(ME, json=change, headers=bearer_of(user))
+    assert problem(response, 422)["errors"] == [error]
     assert (await stored_user(db, user.email)).password_hash == user.password_hash
 
 
-async def test_the_new_name_and_address_count(anonymous: AsyncClient, db: Database) -> None:
+async def test_the_new_name_and_address_are_checked(anonymous: AsyncClient, db: Database) -> None:
     headers = bearer_of(await add_user(db, ADA))
     words = "something of babbage"
     for more in ({"name": "Charles Babbage"}, {"email": "babbage@example.com"}):
@@ -150,7 +150,7 @@ async def test_the_new_name_and_address_count(anonymous: AsyncClient, db: Databa
     assert (await anonymous.patch(ME, json=change, headers=headers)).status_code == 200
 
 
-def test_what_only_resembles_a_common_password_may_be_used(
+def test_a_password_that_resembles_a_common_one_is_allowed(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     for words in ("summer rain 2026", "password of a kind 12", "adam8273645182736451", "aaaaaaab"):
@@ -159,12 +159,12 @@ def test_what_only_resembles_a_common_password_may_be_used(
     assert passwords.complaint("svc of a kind", email=ADA, name="Ada") is None
 
 
-async def test_short_names_may_occur(anonymous: AsyncClient) -> None:
+async def test_a_password_may_contain_a_short_name(anonymous: AsyncClient) -> None:
     sent = body(ADA, "adamant words") | {"name": "Ada"}
     assert (await anonymous.post(USERS, json=sent)).status_code == 201
 
 
-async def test_a_common_password_of_former_days_still_signs_in(
+async def test_an_existing_common_password_still_signs_in(
     anonymous: AsyncClient, db: Database
 ) -> None:
     common = "iloveyou"
@@ -180,7 +180,7 @@ def test_the_list_of_common_passwords() -> None:
     assert all(each == each.casefold() for each in passwords.COMMON)
 
 
-async def test_the_longest_text_in_its_longest_form(anonymous: AsyncClient) -> None:
+async def test_the_longest_password_in_its_longest_normal_form(anonymous: AsyncClient) -> None:
     assert len(LONGEST) == 1024
     await register(anonymous, password=LONGEST)
     await login(anonymous, password=LONGEST)
@@ -199,7 +199,7 @@ async def test_the_longest_text_in_its_longest_form(anonymous: AsyncClient) -> N
     ],
     ids=ascii,
 )
-async def test_what_looks_the_same_is_the_same(
+async def test_equal_passwords_in_other_unicode_forms_match(
     anonymous: AsyncClient, one: str, other: str
 ) -> None:
     assert one != other
@@ -211,20 +211,20 @@ async def test_what_looks_the_same_is_the_same(
     # As the current password, too.
     headers = bearer(await login(anonymous, ADA, one))
     change = {"current_password": other, "password": OTHER_WORDS}
-    answer = await anonymous.patch(ME, json=change, headers=headers)
-    assert answer.status_code == 200, answer.text
+    response = await anonymous.patch(ME, json=change, headers=headers)
+    assert response.status_code == 200, response.text
 
 
 @pytest.mark.parametrize("near", [f" {WORDS}", f"{WORDS} ", WORDS.upper(), f"{WORDS}\n"])
-async def test_no_other_is_near_enough(anonymous: AsyncClient, near: str) -> None:
+async def test_similar_passwords_do_not_match(anonymous: AsyncClient, near: str) -> None:
     await register(anonymous)
     problem(await try_login(anonymous, password=near), 401)
 
 
-async def test_argon2id_with_the_memory_and_time_of_the_rfc(
+async def test_argon2id_uses_the_parameters_of_the_rfc(
     anonymous: AsyncClient, db: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(security, "hasher", DEAR)
+    monkeypatch.setattr(security, "hasher", PRODUCTION_HASHER)
     await register(anonymous)
     stored = (await stored_user(db)).password_hash
     assert stored.startswith("$argon2id$v=19$m=65536,t=3,p=1$")
@@ -234,9 +234,7 @@ async def test_argon2id_with_the_memory_and_time_of_the_rfc(
     await login(anonymous)
 
 
-async def test_the_same_password_has_another_hash_each_time(
-    anonymous: AsyncClient, db: Database
-) -> None:
+async def test_each_hash_has_its_own_salt(anonymous: AsyncClient, db: Database) -> None:
     await register(anonymous, ADA)
     await register(anonymous, "other@example.com")
     hashes = {(await stored_user(db, email)).password_hash for email in (ADA, "other@example.com")}
@@ -244,7 +242,7 @@ async def test_the_same_password_has_another_hash_each_time(
 
 
 @pytest.mark.parametrize(
-    "yesterday",
+    "outdated",
     [
         PasswordHasher(time_cost=2, memory_cost=8, parallelism=1),
         PasswordHasher(time_cost=1, memory_cost=16, parallelism=1),
@@ -253,10 +251,10 @@ async def test_the_same_password_has_another_hash_each_time(
     ],
     ids=["time", "memory", "parallelism", "type"],
 )
-async def test_a_login_brings_an_old_hash_up_to_date(
-    anonymous: AsyncClient, db: Database, yesterday: PasswordHasher
+async def test_a_login_updates_an_old_hash(
+    anonymous: AsyncClient, db: Database, outdated: PasswordHasher
 ) -> None:
-    old = yesterday.hash(WORDS)
+    old = outdated.hash(WORDS)
     await add_user(db, ADA, password_hash=old)
     problem(await try_login(anonymous, password=OTHER_WORDS), 401)
     assert (await stored_user(db)).password_hash == old
@@ -270,7 +268,7 @@ async def test_a_login_brings_an_old_hash_up_to_date(
 
 
 @pytest.mark.parametrize("stored", ["none", "$argon2id$v=19$m=8,t=1,p=1$x$y", "plain text"])
-async def test_a_hash_that_is_none_lets_nobody_in(
+async def test_an_invalid_hash_never_matches(
     anonymous: AsyncClient, db: Database, stored: str
 ) -> None:
     await add_user(db, ADA, password_hash=stored)
@@ -278,10 +276,10 @@ async def test_a_hash_that_is_none_lets_nobody_in(
         problem(await try_login(anonymous, password=words), 401)
 
 
-async def test_hashing_hinders_nobody(
+async def test_hashing_does_not_block_the_event_loop(
     live_app: FastAPI, live: AsyncClient, recorded: RecordingHasher
 ) -> None:
-    """All of it happens in threads of its own, and no connection is held meanwhile."""
+    """Hashing runs in threads, and no connection is open meanwhile."""
     db: Database = live_app.state.database
     recorded.held = lambda: checked_out(db)
     old = PasswordHasher(time_cost=2, memory_cost=8, parallelism=1).hash(WORDS)
@@ -297,7 +295,7 @@ async def test_hashing_hinders_nobody(
     assert verbs == [
         *("hash", "verify"),  # register, login
         *("verify", "hash"),  # login with an old hash
-        *("verify", "verify"),  # wrong password, nobody
+        *("verify", "verify"),  # wrong password, unknown user
         *("verify", "hash"),  # change
     ]
     assert {work.held for work in recorded.done} == {0}

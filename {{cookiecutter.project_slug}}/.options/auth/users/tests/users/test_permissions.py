@@ -1,6 +1,6 @@
-"""Permissions: the table of ``docs/security.md`` says who may call what, and every route is tried.
+"""Permissions: every route is tried with each caller in the table of ``docs/security.md``.
 
-A route of your own that takes a permission (``require``) has to be in the table, too.
+Your own routes that require a permission (``require``) have to be in the table, too.
 """
 
 import re
@@ -28,7 +28,7 @@ from tests.users.helpers import ADA, BOB, Headers, Json, add_key, add_user, past
 Operation = tuple[str, str]
 
 OTHERS = "every other route"
-"""The row of the table that stands for the routes without a row."""
+"""The row of the table for all routes without a row."""
 
 COLUMNS = ("anonymous", "member", "superuser", "key", "admin key")
 
@@ -104,14 +104,14 @@ def allowed(operation: Operation, column: str) -> str:
 
 
 async def status(client: AsyncClient, operation: Operation, headers: Headers) -> int:
-    """Call an operation, with parameters that can be read; return the status of the response."""
+    """Call an operation with valid parameters; return the status of the response."""
     method, path = operation
     url = re.sub(r"\{\w+\}", "00000000-0000-0000-0000-000000000000", path)
     sent: Json | None = None if method in {"GET", "DELETE"} else {}
     return (await client.request(method, url, json=sent, headers=headers)).status_code
 
 
-def test_the_table_names_routes_that_exist(operations: list[Operation]) -> None:
+def test_the_table_lists_existing_routes(operations: list[Operation]) -> None:
     assert set(TABLE) - {OTHERS} <= {" ".join(operation) for operation in operations}
     assert {len(row) for row in TABLE.values()} == {len(COLUMNS)}
     assert {cell for row in TABLE.values() for cell in row} <= {"yes", "recent", "-"}
@@ -140,7 +140,7 @@ async def test_every_route_and_every_caller(
     assert found == expected
 
 
-async def test_some_routes_take_a_recent_login(
+async def test_some_routes_require_a_recent_login(
     operations: list[Operation], anonymous: AsyncClient, db: Database
 ) -> None:
     headers = await superuser(db)
@@ -157,7 +157,7 @@ async def test_some_routes_take_a_recent_login(
 
 
 @pytest.mark.parametrize("scope", ["read", "write"])
-async def test_a_scope_is_for_its_methods(
+async def test_a_scope_allows_its_methods_only(
     operations: list[Operation], anonymous: AsyncClient, db: Database, scope: str
 ) -> None:
     headers = await add_key(db, await add_user(db, BOB), scope)
@@ -169,7 +169,7 @@ async def test_a_scope_is_for_its_methods(
         assert (answered != 403) is may, (method, path)
 
 
-async def test_a_key_without_a_scope_opens_nothing(
+async def test_a_key_without_a_scope_is_refused(
     operations: list[Operation], anonymous: AsyncClient, db: Database
 ) -> None:
     for scopes in ((), ("admin",)):
@@ -186,6 +186,6 @@ def test_roles_and_scopes() -> None:
     for is_superuser, role in ((False, MEMBER), (True, SUPERUSER)):
         found = permissions_of_key(ALL_SCOPES, is_superuser=is_superuser)
         assert found <= role
-        # No key manages accounts, keys or users.
+        # Keys can't manage accounts, keys or users.
         assert not found & {Permission.MANAGE_ACCOUNT, Permission.MANAGE_USERS}
     assert permissions_of_key(["admin"], is_superuser=False) == set()

@@ -57,15 +57,15 @@ async def sessions_in(db: Database) -> list[UserSession]:
 
 
 async def move(db: Database, **values: Any) -> None:
-    """Change the times of every session, which no client can."""
+    """Change the times of every session in the database."""
     async with db.transaction() as session:
         await session.execute(update(UserSession).values(**values))
 
 
 async def logout(client: AsyncClient, tokens: Json) -> None:
     sent = {"refresh_token": tokens["refresh_token"]}
-    answer = await client.post(LOGOUT, json=sent)
-    assert (answer.status_code, answer.content) == (204, b"")
+    response = await client.post(LOGOUT, json=sent)
+    assert (response.status_code, response.content) == (204, b"")
 
 
 @pytest.fixture
@@ -75,17 +75,17 @@ async def tokens(anonymous: AsyncClient, db: Database) -> Json:
     return await login(anonymous)
 
 
-async def test_a_refresh_gives_new_tokens(anonymous: AsyncClient, tokens: Json) -> None:
+async def test_a_refresh_returns_new_tokens(anonymous: AsyncClient, tokens: Json) -> None:
     fresh = await refresh(anonymous, tokens)
     assert set(fresh) == set(tokens)
     for name in ("access_token", "refresh_token"):
         assert fresh[name] != tokens[name]
     for each in (tokens, fresh):
-        # An access token lives its quarter of an hour.
+        # An access token is valid for 15 minutes.
         assert (await anonymous.get(ME, headers=bearer(each))).status_code == 200
 
 
-async def test_a_family_lives_as_long_as_it_is_refreshed(
+async def test_a_session_lives_as_long_as_it_is_refreshed(
     anonymous: AsyncClient, tokens: Json
 ) -> None:
     for _ in range(5):
@@ -101,7 +101,7 @@ async def test_only_hashes_are_stored(anonymous: AsyncClient, tokens: Json, db: 
     assert len({row.session_id for row in stored}) == 1
 
 
-async def test_a_session_has_an_end_that_no_refresh_moves(live_url: str) -> None:
+async def test_a_refresh_does_not_extend_the_longest_lifetime(live_url: str) -> None:
     app = create_app(settings_for(live_url, refresh_token_lifetime=3600, session_lifetime=7200))
     async with running(app) as client:
         db: Database = app.state.database
@@ -111,7 +111,7 @@ async def test_a_session_has_an_end_that_no_refresh_moves(live_url: str) -> None
         tokens = await refresh(client, tokens)
         (after,) = await sessions_in(db)
         assert before.expires_at < after.expires_at < after.ends_at == before.ends_at
-        # Half an hour before its end: the tokens end with it.
+        # Half an hour before the end of the session, which ends the tokens.
         await move(db, ends_at=now() + timedelta(seconds=1800))
         tokens = await refresh(client, tokens)
         (after,) = await sessions_in(db)
@@ -124,7 +124,7 @@ async def test_a_session_has_an_end_that_no_refresh_moves(live_url: str) -> None
         problem(await try_refresh(client, tokens), 401)
 
 
-async def test_a_lost_response_is_given_again(
+async def test_a_lost_response_is_returned_again(
     anonymous: AsyncClient, tokens: Json, db: Database
 ) -> None:
     fresh = await refresh(anonymous, tokens)
@@ -133,12 +133,12 @@ async def test_a_lost_response_is_given_again(
     for each in (fresh, again):
         assert (await anonymous.get(ME, headers=bearer(each))).status_code == 200
     assert len(await tokens_in(db)) == 2
-    # It may be lost again.
+    # The second response may be lost, too.
     latest = await refresh(anonymous, again)
     assert (await refresh(anonymous, again))["refresh_token"] == latest["refresh_token"]
 
 
-async def test_ten_seconds_later_it_is_reuse(
+async def test_after_ten_seconds_a_repeated_refresh_is_reuse(
     anonymous: AsyncClient, tokens: Json, db: Database
 ) -> None:
     fresh = await refresh(anonymous, tokens)
@@ -151,16 +151,18 @@ async def test_ten_seconds_later_it_is_reuse(
     problem(await anonymous.get(ME, headers=bearer(fresh)), 401)
 
 
-async def test_many_who_lost_the_response_at_once(live_app: FastAPI, live: AsyncClient) -> None:
+async def test_concurrent_repeated_refreshes_get_one_token(
+    live_app: FastAPI, live: AsyncClient
+) -> None:
     await register(live)
     tokens = await login(live)
-    answers = await asyncio.gather(*(refresh(live, tokens) for _ in range(8)))
-    assert len({answer["refresh_token"] for answer in answers}) == 1
+    responses = await asyncio.gather(*(refresh(live, tokens) for _ in range(8)))
+    assert len({response["refresh_token"] for response in responses}) == 1
     assert len(await tokens_in(live_app.state.database)) == 2
-    await refresh(live, answers[0])
+    await refresh(live, responses[0])
 
 
-async def test_nothing_that_is_stored_makes_the_successor(
+async def test_the_next_token_can_not_be_derived_from_stored_data(
     anonymous: AsyncClient, tokens: Json, db: Database
 ) -> None:
     fresh = await refresh(anonymous, tokens)
@@ -169,13 +171,13 @@ async def test_nothing_that_is_stored_makes_the_successor(
     for known in (used.token_hash, used.successor_salt, unused.token_hash, unused.successor_salt):
         for salt in (used.successor_salt, unused.successor_salt):
             assert security.successor_of(known, salt) != fresh["refresh_token"]
-    # Nor does the token alone: it takes both.
+    # The token alone is not enough either.
     raw = tokens["refresh_token"]
     assert security.successor_of(raw, used.successor_salt) == fresh["refresh_token"]
     assert security.successor_of(raw, unused.successor_salt) != fresh["refresh_token"]
 
 
-async def test_used_tokens_are_deleted_one_day(
+async def test_used_tokens_are_deleted_after_thirty_days(
     anonymous: AsyncClient, tokens: Json, db: Database
 ) -> None:
     fresh = await refresh(anonymous, tokens)
@@ -187,7 +189,7 @@ async def test_used_tokens_are_deleted_one_day(
     assert len(await tokens_in(db)) == 2
 
 
-async def test_a_used_token_ends_its_family(anonymous: AsyncClient, tokens: Json) -> None:
+async def test_reuse_ends_the_session(anonymous: AsyncClient, tokens: Json) -> None:
     family = [tokens]
     for _ in range(3):
         family.append(await refresh(anonymous, family[-1]))
@@ -198,7 +200,7 @@ async def test_a_used_token_ends_its_family(anonymous: AsyncClient, tokens: Json
         problem(await anonymous.get(ME, headers=bearer(each)), 401)
 
 
-async def test_a_used_token_ends_no_other_login(
+async def test_reuse_ends_no_other_session(
     anonymous: AsyncClient, tokens: Json, db: Database
 ) -> None:
     other = await login(anonymous)
@@ -210,19 +212,23 @@ async def test_a_used_token_ends_no_other_login(
     await refresh(anonymous, others)
 
 
-async def test_an_expired_token_is_over(anonymous: AsyncClient, tokens: Json, db: Database) -> None:
+async def test_an_expired_token_is_refused(
+    anonymous: AsyncClient, tokens: Json, db: Database
+) -> None:
     await move(db, expires_at=past(1))
     problem(await try_refresh(anonymous, tokens), 401)
-    # The next login sweeps it out.
+    # The next login deletes it.
     await login(anonymous)
     assert len(await tokens_in(db)) == 1
 
 
 @pytest.mark.parametrize("token", ["x", "refresh_x", "🦄", " ", "\x00", "x" * 200])
-async def test_garbage(anonymous: AsyncClient, tokens: Json, db: Database, token: str) -> None:
+async def test_an_unknown_token_is_refused(
+    anonymous: AsyncClient, tokens: Json, db: Database, token: str
+) -> None:
     problem(await try_refresh(anonymous, {"refresh_token": token}), 401)
     await logout(anonymous, {"refresh_token": token})
-    # The hash that is stored is no token either.
+    # The stored hash is not a valid token either.
     (stored,) = await tokens_in(db)
     problem(await try_refresh(anonymous, {"refresh_token": stored.token_hash}), 401)
     await refresh(anonymous, tokens)
@@ -240,21 +246,23 @@ async def test_garbage(anonymous: AsyncClient, tokens: Json, db: Database, token
         b'{"refresh_token": "%s"}' % (b"x" * 201),
     ],
 )
-async def test_what_can_be_no_token(anonymous: AsyncClient, path: str, sent: bytes) -> None:
-    answer = await anonymous.post(path, content=sent, headers=JSON)
-    assert blamed(answer) == ["body.refresh_token"]
-    assert "xxx" not in answer.text
+async def test_text_that_can_not_be_a_token_is_refused(
+    anonymous: AsyncClient, path: str, sent: bytes
+) -> None:
+    response = await anonymous.post(path, content=sent, headers=JSON)
+    assert blamed(response) == ["body.refresh_token"]
+    assert "xxx" not in response.text
 
 
-async def test_an_access_token_refreshes_nothing(anonymous: AsyncClient, tokens: Json) -> None:
-    answer = await anonymous.post(REFRESH, json={"refresh_token": tokens["access_token"]})
-    assert answer.status_code in {401, 422}
+async def test_an_access_token_is_no_refresh_token(anonymous: AsyncClient, tokens: Json) -> None:
+    response = await anonymous.post(REFRESH, json={"refresh_token": tokens["access_token"]})
+    assert response.status_code in {401, 422}
     # Nor does an API key.
     key = security.opaque_token("key")
     problem(await try_refresh(anonymous, {"refresh_token": key}), 401)
 
 
-async def test_who_is_inactive_gets_nothing(
+async def test_an_inactive_user_can_not_refresh(
     anonymous: AsyncClient, tokens: Json, db: Database
 ) -> None:
     user = await stored_user(db)
@@ -262,7 +270,7 @@ async def test_who_is_inactive_gets_nothing(
     problem(await try_refresh(anonymous, tokens), 401)
 
 
-async def test_logout_ends_the_family(anonymous: AsyncClient, tokens: Json, db: Database) -> None:
+async def test_logout_ends_the_session(anonymous: AsyncClient, tokens: Json, db: Database) -> None:
     fresh = await refresh(anonymous, tokens)
     other = await login(anonymous)
     await logout(anonymous, fresh)
@@ -275,30 +283,36 @@ async def test_logout_ends_the_family(anonymous: AsyncClient, tokens: Json, db: 
     assert len(await tokens_in(db)) == 2
 
 
-async def test_logout_by_a_used_token_ends_the_family(anonymous: AsyncClient, tokens: Json) -> None:
+async def test_logout_with_a_used_token_ends_the_session(
+    anonymous: AsyncClient, tokens: Json
+) -> None:
     fresh = await refresh(anonymous, tokens)
     await logout(anonymous, tokens)
     problem(await try_refresh(anonymous, fresh), 401)
 
 
-async def test_of_two_thieves_none_stays(live_app: FastAPI, live: AsyncClient) -> None:
-    """A token whose successor was used is used by several clients at once: all are out after."""
+async def test_both_holders_of_a_stolen_token_lose_the_session(
+    live_app: FastAPI, live: AsyncClient
+) -> None:
+    """Several clients reuse a token at once: the session ends for all of them."""
     db: Database = live_app.state.database
     await register(live)
     for number in range(6):
         stolen = await login(live)
         latest = await refresh(live, await refresh(live, stolen))
         thieves = [try_refresh(live, stolen) for _ in range(1 + number % 3)]
-        owner, *answers = await asyncio.gather(try_refresh(live, latest), *thieves)
-        assert {answer.status_code for answer in answers} == {401}
+        owner, *responses = await asyncio.gather(try_refresh(live, latest), *thieves)
+        assert {response.status_code for response in responses} == {401}
         assert owner.status_code in {200, 401}
         problem(await try_refresh(live, owner.json() if owner.is_success else latest), 401)
         assert await count(db, RefreshToken) == 0
         assert await sessions_in(db) == []
 
 
-async def test_a_thief_can_not_outrun_the_end(live_app: FastAPI, live: AsyncClient) -> None:
-    """A used token comes back while the newest is exchanged: that one's successor ends, too."""
+async def test_a_concurrent_refresh_can_not_outlive_the_session(
+    live_app: FastAPI, live: AsyncClient
+) -> None:
+    """A used token is sent while the newest is exchanged: the next token is invalid, too."""
     db: Database = live_app.state.database
     await register(live)
     used = await login(live)
@@ -310,9 +324,9 @@ async def test_a_thief_can_not_outrun_the_end(live_app: FastAPI, live: AsyncClie
         login_row = await users.renew_session(token_hash, timedelta(days=1))
         assert login_row is not None
         assert await users.use_refresh_token(token_hash)
-        # In a context of its own: a request has nothing to do with the transaction of this test.
+        # In its own context, because the request does not share the transaction of this test.
         reuse = asyncio.create_task(try_refresh(live, used), context=Context())
-        for _ in range(20):  # time enough for it to meet the row that is locked here
+        for _ in range(20):  # give it time to reach the row that is locked here
             await live.get(ME)
         await users.add_refresh_token(login_row.id, security.hash_token(heir))
     problem(await reuse, 401)
@@ -320,7 +334,7 @@ async def test_a_thief_can_not_outrun_the_end(live_app: FastAPI, live: AsyncClie
     assert await count(db, RefreshToken) == 0
 
 
-async def test_many_refresh_at_once(live: AsyncClient) -> None:
+async def test_concurrent_refreshes(live: AsyncClient) -> None:
     addresses = [f"{number}@example.com" for number in range(8)]
     families = []
     for address in addresses:
@@ -330,7 +344,7 @@ async def test_many_refresh_at_once(live: AsyncClient) -> None:
         families = list(await asyncio.gather(*(refresh(live, each) for each in families)))
 
 
-async def test_a_used_token_ends_the_keys_of_its_session(
+async def test_reuse_deletes_the_keys_created_in_the_session(
     anonymous: AsyncClient, tokens: Json, db: Database
 ) -> None:
     other = await login(anonymous)
@@ -341,12 +355,12 @@ async def test_a_used_token_ends_the_keys_of_its_session(
     problem(await try_refresh(anonymous, tokens), 401)
     problem(await anonymous.get(ME, headers=with_key(stolen)), 401)
     assert (await anonymous.get(ME, headers=with_key(kept))).status_code == 200
-    # A logout ends none.
+    # A logout deletes no API key.
     await logout(anonymous, other)
     assert (await anonymous.get(ME, headers=with_key(kept))).status_code == 200
 
 
-async def test_no_key_is_born_after_the_session_has_ended(
+async def test_no_key_is_created_after_the_session_has_ended(
     live: AsyncClient, live_app: FastAPI
 ) -> None:
     """A key that is created while reuse ends its session is refused."""
@@ -357,7 +371,7 @@ async def test_no_key_is_born_after_the_session_has_ended(
         creating = asyncio.create_task(
             live.post(KEYS, json={"name": "key"}, headers=bearer_of(user)), context=Context()
         )
-        for _ in range(20):  # time enough for it to meet the row that is locked here
+        for _ in range(20):  # give it time to reach the row that is locked here
             await live.get(ME)
     problem(await creating, 401)
     assert await count(db, APIKey) == 0

@@ -38,7 +38,7 @@ from tests.users.helpers import (
 )
 
 
-async def test_somebody_registers(anonymous: AsyncClient, db: Database) -> None:
+async def test_a_user_registers(anonymous: AsyncClient, db: Database) -> None:
     user = await register(anonymous)
     stored = await stored_user(db)
     assert user == {
@@ -66,11 +66,11 @@ async def test_somebody_registers(anonymous: AsyncClient, db: Database) -> None:
     ],
     ids=lambda more: next(iter(more)),
 )
-async def test_nobody_makes_more_of_oneself(
+async def test_users_can_not_set_their_own_role(
     anonymous: AsyncClient, db: Database, more: dict[str, Any]
 ) -> None:
-    answer = await anonymous.post(USERS, json=body(**more))
-    assert blamed(answer) == [f"body.{next(iter(more))}"]
+    response = await anonymous.post(USERS, json=body(**more))
+    assert blamed(response) == [f"body.{next(iter(more))}"]
     assert await count(db, User) == 0
 
 
@@ -100,8 +100,8 @@ async def test_bad_input_names_the_field(
 ) -> None:
     # JSON can contain escaped lone surrogates.
     sent = json.dumps(body() | more).replace(r"\\ud800", r"\ud800")
-    answer = await anonymous.post(USERS, content=sent, headers=JSON)
-    assert blamed(answer) == [f"body.{field}"]
+    response = await anonymous.post(USERS, content=sent, headers=JSON)
+    assert blamed(response) == [f"body.{field}"]
 
 
 async def test_registration_can_be_closed(live_url: str, recorded: RecordingHasher) -> None:
@@ -117,15 +117,17 @@ async def test_registration_can_be_closed(live_url: str, recorded: RecordingHash
 
 
 @pytest.mark.parametrize("again", [ADA, ADA.upper(), "Ada@Example.COM", f" {ADA} "])
-async def test_an_address_is_taken_once(anonymous: AsyncClient, db: Database, again: str) -> None:
+async def test_an_address_can_be_registered_once(
+    anonymous: AsyncClient, db: Database, again: str
+) -> None:
     await register(anonymous)
-    answer = await anonymous.post(USERS, json=body(again))
-    assert blamed(answer, 409) == ["body.email"]
-    assert ADA not in answer.text
+    response = await anonymous.post(USERS, json=body(again))
+    assert blamed(response, 409) == ["body.email"]
+    assert ADA not in response.text
     assert await count(db, User) == 1
 
 
-async def test_an_address_is_kept_in_lower_case(anonymous: AsyncClient, db: Database) -> None:
+async def test_an_address_is_stored_in_lower_case(anonymous: AsyncClient, db: Database) -> None:
     assert (await register(anonymous, "ADA@Example.COM"))["email"] == ADA
     assert (await stored_user(db)).email == ADA
 
@@ -134,7 +136,7 @@ async def test_an_address_is_kept_in_lower_case(anonymous: AsyncClient, db: Data
     "address",
     ["ÄDA@example.com", "A\u0308da@example.com", "ada@xn--bcher-kva.example.com", "K@example.com"],
 )
-async def test_whoever_registers_can_sign_in_by_the_same_words(
+async def test_a_registered_user_can_sign_in_with_the_same_input(
     anonymous: AsyncClient, address: str
 ) -> None:
     user = await register(anonymous, address)
@@ -142,27 +144,27 @@ async def test_whoever_registers_can_sign_in_by_the_same_words(
         await login(anonymous, spelling)
 
 
-async def test_of_fifty_who_want_one_address_one_gets_it(live_url: str) -> None:
+async def test_one_of_fifty_concurrent_registrations_succeeds(live_url: str) -> None:
     app = create_app(settings_for(live_url, **ROOMY))
     async with running(app) as client:
-        answers = await asyncio.gather(
+        responses = await asyncio.gather(
             *(
                 client.post(USERS, json=body(ADA.upper() if number % 2 else ADA))
                 for number in range(50)
             )
         )
-        assert Counter(answer.status_code for answer in answers) == {201: 1, 409: 49}
-        for answer in answers:
-            if answer.status_code == 409:
-                assert blamed(answer, 409) == ["body.email"]
+        assert Counter(response.status_code for response in responses) == {201: 1, 409: 49}
+        for response in responses:
+            if response.status_code == 409:
+                assert blamed(response, 409) == ["body.email"]
         assert await count(app.state.database, User) == 1
         await login(client)
 
 
-async def test_a_first_key_comes_with_the_user(anonymous: AsyncClient, db: Database) -> None:
-    answer = await anonymous.post(USERS, json=body(), params={"with_api_key": "true"})
-    assert answer.status_code == 201
-    key = answer.json()["api_key"]
+async def test_registration_can_create_an_api_key(anonymous: AsyncClient, db: Database) -> None:
+    response = await anonymous.post(USERS, json=body(), params={"with_api_key": "true"})
+    assert response.status_code == 201
+    key = response.json()["api_key"]
     assert key["scopes"] == ["read", "write"]
     assert (await anonymous.get(ME, headers=with_key(key))).json()["email"] == ADA
     (stored,) = await stored_keys(db)
@@ -176,28 +178,30 @@ def same_key(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("same_key")
-async def test_user_and_key_come_both_or_neither(live_app: FastAPI, live: AsyncClient) -> None:
+async def test_user_and_key_are_created_in_one_transaction(
+    live_app: FastAPI, live: AsyncClient
+) -> None:
     db: Database = live_app.state.database
     users = await count(db, User)
     with_a_key = {"with_api_key": "true"}
     first = await live.post(USERS, json=body(BOB), params=with_a_key)
     assert first.status_code == 201
-    answer = await live.post(USERS, json=body(ADA), params=with_a_key)
-    assert blamed(answer, 409) == ["key_hash"]
+    response = await live.post(USERS, json=body(ADA), params=with_a_key)
+    assert blamed(response, 409) == ["key_hash"]
     assert (await count(db, User), await count(db, APIKey)) == (users + 1, 1)
     problem(await try_login(live), 401)
     # The address can still be registered.
     await register(live)
 
 
-async def test_a_taken_address_leaves_no_key(anonymous: AsyncClient, db: Database) -> None:
+async def test_a_duplicate_address_creates_no_key(anonymous: AsyncClient, db: Database) -> None:
     await register(anonymous)
-    answer = await anonymous.post(USERS, json=body(), params={"with_api_key": "true"})
-    problem(answer, 409)
+    response = await anonymous.post(USERS, json=body(), params={"with_api_key": "true"})
+    problem(response, 409)
     assert await count(db, APIKey) == 0
 
 
-async def test_who_has_signed_in_may_register_another(client: AsyncClient, db: Database) -> None:
+async def test_a_signed_in_user_may_register_another(client: AsyncClient, db: Database) -> None:
     await register(client)
     headers = bearer(await login(client))
     assert (await client.get(ME, headers=headers)).json()["email"] == ADA
@@ -206,6 +210,6 @@ async def test_who_has_signed_in_may_register_another(client: AsyncClient, db: D
 async def test_the_address_is_the_username(anonymous: AsyncClient) -> None:
     user = await register(anonymous)
     form = {"grant_type": "password", "username": ADA, "password": WORDS, "scope": "", "x": "y"}
-    answer = await anonymous.post(TOKEN, data=form)
-    headers = {"Authorization": f"Bearer {answer.json()['access_token']}"}
+    response = await anonymous.post(TOKEN, data=form)
+    headers = {"Authorization": f"Bearer {response.json()['access_token']}"}
     assert (await anonymous.get(ME, headers=headers)).json()["id"] == user["id"]

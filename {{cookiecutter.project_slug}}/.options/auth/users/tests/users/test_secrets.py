@@ -1,4 +1,4 @@
-"""No response or log contains a password, token, key or hash: all are searched for canaries."""
+"""No response or log contains a password, token, key or hash."""
 
 import logging
 from collections.abc import Iterator
@@ -54,7 +54,7 @@ SIGNING = "cAnArY0fTheK3yThatSignsEverything"
 @pytest.fixture
 def logged(caplog: pytest.LogCaptureFixture) -> Iterator[pytest.LogCaptureFixture]:
     """Capture every log record."""
-    # With a handler, SQLAlchemy adds none of its own, which would outlive the test.
+    # Without a handler, SQLAlchemy would add one that outlives the test.
     handler = logging.NullHandler()
     engine = logging.getLogger("sqlalchemy.engine.Engine")
     engine.addHandler(handler)
@@ -64,7 +64,7 @@ def logged(caplog: pytest.LogCaptureFixture) -> Iterator[pytest.LogCaptureFixtur
 
 
 class Session:
-    """A session of a client: its responses, and the secrets that must not leak."""
+    """A client's responses, and the secrets that must not leak."""
 
     def __init__(self, client: AsyncClient, db: Database) -> None:
         self.client = client
@@ -73,12 +73,12 @@ class Session:
         self.canaries = {OLD, NEW, WRONG, SHORT, LONG[:256], SIGNING}
 
     async def call(self, status: int, method: str, path: str, **sent: Any) -> Response:
-        """Send a request; keep the response without the secrets that belong in it."""
-        answer = await self.client.request(method, path, **sent)
-        assert answer.status_code == status, answer.text
-        shown = str(answer.headers)
-        if answer.content:
-            document = answer.json()
+        """Send a request; keep the response without the secrets that it returns on purpose."""
+        response = await self.client.request(method, path, **sent)
+        assert response.status_code == status, response.text
+        shown = str(response.headers)
+        if response.content:
+            document = response.json()
             for meant in (document, document.get("api_key") or {}):
                 for name in ("access_token", "refresh_token", "key"):
                     if status < 300 and name in meant:
@@ -86,7 +86,7 @@ class Session:
             shown += str(document)
         self.answered.append(shown)
         await self.look_into_the_database()
-        return answer
+        return response
 
     async def look_into_the_database(self) -> None:
         columns = (
@@ -105,7 +105,7 @@ def form(words: str) -> Json:
 
 
 async def signing_in(session: Session) -> tuple[Json, Headers]:
-    """Register, sign in and refresh, well and badly; return the tokens, and a key in its header."""
+    """Register, sign in and refresh, also with invalid input; return tokens and a key header."""
     call = session.call
 
     first = await call(201, "POST", USERS, json=body(ADA, OLD), params={"with_api_key": "true"})
@@ -138,7 +138,7 @@ async def signing_in(session: Session) -> tuple[Json, Headers]:
 
 
 async def whole_session(session: Session, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Do all that can be done with passwords, tokens and keys, well and badly."""
+    """Send valid and invalid requests with passwords, tokens and keys."""
     call = session.call
     tokens, key = await signing_in(session)
     change = {"current_password": WRONG, "password": NEW}
@@ -182,7 +182,7 @@ async def rename(db: Database, column: str, name: str) -> None:
         await session.execute(text(f"ALTER TABLE {table} RENAME COLUMN {old} TO {name}"))
 
 
-async def test_no_canary_gets_out(
+async def test_no_secret_reaches_a_response_or_the_log(
     live_url: str,
     logged: pytest.LogCaptureFixture,
     capfd: pytest.CaptureFixture[str],
@@ -196,7 +196,7 @@ async def test_no_canary_gets_out(
         session = Session(client, app.state.database)
         await whole_session(session, monkeypatch)
     said = "\n".join([*session.answered, logged.text, *capfd.readouterr()])
-    # The canaries would have been found: the records were captured.
+    # The search works: the records were captured.
     assert len(session.canaries) > 15
     assert "INSERT INTO refresh_tokens" in logged.text
     assert "ZeroDivisionError" in logged.text
@@ -205,14 +205,14 @@ async def test_no_canary_gets_out(
     assert found == set()
 
 
-async def test_a_representation_tells_no_secret(live_url: str) -> None:
+async def test_a_repr_contains_no_secret(live_url: str) -> None:
     canary = "canary-hD2q7Vb0sLx9KfTzRwYn4Jm6Pc8"
     settings = settings_for(live_url, secret_key=canary)
     app = create_app(settings)
     form = {"email": ADA, "password": canary, "name": "Ada"}
     async with running(app) as client:
         await client.post(USERS, json=form, params={"with_api_key": "true"})
-        answer = await client.post(TOKEN, data={"username": ADA, "password": canary})
+        response = await client.post(TOKEN, data={"username": ADA, "password": canary})
         db: Database = app.state.database
         async with db.reading() as session:
             user = (await session.scalars(select(User))).one()
@@ -231,19 +231,19 @@ async def test_a_representation_tells_no_secret(live_url: str) -> None:
         Login.model_validate({"username": ADA, "password": canary}),
         Refresh.model_validate({"refresh_token": canary}),
         Tokens(access_token=canary, refresh_token=canary, expires_in=1),
-        Tokens.model_validate(answer.json()),
+        Tokens.model_validate(response.json()),
         APIKeyCreate(name="x"),
         secret,
         Registered.model_validate(user).model_copy(update={"api_key": secret}),
     ]
     canaries = {canary, user.password_hash, key.key_hash, token.token_hash}
-    canaries |= {answer.json()["access_token"], answer.json()["refresh_token"]}
+    canaries |= {response.json()["access_token"], response.json()["refresh_token"]}
     for thing in things:
         for shown in (repr(thing), str(thing)):
             assert not any(each in shown for each in canaries), type(thing)
 
 
-async def test_no_document_knows_of_a_hash(client: AsyncClient) -> None:
+async def test_no_openapi_schema_contains_a_hash(client: AsyncClient) -> None:
     document = (await client.get("/openapi.json")).text
     for inside in ("hash", "token_version", "family"):
         assert inside not in document

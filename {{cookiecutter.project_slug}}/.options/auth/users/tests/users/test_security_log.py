@@ -1,4 +1,4 @@
-"""The security log: one line for each event, with no secret and nothing forged."""
+"""The security log: one line for each event, without secrets, that clients can't forge."""
 
 import json
 import logging
@@ -79,7 +79,7 @@ def log(caplog: pytest.LogCaptureFixture, anonymous: AsyncClient) -> Log:
     return Log(caplog)
 
 
-async def test_each_event_has_its_line(
+async def test_each_event_is_logged(
     anonymous: AsyncClient, db: Database, log: Log, caplog: pytest.LogCaptureFixture
 ) -> None:
     secrets = [WORDS, OTHER_WORDS, ADA]
@@ -128,7 +128,7 @@ async def test_each_event_has_its_line(
     assert not [secret for secret in secrets if secret in written]
 
 
-async def test_a_reused_refresh_token_has_a_line(anonymous: AsyncClient, log: Log) -> None:
+async def test_a_reused_refresh_token_is_logged(anonymous: AsyncClient, log: Log) -> None:
     ada = (await register(anonymous))["id"]
     tokens = await login(anonymous)
     await refresh(anonymous, await refresh(anonymous, tokens))
@@ -145,7 +145,7 @@ async def test_a_reused_refresh_token_has_a_line(anonymous: AsyncClient, log: Lo
     log.one("signed_out", user=ada, session=signed_in["session"])
 
 
-async def test_a_throttled_attempt_has_a_line(
+async def test_a_throttled_attempt_is_logged(
     anonymous: AsyncClient, app: FastAPI, log: Log, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     limits = {"throttle_per_email_and_address": 1}
@@ -159,7 +159,7 @@ async def test_a_throttled_attempt_has_a_line(
 
 
 @pytest.mark.parametrize("given", ["a\nb", 'x", "event": "signed_in', "x" * 101, "\u2028", "a b"])
-async def test_nothing_can_be_forged(anonymous: AsyncClient, log: Log, given: str) -> None:
+async def test_log_lines_can_not_be_forged(anonymous: AsyncClient, log: Log, given: str) -> None:
     security_event("test", detail=given)
     (line,) = log.lines()
     assert line == {"event": "test", "detail": given}
@@ -173,7 +173,7 @@ async def test_nothing_can_be_forged(anonymous: AsyncClient, log: Log, given: st
         assert line == {"event": "sign_in_failed", "address": "127.0.0.1"}
 
 
-async def test_refusals_have_a_line_with_the_reason(
+async def test_refusals_are_logged_with_the_reason(
     anonymous: AsyncClient, db: Database, log: Log
 ) -> None:
     async def one(url: str, headers: dict[str, str], status: int, reason: str, **who: Any) -> None:
@@ -198,7 +198,7 @@ async def test_refusals_have_a_line_with_the_reason(
     log.one("refused", reason="old_sign_in", user=str(ada.id))
 
 
-async def test_an_event_is_written_after_the_commit_and_not_without(
+async def test_events_are_logged_after_the_commit_only(
     live_app: FastAPI, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO, logger="app.security")

@@ -1,4 +1,4 @@
-"""Sessions: users see where they are signed in, and end it there; superusers do for any user."""
+"""Sessions: users list and end their own, superusers those of any user."""
 
 from uuid import UUID
 
@@ -46,9 +46,9 @@ async def root(db: Database) -> Headers:
 
 
 async def listed(client: AsyncClient, headers: Headers, path: str = SESSIONS) -> list[Json]:
-    answer = await client.get(path, headers=headers)
-    assert answer.status_code == 200, answer.text
-    items: list[Json] = answer.json()["items"]
+    response = await client.get(path, headers=headers)
+    assert response.status_code == 200, response.text
+    items: list[Json] = response.json()["items"]
     return items
 
 
@@ -63,7 +63,7 @@ async def test_a_session_is_listed(anonymous: AsyncClient, tokens: Json) -> None
     assert second["created_at"] <= second["last_used_at"] < second["expires_at"]
 
 
-async def test_a_refresh_is_a_use(anonymous: AsyncClient, tokens: Json) -> None:
+async def test_a_refresh_updates_the_last_use(anonymous: AsyncClient, tokens: Json) -> None:
     (before,) = await listed(anonymous, bearer(tokens))
     await refresh(anonymous, tokens)
     (after,) = await listed(anonymous, bearer(tokens))
@@ -81,17 +81,17 @@ async def test_a_refresh_is_a_use(anonymous: AsyncClient, tokens: Json) -> None:
         (b"", ""),
     ],
 )
-async def test_a_user_agent_is_stored_as_it_can_be(
+async def test_an_unusual_user_agent_is_stored(
     anonymous: AsyncClient, db: Database, sent: bytes, stored: str
 ) -> None:
     await add_user(db, ADA)
     form = {"username": ADA, "password": "correct horse battery"}
-    answer = await anonymous.post("/v1/auth/token", data=form, headers={b"user-agent": sent})
-    found = await listed(anonymous, bearer(answer.json()))
+    response = await anonymous.post("/v1/auth/token", data=form, headers={b"user-agent": sent})
+    found = await listed(anonymous, bearer(response.json()))
     assert [each["user_agent"] for each in found if each["is_current"]] == [stored]
 
 
-async def test_an_ended_session_is_over_at_once(anonymous: AsyncClient, tokens: Json) -> None:
+async def test_an_ended_session_is_refused_at_once(anonymous: AsyncClient, tokens: Json) -> None:
     other = await login(anonymous)
     (ended,) = [each for each in await listed(anonymous, bearer(tokens)) if not each["is_current"]]
     path = f"{SESSIONS}/{ended['id']}"
@@ -103,7 +103,9 @@ async def test_an_ended_session_is_over_at_once(anonymous: AsyncClient, tokens: 
     await refresh(anonymous, tokens)
 
 
-async def test_all_others_are_ended(anonymous: AsyncClient, tokens: Json, db: Database) -> None:
+async def test_all_other_sessions_can_be_ended(
+    anonymous: AsyncClient, tokens: Json, db: Database
+) -> None:
     others = [await login(anonymous) for _ in range(3)]
     bob = bearer_of(await add_user(db, BOB))
     assert (await anonymous.delete(SESSIONS, headers=bearer(tokens))).status_code == 204
@@ -119,7 +121,7 @@ async def test_an_access_token_ends_with_its_session(anonymous: AsyncClient, tok
     problem(await anonymous.get(ME, headers=bearer(tokens)), 401)
 
 
-async def test_the_session_of_another_is_not_there(
+async def test_the_session_of_another_user_is_404(
     anonymous: AsyncClient, tokens: Json, db: Database
 ) -> None:
     bob = bearer_of(await add_user(db, BOB))
@@ -131,7 +133,7 @@ async def test_the_session_of_another_is_not_there(
     assert (await anonymous.get(ME, headers=bearer(tokens))).status_code == 200
 
 
-async def test_a_key_manages_no_session(anonymous: AsyncClient, db: Database) -> None:
+async def test_a_key_can_not_manage_sessions(anonymous: AsyncClient, db: Database) -> None:
     user = await add_user(db, ADA, is_superuser=True)
     key = await add_key(db, user, "read", "write", "admin")
     for path in (f"{SESSIONS}/{user.id}", SESSIONS, f"{USERS}/{user.id}/sessions"):
@@ -160,7 +162,7 @@ async def test_a_superuser_ends_the_sessions_of_any_user(
     assert (await try_login(anonymous)).status_code == 200
 
 
-async def test_a_superuser_names_a_user_who_is_there(
+async def test_an_unknown_user_has_no_sessions(
     anonymous: AsyncClient, tokens: Json, root: Headers
 ) -> None:
     (session,) = await listed(anonymous, bearer(tokens))
@@ -170,7 +172,7 @@ async def test_a_superuser_names_a_user_who_is_there(
         problem(await anonymous.delete(path, headers=root), 404)
 
 
-async def test_expired_sessions_are_neither_listed_nor_kept(
+async def test_expired_sessions_are_not_listed_and_are_deleted(
     anonymous: AsyncClient, tokens: Json, db: Database
 ) -> None:
     (session,) = await listed(anonymous, bearer(tokens))
@@ -184,7 +186,7 @@ async def test_expired_sessions_are_neither_listed_nor_kept(
     assert UUID(session["id"]) not in kept
 
 
-async def test_ending_a_session_takes_a_recent_login(
+async def test_ending_a_session_requires_a_recent_login(
     anonymous: AsyncClient, tokens: Json, root: Headers, db: Database
 ) -> None:
     await login(anonymous)
@@ -199,9 +201,9 @@ async def test_ending_a_session_takes_a_recent_login(
         (others, root),
         (f"{others}/{first['id']}", root),
     ):
-        answer = await anonymous.delete(path, headers=headers)
-        assert problem(answer, 403)["detail"].startswith("Sign in again: ")
+        response = await anonymous.delete(path, headers=headers)
+        assert problem(response, 403)["detail"].startswith("Sign in again: ")
     assert len(await listed(anonymous, bearer(tokens))) == len(found)
-    # Signing out of the own session does not.
+    # Logging out of one's own session does not require it.
     sent = {"refresh_token": tokens["refresh_token"]}
     assert (await anonymous.post(LOGOUT, json=sent)).status_code == 204

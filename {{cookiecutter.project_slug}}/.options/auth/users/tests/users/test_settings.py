@@ -1,4 +1,4 @@
-"""The settings of users: no service starts with a key that others can know."""
+"""The settings of users. The service does not start with a secret key that others may know."""
 
 import hashlib
 from base64 import b64encode, urlsafe_b64encode
@@ -16,7 +16,7 @@ GOOD = "hD2q7Vb0sLx9KfTzRwYn4Jm6Pc8Gu1Ea"
 
 @pytest.fixture(autouse=True)
 def nowhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, template: str) -> None:
-    """Read no ``.env`` of the developer's; have a database to name."""
+    """Ignore a developer's ``.env``, and set a ``DATABASE_URL``."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("DATABASE_URL", template)
 
@@ -41,7 +41,7 @@ def test_a_key_is_required(monkeypatch: pytest.MonkeyPatch, environment: str | N
     assert load_settings().secret_key.get_secret_value() == GOOD
 
 
-def test_locally_a_known_key_serves(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_default_key_is_accepted_locally(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ENVIRONMENT", "local")
     assert load_settings().secret_key == LOCAL_SECRET_KEY
     assert "local-only" in LOCAL_SECRET_KEY.get_secret_value()
@@ -113,7 +113,7 @@ def test_a_weak_fallback_is_refused(monkeypatch: pytest.MonkeyPatch, fallbacks: 
 def test_random_keys_are_accepted(
     monkeypatch: pytest.MonkeyPatch, number: int, generate: Callable[[Random], str]
 ) -> None:
-    # Hashing every common password for each key would take minutes, and finds none.
+    # Skipped: hashing every common password for each key would take minutes.
     monkeypatch.setattr("app.users.settings.GUESSED", frozenset({"password"}))
     numbers = Random(1)  # noqa: S311 - the same keys in every run
     for _ in range(number):
@@ -137,7 +137,9 @@ def test_random_keys_are_accepted(
         ("THROTTLE_PER_ADDRESS", "many"),
     ],
 )
-def test_a_bad_value_is_refused(monkeypatch: pytest.MonkeyPatch, variable: str, value: str) -> None:
+def test_an_invalid_value_is_refused(
+    monkeypatch: pytest.MonkeyPatch, variable: str, value: str
+) -> None:
     monkeypatch.setenv("SECRET_KEY", GOOD)
     monkeypatch.setenv(variable, value)
     assert variable in refused()

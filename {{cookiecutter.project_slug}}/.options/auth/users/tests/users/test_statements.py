@@ -82,18 +82,18 @@ async def test_statements(
     (key, *_) = await stored_keys(db)
     statements.clear()
     path = url.format(key=key.id, user=key.user_id)
-    answer = await anonymous.request(method, path, json=sent, headers=root)
-    assert answer.is_success, answer.text
+    response = await anonymous.request(method, path, json=sent, headers=root)
+    assert response.is_success, response.text
     assert len(statements) == expected + caller.STATEMENTS, statements.sent
 
 
 async def test_statements_of_registration(anonymous: AsyncClient, statements: Statements) -> None:
-    # Three are about the attempt: read, count, delete expired ones.
+    # Three for throttling: read, count, delete expired ones.
     assert (await anonymous.post(USERS, json=body())).status_code == 201
     assert len(statements) == 3 + 1, statements.sent
     statements.clear()
-    answer = await anonymous.post(USERS, json=body(BOB), params={"with_api_key": "true"})
-    assert answer.status_code == 201
+    response = await anonymous.post(USERS, json=body(BOB), params={"with_api_key": "true"})
+    assert response.status_code == 201
     assert len(statements) == 3 + 2, statements.sent
 
 
@@ -103,11 +103,11 @@ async def test_statements_of_a_session(
     await add_user(db, ADA)
     statements.clear()
     tokens = await login(anonymous)
-    # counted, then user, sweep, session, token; a reset at the end
+    # throttling, user, deletion of expired rows, session, token, reset of the counts
     assert len(statements) == 4 + 4, statements.sent
     statements.clear()
     fresh = await refresh(anonymous, tokens)
-    assert len(statements) == 4, statements.sent  # session, use up, sweep, token
+    assert len(statements) == 4, statements.sent  # session, mark used, expired, new token
     for path, expected in ((LOGOUT, 1), (LOGOUT, 1), (REFRESH, 1)):
         statements.clear()
         await anonymous.post(path, json={"refresh_token": fresh["refresh_token"]})
@@ -124,7 +124,7 @@ async def test_statements_of_a_login_with_an_old_hash(
     assert len(statements) == 4 + 5, statements.sent
 
 
-async def test_statements_of_who_is_not_let_in(
+async def test_statements_of_a_refused_login(
     anonymous: AsyncClient, db: Database, statements: Statements
 ) -> None:
     await add_user(db, ADA)

@@ -1,4 +1,4 @@
-"""The first superuser, from the command line."""
+"""Creating a superuser from the command line."""
 
 import asyncio
 import getpass
@@ -35,13 +35,13 @@ from tests.users.helpers import (
     try_refresh,
 )
 
-DEAR: PasswordHasher = security.hasher
-"""The hasher of production: read before a fixture puts a cheap one in its place."""
+PRODUCTION_HASHER: PasswordHasher = security.hasher
+"""The production hasher, read before a fixture replaces it with a cheap one."""
 
 
 @dataclass
 class Ended:
-    """How a process ended."""
+    """The exit status and output of a process."""
 
     status: int | None
     out: str
@@ -59,15 +59,15 @@ async def run(url: str, *arguments: str, words: str = WORDS) -> Ended:
         stderr=asyncio.subprocess.PIPE,
     )
     out, err = await process.communicate(f"{words}\nanother line\n".encode())
-    for said in (out, err):
-        assert not words or words not in said.decode()
+    for output in (out, err):
+        assert not words or words not in output.decode()
     return Ended(process.returncode, out.decode(), err.decode())
 
 
 async def main(
     monkeypatch: pytest.MonkeyPatch, url: str, *arguments: str, words: str = WORDS
 ) -> None:
-    """Do what the process does, but in a thread: that is faster."""
+    """Run the command in a thread, which is faster than a process."""
     monkeypatch.setattr(sys, "argv", ["superuser", *arguments])
     monkeypatch.setattr(sys, "stdin", StringIO(words))
     for name, value in environment_for(url).items():
@@ -75,10 +75,10 @@ async def main(
     await asyncio.to_thread(superuser.main)
 
 
-async def test_as_a_process(
+async def test_the_command_creates_a_superuser(
     live_url: str, live_app: FastAPI, live: AsyncClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(security, "hasher", DEAR)
+    monkeypatch.setattr(security, "hasher", PRODUCTION_HASHER)
     new, refused = await asyncio.gather(
         run(live_url, "ADA@Example.com"), run(live_url, BOB, words="7 chars")
     )
@@ -94,7 +94,7 @@ async def test_as_a_process(
     assert BOB not in [user["email"] for user in listed]
 
 
-async def test_the_account_of_a_stranger_is_not_adopted(
+async def test_an_existing_account_is_not_promoted_by_default(
     live_url: str,
     live_app: FastAPI,
     monkeypatch: pytest.MonkeyPatch,
@@ -112,7 +112,7 @@ async def test_the_account_of_a_stranger_is_not_adopted(
             await login(client, BOB)
 
 
-async def test_who_is_promoted_gets_a_new_password_and_loses_every_credential(
+async def test_a_promotion_sets_the_password_and_ends_every_credential(
     live_url: str,
     live_app: FastAPI,
     monkeypatch: pytest.MonkeyPatch,
@@ -145,7 +145,7 @@ async def test_who_is_promoted_gets_a_new_password_and_loses_every_credential(
             assert (await client.get(USERS, headers=headers)).status_code == 200
 
 
-async def test_nobody_is_there_to_be_promoted(
+async def test_an_unknown_user_can_not_be_promoted(
     live_url: str, live_app: FastAPI, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with live_app.router.lifespan_context(live_app):
@@ -166,7 +166,7 @@ async def test_nobody_is_there_to_be_promoted(
         (f"{'a' * 250}@example.com", WORDS, "email: "),
     ],
 )
-async def test_what_is_refused_is_refused_in_one_line(
+async def test_errors_are_one_line(
     template: str,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
@@ -184,7 +184,7 @@ async def test_what_is_refused_is_refused_in_one_line(
     assert capsys.readouterr() == ("", "")
 
 
-async def test_an_address_is_needed(
+async def test_an_address_is_required(
     template: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(SystemExit, match="2"):
@@ -192,17 +192,17 @@ async def test_an_address_is_needed(
     assert "email" in capsys.readouterr().err
 
 
-def test_at_a_terminal_it_asks(
+def test_a_terminal_is_prompted_for_the_password(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    asked = []
+    prompts = []
 
     class Terminal:
         def isatty(self) -> bool:
             return True
 
     def ask() -> str:
-        asked.append("password")
+        prompts.append("password")
         return "7 chars"
 
     monkeypatch.setattr(sys, "argv", ["superuser", ADA])
@@ -210,5 +210,5 @@ def test_at_a_terminal_it_asks(
     monkeypatch.setattr(getpass, "getpass", ask)
     with pytest.raises(SystemExit, match="Use 8 to 256 characters"):
         superuser.main()
-    assert asked == ["password"]
+    assert prompts == ["password"]
     assert "7 chars" not in "".join(capsys.readouterr())

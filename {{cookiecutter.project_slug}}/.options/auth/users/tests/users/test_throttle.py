@@ -51,7 +51,7 @@ LIMITS = {
 
 @pytest.fixture
 async def narrow(live_url: str) -> AsyncIterator[FastAPI]:
-    """Run an app that allows little."""
+    """Run an app with low limits."""
     app = create_app(settings_for(live_url, **LIMITS))
     async with app.router.lifespan_context(app):
         await add_user(app.state.database, ADA)
@@ -60,20 +60,20 @@ async def narrow(live_url: str) -> AsyncIterator[FastAPI]:
 
 @pytest.fixture
 async def near(narrow: FastAPI) -> AsyncIterator[AsyncClient]:
-    """Return a client."""
+    """Return a client with one address."""
     async with calling_from(narrow, "192.0.2.1") as client:
         yield client
 
 
 @pytest.fixture
 async def far(narrow: FastAPI) -> AsyncIterator[AsyncClient]:
-    """Return a client somewhere else."""
+    """Return a client with another address."""
     async with calling_from(narrow, "2001:db8::1") as client:
         yield client
 
 
 class Busy(HashQueue):
-    """A queue that has no room."""
+    """A queue that is full."""
 
     async def run(self, *_: Any, **__: Any) -> Any:
         raise Unavailable("Too many passwords are being checked: try again.")
@@ -95,20 +95,20 @@ async def let_the_window_pass(app: FastAPI) -> None:
         await session.execute(update(Attempt).values(resets_at=past(1)))
 
 
-def throttled(answer: Response) -> None:
-    """See that it was too often, and that the answer says until when."""
-    problem(answer, 429)
-    assert WINDOW - 3600 < int(answer.headers["retry-after"]) <= WINDOW
-    assert ADA not in answer.text
+def throttled(response: Response) -> None:
+    """Check that a response is 429, with the rest of the window in ``Retry-After``."""
+    problem(response, 429)
+    assert WINDOW - 3600 < int(response.headers["retry-after"]) <= WINDOW
+    assert ADA not in response.text
 
 
-async def test_wrong_logins_shut_nobody_out_elsewhere(
+async def test_wrong_logins_do_not_lock_the_user_out_elsewhere(
     narrow: FastAPI, near: AsyncClient, far: AsyncClient, recorded: RecordingHasher
 ) -> None:
     for _ in range(3):
         problem(await try_login(near, password=OTHER_WORDS), 401)
     recorded.done.clear()
-    # In whatever case, by the right password too; and it costs no hashing.
+    # The limit ignores case, applies to the right password too, and is checked before hashing.
     for spelling in (ADA, ADA.upper(), f" {ADA}"):
         throttled(await try_login(near, spelling))
     assert recorded.done == []
@@ -125,7 +125,7 @@ async def test_guesses_from_many_addresses_have_a_limit(narrow: FastAPI) -> None
         throttled(await try_login(client))
 
 
-async def test_a_client_can_try_so_often(
+async def test_attempts_of_a_client_are_limited(
     narrow: FastAPI, near: AsyncClient, far: AsyncClient
 ) -> None:
     for number in range(5):
@@ -135,7 +135,7 @@ async def test_a_client_can_try_so_often(
     await login(far)
 
 
-async def test_a_throttled_address_counts_against_no_email(
+async def test_attempts_of_a_throttled_address_do_not_count_for_an_email(
     narrow: FastAPI, near: AsyncClient
 ) -> None:
     for number in range(5):
@@ -146,7 +146,7 @@ async def test_a_throttled_address_counts_against_no_email(
     assert await counts(narrow) == before
 
 
-async def test_success_resets_the_email_and_not_the_address(
+async def test_success_resets_the_email_but_not_the_address(
     narrow: FastAPI, near: AsyncClient
 ) -> None:
     for _ in range(2):
@@ -157,7 +157,7 @@ async def test_success_resets_the_email_and_not_the_address(
     for _ in range(3):
         await login(near)
     problem(await try_login(near, password=OTHER_WORDS), 401)
-    throttled(await try_login(near))  # five wrong ones from here
+    throttled(await try_login(near))  # the fifth wrong one was the last that is allowed
 
 
 @pytest.mark.parametrize(
@@ -179,33 +179,35 @@ async def test_an_ipv6_network_is_one_client(
         await login(client)
 
 
-async def test_an_address_that_nobody_has_is_counted_alike(near: AsyncClient) -> None:
+async def test_unknown_email_addresses_are_counted_too(near: AsyncClient) -> None:
     for _ in range(3):
         problem(await try_login(near, "nobody@example.com"), 401)
     throttled(await try_login(near, "nobody@example.com"))
 
 
-async def test_registrations_are_counted_alike(narrow: FastAPI, near: AsyncClient) -> None:
+async def test_registrations_are_counted_too(narrow: FastAPI, near: AsyncClient) -> None:
     for status in (201, 409, 409):
         assert (await near.post(USERS, json=body(BOB))).status_code == status
     throttled(await near.post(USERS, json=body(BOB)))
     throttled(await try_login(near, BOB))
-    for number in range(2):  # with them, five of this client
-        answer = await near.post(USERS, json=body(f"{number}@example.com"))
-        assert answer.status_code == 201
+    for number in range(2):  # five attempts of this client in all
+        response = await near.post(USERS, json=body(f"{number}@example.com"))
+        assert response.status_code == 201
     users = await count(narrow.state.database, Attempt)
     throttled(await near.post(USERS, json=body("new@example.com")))
     throttled(await try_login(near, "new@example.com"))
     assert users == await count(narrow.state.database, Attempt)
 
 
-async def test_what_can_not_be_read_is_no_attempt(narrow: FastAPI, near: AsyncClient) -> None:
+async def test_an_unreadable_form_is_not_counted(narrow: FastAPI, near: AsyncClient) -> None:
     for _ in range(6):
         assert (await near.post(USERS, json=body(BOB, "short"))).status_code == 422
     assert await attempts(narrow) == []
 
 
-async def test_who_is_signed_in_is_not_counted(narrow: FastAPI, near: AsyncClient) -> None:
+async def test_requests_of_signed_in_users_are_not_counted(
+    narrow: FastAPI, near: AsyncClient
+) -> None:
     tokens = await login(near)
     headers = {"Authorization": f"Bearer {tokens['access_token']}"}
     for _ in range(8):
@@ -219,7 +221,7 @@ async def test_who_is_signed_in_is_not_counted(narrow: FastAPI, near: AsyncClien
     assert set((await counts(narrow)).values()) == {0}
 
 
-async def test_a_token_does_not_serve_to_guess_the_password(
+async def test_guesses_of_the_current_password_are_limited(
     narrow: FastAPI, near: AsyncClient
 ) -> None:
     headers = bearer(await login(near))
@@ -228,14 +230,14 @@ async def test_a_token_does_not_serve_to_guess_the_password(
         problem(await near.patch(ME, json=guess, headers=headers), 403)
     right = guess | {"current_password": WORDS}
     throttled(await near.patch(ME, json=right, headers=headers))
-    async with calling_from(narrow, "192.0.2.9") as client:  # by user, from wherever
+    async with calling_from(narrow, "192.0.2.9") as client:  # counted by user, from any address
         throttled(await client.patch(ME, json=right, headers=headers))
-    answer = await near.patch(ME, json={"name": "Ada"}, headers=headers)
-    assert answer.status_code == 200
-    await login(near)  # guesses do not shut the user out
+    response = await near.patch(ME, json={"name": "Ada"}, headers=headers)
+    assert response.status_code == 200
+    await login(near)  # guesses do not block logins
 
 
-async def test_guesses_at_sign_in_leave_the_password_changeable(
+async def test_wrong_logins_do_not_block_a_password_change(
     narrow: FastAPI, near: AsyncClient
 ) -> None:
     headers = bearer(await login(near))
@@ -246,7 +248,9 @@ async def test_guesses_at_sign_in_leave_the_password_changeable(
     assert (await near.patch(ME, json=change, headers=headers)).status_code == 200
 
 
-async def test_after_the_window_it_starts_anew(narrow: FastAPI, near: AsyncClient) -> None:
+async def test_attempts_are_allowed_again_after_the_window(
+    narrow: FastAPI, near: AsyncClient
+) -> None:
     for _ in range(2):
         for _ in range(3):
             problem(await try_login(near, password=OTHER_WORDS), 401)
@@ -255,7 +259,9 @@ async def test_after_the_window_it_starts_anew(narrow: FastAPI, near: AsyncClien
     await login(near)
 
 
-async def test_trying_on_does_not_make_it_longer(narrow: FastAPI, near: AsyncClient) -> None:
+async def test_refused_attempts_do_not_extend_the_window(
+    narrow: FastAPI, near: AsyncClient
+) -> None:
     await try_login(near, password=OTHER_WORDS)
     before = {attempt.subject: attempt.resets_at for attempt in await attempts(narrow)}
     for _ in range(6):
@@ -263,7 +269,7 @@ async def test_trying_on_does_not_make_it_longer(narrow: FastAPI, near: AsyncCli
     assert {attempt.subject: attempt.resets_at for attempt in await attempts(narrow)} == before
 
 
-async def test_what_is_over_is_swept_out(narrow: FastAPI, near: AsyncClient) -> None:
+async def test_expired_counts_are_deleted(narrow: FastAPI, near: AsyncClient) -> None:
     for number in range(4):
         await try_login(near, f"{number}@example.com")
     await let_the_window_pass(narrow)
@@ -271,7 +277,7 @@ async def test_what_is_over_is_swept_out(narrow: FastAPI, near: AsyncClient) -> 
     assert len(await attempts(narrow)) == 3
 
 
-async def test_workers_count_together(live_url: str, narrow: FastAPI, near: AsyncClient) -> None:
+async def test_workers_share_the_counts(live_url: str, narrow: FastAPI, near: AsyncClient) -> None:
     other = create_app(narrow.state.settings)
     async with other.router.lifespan_context(other), calling_from(other, "192.0.2.1") as client:
         for each in (near, client, near):
@@ -280,12 +286,12 @@ async def test_workers_count_together(live_url: str, narrow: FastAPI, near: Asyn
         throttled(await try_login(near, password=WORDS))
 
 
-async def test_attempts_at_once_are_all_counted(narrow: FastAPI) -> None:
+async def test_concurrent_attempts_are_all_counted(narrow: FastAPI) -> None:
     async with calling_from(narrow, "192.0.2.7") as client:
-        answers = await asyncio.gather(
+        responses = await asyncio.gather(
             *(try_login(client, password=OTHER_WORDS) for _ in range(20))
         )
-    assert Counter(answer.status_code for answer in answers) == {401: 3, 429: 17}
+    assert Counter(response.status_code for response in responses) == {401: 3, 429: 17}
     assert set((await counts(narrow)).values()) == {3}
 
 
@@ -305,7 +311,7 @@ async def test_a_refused_attempt_only_reads(
     assert await counts(app) == before
 
 
-async def test_nobody_is_named_in_the_table(narrow: FastAPI, near: AsyncClient) -> None:
+async def test_the_table_contains_no_address(narrow: FastAPI, near: AsyncClient) -> None:
     await try_login(near)
     stored = await attempts(narrow)
     assert len(stored) == 3
@@ -314,7 +320,7 @@ async def test_nobody_is_named_in_the_table(narrow: FastAPI, near: AsyncClient) 
         assert set(attempt.subject) <= set("0123456789abcdef")
 
 
-async def test_an_attempt_that_is_not_decided_is_taken_back(
+async def test_an_attempt_without_a_result_is_not_counted(
     narrow: FastAPI, near: AsyncClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     problem(await try_login(near, password=OTHER_WORDS), 401)
@@ -336,7 +342,7 @@ async def test_an_attempt_that_is_not_decided_is_taken_back(
     await login(near)
 
 
-async def test_a_cancelled_attempt_is_taken_back(narrow: FastAPI) -> None:
+async def test_a_cancelled_attempt_is_not_counted(narrow: FastAPI) -> None:
     db: Database = narrow.state.database
     limits = password_limits(narrow.state.settings, UUID(int=1))
     inside = asyncio.Event()

@@ -1,4 +1,4 @@
-"""PostgreSQL, as this service runs it."""
+"""The PostgreSQL driver."""
 
 import asyncio
 import ssl
@@ -18,17 +18,17 @@ from app.kit.db import driver
 from app.kit.db.engine import Database, WriteSession
 from app.kit.errors import AppError, Conflict, Unavailable
 from app.main import create_app
-from tests import database as seam
+from tests import database as testdb
 from tests.conftest import PATIENCE, alembic_config, problem, running, settings_for
 from tests.kit.sample_feature import add_things, things
 
 direct = pytest.mark.skipif(
-    seam.POOLER is not None, reason="a pooler hands connections on: they are nobody's own"
+    testdb.POOLER is not None, reason="a pooler shares connections between clients"
 )
 
 
 @pytest.fixture(scope="module")
-async def database(databases: seam.Databases, template: str) -> AsyncIterator[Database]:
+async def database(databases: testdb.Databases, template: str) -> AsyncIterator[Database]:
     """Return the open database of an app, shared by the tests that leave nothing in it."""
     url = await databases.copy(template)
     limits = {"database_statement_timeout": 101, "database_idle_in_transaction_timeout": 601}
@@ -43,14 +43,14 @@ async def database(databases: seam.Databases, template: str) -> AsyncIterator[Da
     "given",
     ["postgres://u:p@h:1/name", "postgresql://u:p@h:1/name", "postgresql+psycopg://u:p@h:1/name"],
 )
-def test_urls_are_turned_into_those_of_the_driver(given: str) -> None:
+def test_urls_are_converted_for_the_driver(given: str) -> None:
     url = driver.parse_url(given).render_as_string(hide_password=False)
     assert url == "postgresql+asyncpg://u:p@h:1/name"
-    again = settings_for(driver.parse_url(given)).database_url  # a URL keeps its password
+    again = settings_for(driver.parse_url(given)).database_url  # a URL's repr hides its password
     assert again.render_as_string(hide_password=False) == url
 
 
-def test_a_url_as_providers_give_it() -> None:
+def test_urls_of_providers_are_accepted() -> None:
     url = driver.parse_url("postgres://u:p@host/name?sslmode=require")
     assert dict(url.query) == {"ssl": "require"}
 
@@ -104,28 +104,28 @@ async def test_connections_are_set_up(
 
 @direct
 async def test_a_read_begins_no_transaction(database: Database) -> None:
-    now = text("SELECT now()")  # stands still within a transaction
+    now = text("SELECT now()")  # idle in a transaction
     async with database.reading() as session:
         assert await session.scalar(now) != await session.scalar(now)
     async with database.transaction() as session:
         assert await session.scalar(now) == await session.scalar(now)
 
 
-async def test_a_statement_that_runs_away_is_ended(database: Database) -> None:
-    # That the setting arrives at the server is shown above. Here it is for one statement only, so
-    # that no other runs into it on a slow machine.
+async def test_a_long_statement_is_cancelled(database: Database) -> None:
+    # Another test shows that the server gets the setting. Here, the limit applies to one statement
+    # only, so that no other exceeds it on a slow machine.
     async def run_away() -> None:
         async with asyncio.timeout(PATIENCE), database.transaction() as session:
             await session.execute(text("SET LOCAL statement_timeout = 50"))
-            await session.execute(text(seam.RUNAWAY))
+            await session.execute(text(testdb.RUNAWAY))
 
-    with pytest.raises(Unavailable, match="can't answer now"):
+    with pytest.raises(Unavailable, match="temporarily unavailable"):
         await run_away()
     await select_one(database)
 
 
 async def end_connections(database: Database) -> None:
-    """End every other connection to the database, as a restart of the server does."""
+    """Close every other connection to the database, as a restart of the server does."""
     end = (
         "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database()"
     )
@@ -137,7 +137,7 @@ async def end_connections(database: Database) -> None:
 
 
 @direct
-async def test_a_stale_connection_is_never_handed_out(live_url: str) -> None:
+async def test_a_stale_connection_is_never_used(live_url: str) -> None:
     app = create_app(settings_for(live_url, database_ping_after=0, database_pool_size=3))
     async with running(app):
         database: Database = app.state.database
@@ -153,8 +153,8 @@ async def select_one(database: Database) -> None:
 
 
 @pytest.mark.parametrize("pooler", [pytest.param(None, marks=direct), "pgbouncer"])
-async def test_a_migration_waits_for_no_lock_for_long_but_takes_its_time(
-    live_url: str, databases: seam.Databases, pooler: str | None
+async def test_a_migration_has_a_lock_timeout_but_no_statement_timeout(
+    live_url: str, databases: testdb.Databases, pooler: str | None
 ) -> None:
     name = make_url(live_url).database
     await databases.run(f'ALTER DATABASE "{name}" SET statement_timeout = 60000')
@@ -167,24 +167,24 @@ async def test_a_migration_waits_for_no_lock_for_long_but_takes_its_time(
 
 
 async def driver_connection(database: Database) -> Any:
-    """Return the driver's own connection, of a pool that has but one."""
+    """Return the driver's connection, from a pool of one."""
     async with database.write_engine.connect() as connection:
         return (await connection.get_raw_connection()).driver_connection
 
 
-async def test_a_server_that_does_not_answer_is_not_waited_for(live_url: str) -> None:
+async def test_a_server_that_does_not_respond_times_out(live_url: str) -> None:
     app = create_app(settings_for(live_url, database_pool_size=1))
     async with running(app):
         database: Database = app.state.database
         connection = await driver_connection(database)
-        # A little longer than the server's own limit, which one that is frozen does not keep.
-        limit = float(seam.PATIENT["database_statement_timeout"])
+        # A little longer than the server's own limit, which a frozen server does not enforce.
+        limit = float(testdb.PATIENT["database_statement_timeout"])
         config = connection._config  # noqa: SLF001 - it has no public name
         assert limit < config.command_timeout < 2 * limit
         connection._config = config._replace(command_timeout=0.1)  # noqa: SLF001
-        with pytest.raises(Unavailable, match="does not answer"):
+        with pytest.raises(Unavailable, match="does not respond"):
             async with asyncio.timeout(PATIENCE), database.transaction() as session:
-                await session.execute(text(seam.RUNAWAY))
+                await session.execute(text(testdb.RUNAWAY))
         assert connection.is_closed()
         await select_one(database)
 
@@ -200,12 +200,12 @@ async def test_a_busy_connection_is_not_pinged(
         connection = await driver_connection(database)
         connection.add_query_logger(lambda query: sent.append(query.query))
         async with database.write_engine.connect():
-            await asyncio.sleep(0)  # loggers are called by the loop
+            await asyncio.sleep(0)  # the event loop logs
         assert sent == pings
 
 
 @direct
-async def test_a_connection_that_the_server_closed_is_noticed_without_asking(live_url: str) -> None:
+async def test_a_connection_closed_by_the_server_is_detected_without_a_ping(live_url: str) -> None:
     app = create_app(settings_for(live_url, database_ping_after=60, database_pool_size=1))
     async with running(app):
         database: Database = app.state.database
@@ -217,9 +217,9 @@ async def test_a_connection_that_the_server_closed_is_noticed_without_asking(liv
         await select_one(database)
 
 
-async def test_a_server_that_is_not_there(tmp_path: Path) -> None:
+async def test_connecting_to_a_missing_server(tmp_path: Path) -> None:
     app = create_app(settings_for(f"postgresql://u:hush@/name?host={tmp_path}"))
-    async with running(app) as client:  # it starts all the same
+    async with running(app) as client:  # the app starts anyway
         assert (await client.get("/health/live")).status_code == 200
         response = await client.get("/health/ready")
         assert response.status_code == 503
@@ -229,13 +229,13 @@ async def test_a_server_that_is_not_there(tmp_path: Path) -> None:
 
 @direct
 @pytest.mark.parametrize("wrong", ["database", "username"])
-async def test_a_wrong_database_or_role_is_not_behind(
+async def test_a_wrong_database_or_role_is_not_reported_as_behind(
     live_url: str, caplog: pytest.LogCaptureFixture, wrong: str
 ) -> None:
     parts: dict[str, Any] = {wrong: "nobody_has_this"}
     url = make_url(live_url).set(**parts)
     async with running(create_app(settings_for(url))) as client:
-        assert "nobody_has_this" in caplog.text  # at start, once
+        assert "nobody_has_this" in caplog.text  # once, at start
         assert len(caplog.messages) == 1
         response = await client.get("/health/ready")
         assert problem(response, 503)["detail"] == "The database can't be reached."
@@ -258,7 +258,7 @@ async def test_a_wrong_database_or_role_is_not_behind(
         ("SELECT * FROM no_such_table", DBAPIError),  # a defect of ours: 500
     ],
 )
-async def test_what_an_error_means_to_a_client(
+async def test_errors_are_mapped_to_responses(
     database: Database, statement: str, error: type[AppError | DBAPIError]
 ) -> None:
     with pytest.raises(error):
@@ -267,18 +267,18 @@ async def test_what_an_error_means_to_a_client(
 
 
 @direct
-async def test_a_budget_that_the_server_can_not_meet_is_warned_of(
-    live_url: str, databases: seam.Databases, caplog: pytest.LogCaptureFixture
+async def test_too_many_connections_for_the_server_log_a_warning(
+    live_url: str, databases: testdb.Databases, caplog: pytest.LogCaptureFixture
 ) -> None:
     async with running(create_app(settings_for(live_url, workers=8))):
         assert caplog.text == ""
     async with running(create_app(settings_for(live_url, workers=100))):
         assert "1 instances of 100 workers of 11 connections may want 1100" in caplog.text
         assert "DATABASE_POOL_SIZE" in caplog.text
-    # Each of them alone would fit.
+    # Each of them alone is within the limit.
     async with running(create_app(settings_for(live_url, workers=8, instances=7))):
         assert "7 instances of 8 workers of 11 connections may want 616" in caplog.text
-    # With a replica as well: its reads come to the primary while it is away.
+    # A replica does not change this: while it is down, the primary gets its reads.
     replica = await databases.create()
     settings = settings_for(live_url, instances=100, database_read_url=replica)
     async with running(create_app(settings)):
@@ -287,7 +287,7 @@ async def test_a_budget_that_the_server_can_not_meet_is_warned_of(
 
 
 @direct
-async def test_a_budget_knows_what_is_reserved(
+async def test_reserved_connections_are_subtracted(
     live_url: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     async with running(app := create_app(settings_for(live_url))):
@@ -305,7 +305,7 @@ async def test_a_budget_knows_what_is_reserved(
         assert f"may want {allowed + 1}, the server allows {allowed}" in caplog.text
 
 
-async def test_reads_may_go_to_a_replica(live_url: str, databases: seam.Databases) -> None:
+async def test_reads_can_go_to_a_replica(live_url: str, databases: testdb.Databases) -> None:
     replica = await databases.create()
     app = create_app(settings_for(live_url, database_read_url=replica))
     async with running(app):
@@ -318,7 +318,7 @@ async def test_reads_may_go_to_a_replica(live_url: str, databases: seam.Database
     await databases.drop(replica)
 
 
-async def test_a_replica_that_is_away_is_done_without(
+async def test_reads_go_to_the_primary_while_the_replica_is_down(
     live_url: str, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("app.kit.db.engine.REPLICA_RETRY", 0.0)
@@ -333,10 +333,8 @@ async def test_a_replica_that_is_away_is_done_without(
         assert "reads go to the primary" in caplog.text
 
 
-async def test_a_client_can_ask_for_what_was_written_last(
-    live_url: str, databases: seam.Databases
-) -> None:
-    replica = await databases.create()  # where the table is not there yet
+async def test_a_client_can_read_its_own_writes(live_url: str, databases: testdb.Databases) -> None:
+    replica = await databases.create()  # if the table does not exist yet
     app = create_app(settings_for(live_url, database_read_url=replica))
     async with running(app) as client:
         await add_things(app)
@@ -346,7 +344,7 @@ async def test_a_client_can_ask_for_what_was_written_last(
     await databases.drop(replica)
 
 
-async def test_transactions_that_can_not_be_put_in_order_are_done_again(live_url: str) -> None:
+async def test_serialization_failures_are_retried(live_url: str) -> None:
     async with running(app := create_app(settings_for(live_url))):
         await add_things(app)
         database: Database = app.state.database
@@ -360,13 +358,13 @@ async def test_transactions_that_can_not_be_put_in_order_are_done_again(live_url
             count = await session.scalar(select(func.count()).select_from(things))
             if first:
                 await all_have_counted.wait()
-            # A key of its own: a key that another one has just taken is another error.
+            # A different key, because a duplicate key would be another error.
             await session.execute(insert(things).values(id=number, name=f"{count}"))
 
         await asyncio.gather(
             *(database.retrying(partial(add_one, number=number)) for number in range(3))
         )
-        # One of those that have counted the same gets through, the others have to count again.
+        # Of transactions that read the same count, one commits, and the others have to retry.
         assert min(tries.values()) == 1
         assert tries.total() > 3
         async with database.reading() as session:
@@ -374,7 +372,7 @@ async def test_transactions_that_can_not_be_put_in_order_are_done_again(live_url
             assert names.all() == ["0", "1", "2"]
 
 
-async def test_a_deadlock_is_resolved_by_trying_again(live_url: str) -> None:
+async def test_deadlocks_are_retried(live_url: str) -> None:
     async with running(app := create_app(settings_for(live_url))):
         await add_things(app)
         database: Database = app.state.database
@@ -400,20 +398,20 @@ async def test_a_deadlock_is_resolved_by_trying_again(live_url: str) -> None:
         assert sorted(tries.values()) == [1, 2]
 
 
-@pytest.mark.skipif(not seam.POOLER, reason="TEST_DATABASE_POOLER names none")
-async def test_a_pooler_that_passes_no_limits_on_is_warned_of(
+@pytest.mark.skipif(not testdb.POOLER, reason="TEST_DATABASE_POOLER names none")
+async def test_a_pooler_without_time_limits_logs_a_warning(
     live_url: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     async with running(create_app(settings_for(live_url))):
         assert "ALTER ROLE" in caplog.text
 
 
-async def test_a_database_that_may_hold_more_than_tests_is_refused(
+async def test_tests_refuse_a_database_that_is_not_for_tests(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("TEST_DATABASE_URL", "postgresql://localhost/production")
     with pytest.raises(RuntimeError, match="tests run only"):
-        async with seam.databases(tmp_path, "worker"):
+        async with testdb.databases(tmp_path, "worker"):
             pass
 
 
@@ -421,19 +419,19 @@ async def test_a_named_server_is_used(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, live_url: str
 ) -> None:
     monkeypatch.setenv("TEST_DATABASE_URL", live_url)
-    async with seam.databases(tmp_path, "worker") as made:
+    async with testdb.databases(tmp_path, "worker") as made:
         url = await made.create()
         assert make_url(url).database == f"{make_url(live_url).database}_worker_0"
     assert not list(tmp_path.iterdir())
 
 
 @direct
-async def test_a_runner_waits_for_another_whatever_limits_the_role_has(
-    databases: seam.Databases,
+async def test_a_second_migration_waits_despite_limits_of_the_role(
+    databases: testdb.Databases,
 ) -> None:
     url = await databases.create()
     name = make_url(url).database
-    # Behind a pooler, the runner has the limits of the role or of the database.
+    # Behind a pooler, a migration has the limits of the role or of the database.
     for limit in ("statement_timeout", "lock_timeout", "idle_in_transaction_session_timeout"):
         await databases.run(f'ALTER DATABASE "{name}" SET {limit} = 50')
     config = alembic_config(settings_for(url, database_pooler="pgbouncer"))
@@ -467,7 +465,7 @@ async def test_a_replica_has_time_limits_unless_a_pooler_refuses_them(
     port = url.port or 5432
 
     async def relay(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """Pass a connection on, but refuse what PgBouncer refuses."""
+        """Forward a connection, but refuse the parameters that PgBouncer refuses."""
         length = int.from_bytes(start := await reader.readexactly(4))
         start += await reader.readexactly(length - 4)
         connections.append(b"statement_timeout" in start)
@@ -505,7 +503,7 @@ async def test_a_replica_has_time_limits_unless_a_pooler_refuses_them(
         assert database.replica_engine is not None
         await database.replica_engine.dispose()
     assert (set(found.values()) == {"0"}) == is_pooler
-    # Refused once, it is not asked again.
+    # Once refused, the parameter is not sent again.
     assert connections == ([True, False, False] if is_pooler else [True, True])
     await database.close()
     proxy.close()

@@ -1,4 +1,4 @@
-"""Squawk finds nothing in the SQL of any revision that would block or break running instances."""
+"""Squawk reports no revision that would block or break running instances."""
 
 import re
 import shutil
@@ -19,15 +19,15 @@ SQUAWK = shutil.which("squawk", path=str(Path(sys.executable).parent))
 
 
 def offline_config() -> Config:
-    """Return a configuration that writes SQL for a database which is never connected to."""
+    """Return a configuration for SQL output without a database."""
     return alembic_config(settings_for("postgresql://localhost/nobody_connects"))
 
 
 def sql(config: Config) -> dict[str, str]:
-    """Return the SQL of each revision, as a database gets it that has all revisions before it."""
+    """Return the SQL of each revision, for a database at the revision before it."""
     config.output_buffer = output = StringIO()
     command.upgrade(config, "base:head", sql=True)
-    # As one script, every table would be new in its transaction, and nothing would be reported.
+    # In a single script every table is new, and squawk would report nothing.
     head, *parts = re.split(
         r"^-- Running upgrade .*-> (\S+)\n", output.getvalue(), flags=re.MULTILINE
     )

@@ -1,4 +1,4 @@
-"""SQLite, as this service runs it."""
+"""The SQLite driver."""
 
 import asyncio
 import sqlite3
@@ -30,7 +30,7 @@ from tests.kit.sample_feature import add_things, things
         ("sqlite+pysqlite:////tmp/app.db", "/tmp/app.db"),  # noqa: S108
     ],
 )
-def test_urls_are_turned_into_those_of_the_driver(given: str, database: str) -> None:
+def test_urls_are_converted_for_the_driver(given: str, database: str) -> None:
     url = driver.parse_url(given)
     assert (url.drivername, url.database) == ("sqlite+aiosqlite", database)
 
@@ -56,7 +56,7 @@ def test_other_urls_are_refused(given: str, complaint: str) -> None:
     ("pragma", "write", "read"),
     [
         ("journal_mode", "wal", "wal"),
-        ("synchronous", 2, 2),  # FULL: an answered write is on the disk
+        ("synchronous", 2, 2),  # FULL: an acknowledged write is on the disk
         ("foreign_keys", 1, 0),
         ("query_only", 0, 1),
         ("busy_timeout", 100, 1000 * int(PATIENT["database_busy_timeout"])),
@@ -79,7 +79,7 @@ async def test_synchronous_is_a_setting(live_url: str) -> None:
             assert await session.scalar(text("PRAGMA synchronous")) == 1
 
 
-async def test_another_process_that_writes_is_waited_for_but_not_for_ever(live_url: str) -> None:
+async def test_waiting_for_another_writing_process_times_out(live_url: str) -> None:
     async with running(app := create_app(settings_for(live_url, database_busy_timeout=0.1))):
         database: Database = app.state.database
         other = sqlite3.connect(live_url.removeprefix("sqlite:///"), isolation_level=None)
@@ -93,8 +93,8 @@ async def test_another_process_that_writes_is_waited_for_but_not_for_ever(live_u
             await session.execute(text("SELECT 1"))
 
 
-async def test_processes_that_read_and_then_write_take_turns(live_url: str) -> None:
-    # With a deferred BEGIN one of them would find "database is locked", however long it waits.
+async def test_processes_that_read_and_then_write_are_serialized(live_url: str) -> None:
+    # With a deferred BEGIN, one of them would fail with "database is locked".
     processes = [Database(settings_for(live_url)) for _ in range(2)]
     async with processes[0].transaction() as session:
         await session.execute(text("CREATE TABLE counted (number INTEGER)"))
@@ -113,7 +113,7 @@ async def test_processes_that_read_and_then_write_take_turns(live_url: str) -> N
         await process.close()
 
 
-async def test_nothing_is_left_beside_the_file_after_the_end(live_url: str) -> None:
+async def test_no_wal_file_is_left_after_the_shutdown(live_url: str) -> None:
     async with running(create_app(settings_for(live_url))) as client:
         await client.get("/health/ready")
     path = Path(live_url.removeprefix("sqlite:///"))
@@ -157,11 +157,11 @@ async def test_rebuilding_a_table_keeps_the_rows_that_refer_to_it(
     await engine.dispose()
 
 
-async def test_a_file_without_wal_is_warned_of(
+async def test_a_file_without_wal_logs_a_warning(
     live_url: str, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     settings = settings_for(live_url)
-    engine = driver.migration_engine(settings)  # leaves the file as it is: without WAL
+    engine = driver.migration_engine(settings)  # keeps the file without WAL
     async with engine.connect() as connection:
         await connection.exec_driver_sql("ROLLBACK")
         await connection.exec_driver_sql("PRAGMA journal_mode = DELETE")
@@ -181,10 +181,10 @@ async def test_a_read_does_not_wait_for_a_writer(live_app: FastAPI, live: AsyncC
 
 
 @pytest.mark.parametrize("mode", ["mode=ro", "immutable=1"])
-async def test_a_file_that_can_not_be_written_is_not_ready(
+async def test_a_read_only_file_is_not_ready(
     live_app: FastAPI, live: AsyncClient, live_url: str, mode: str
 ) -> None:
-    # As on a volume that is mounted read-only: BEGIN IMMEDIATE succeeds there.
+    # As on a volume that is mounted read-only, where BEGIN IMMEDIATE succeeds.
     path = live_url.removeprefix("sqlite:///")
     database: Database = live_app.state.database
     database.probe_engine = create_async_engine(
@@ -197,7 +197,7 @@ async def test_a_file_that_can_not_be_written_is_not_ready(
     assert problem(response, 503)["detail"] == "The database is read-only."
 
 
-async def test_a_ready_file_is_left_as_it_is(live_url: str, live: AsyncClient) -> None:
+async def test_the_readiness_check_changes_no_file(live_url: str, live: AsyncClient) -> None:
     path = live_url.removeprefix("sqlite:///")
     with closing(sqlite3.connect(path)) as other:
         other.execute("PRAGMA user_version = 7")

@@ -64,7 +64,7 @@ RENDER_AS_BATCH = False
 """Whether migrations rebuild tables in place of ALTER TABLE."""
 
 NOT_VALID: dict[str, Any] = {"postgresql_not_valid": True}
-"""Options of a new constraint that is not checked against the rows of the table."""
+"""Options of a new constraint that does not check the existing rows."""
 
 # "app migr" in ASCII: the advisory lock that lets one migration run at a time.
 _MIGRATION_LOCK = 0x617070206D696772
@@ -76,12 +76,13 @@ BEFORE_MIGRATIONS: tuple[str, ...] = (
     f"SELECT pg_advisory_xact_lock({_MIGRATION_LOCK})",
     "SET LOCAL lock_timeout = '5s'",
 )
-"""The first statements of a migration: no time limit of the role ends the wait for another runner;
-then no lock is waited for longer than 5 s, because other requests for it queue up behind."""
+"""The first statements of a migration: no time limit of the role ends the wait for another
+migration. After that, lock_timeout is 5 s, because other requests queue behind a lock that a
+migration waits for."""
 
 _EXAMPLE = "postgresql://user:password@host:5432/name"
 
-# What asyncpg takes from a URL. It calls libpq's sslmode ssl.
+# The parameters of a URL that asyncpg knows. It calls libpq's sslmode ssl.
 _PARAMETERS = {
     "host": "host",
     "port": "port",
@@ -104,7 +105,7 @@ _UNREACHABLE = (
 _PING_TIMEOUT = 1.0
 _COMMAND_GRACE = 0.5
 
-# Connection, login, no such database, deadlock, resources, not in this state, ended by operators.
+# Classes: connection, login, no database, deadlock, resources, wrong state, ended by an operator.
 _UNAVAILABLE = {"08", "28", "3D", "40", "53", "55", "57"}
 _CONTENDED = {
     asyncpg.SerializationError.sqlstate,
@@ -179,7 +180,7 @@ def replica_engine(settings: DriverSettings) -> AsyncEngine | None:
 
 def _read_engine(settings: DriverSettings, url: URL, *, is_replica: bool = False) -> AsyncEngine:
     if settings.database_pooler:
-        # In each BEGIN, because a pooler gives each transaction any connection.
+        # In each BEGIN, because a pooler may use another connection for each transaction.
         engine = _pooled(
             settings,
             url,
@@ -221,7 +222,7 @@ def migration_engine(settings: DriverSettings) -> AsyncEngine:
 
 
 def _reflect_checks_without_options(engine: AsyncEngine) -> None:
-    """Let SQLAlchemy 2.1.8 reflect a table with a NOT VALID CHECK: it can't pass its options on."""
+    """Let SQLAlchemy 2.1.8 reflect a table with a NOT VALID CHECK, which it can't by itself."""
     dialect = engine.sync_engine.dialect
     reflect = dialect.get_multi_check_constraints
 
@@ -325,10 +326,10 @@ def translate(error: DBAPIError) -> AppError | None:
     # The classes of https://www.postgresql.org/docs/current/errcodes-appendix.html
     if (
         state[:2] in _UNAVAILABLE
-        or state == asyncpg.ReadOnlySQLTransactionError.sqlstate  # the primary is one no longer
+        or state == asyncpg.ReadOnlySQLTransactionError.sqlstate  # no longer the primary
         or error.connection_invalidated
     ):
-        return Unavailable("The database can't answer now.", cause=describe(error))
+        return Unavailable("The database is temporarily unavailable.", cause=describe(error))
     return None
 
 
@@ -408,7 +409,7 @@ def _unpooled(
 
 
 def _verify_server(url: URL) -> dict[str, ssl.SSLContext]:
-    """Return what makes asyncpg trust ``sslrootcert`` only: it takes none from a URL's parts."""
+    """Return the TLS context that trusts ``sslrootcert`` only, which asyncpg does not read."""
     root = url.query.get("sslrootcert")
     if root is None:
         return {}
@@ -486,7 +487,7 @@ def _translate_driver_errors(engine: AsyncEngine) -> None:
             if context.connection is not None:
                 _terminate(context.connection.connection)
         if isinstance(error, TimeoutError):
-            raise Unavailable("The database does not answer.", cause=describe(error))
+            raise Unavailable("The database does not respond.", cause=describe(error))
 
     @event.listens_for(engine.sync_engine, "do_connect")
     def connect(_dialect: Any, _record: Any, args: Any, kwargs: Any) -> Any:
@@ -501,7 +502,7 @@ def _terminate(connection: Any) -> None:
 
 
 def _ping_after(engine: AsyncEngine, idle: float) -> None:
-    """Test a connection at checkout if it was idle for ``idle`` seconds, as HikariCP does.
+    """Test a connection at checkout if it was idle for ``idle`` seconds.
 
     SQLAlchemy's own ping takes three round trips and has no time limit.
     """
@@ -524,5 +525,5 @@ def _ping_after(engine: AsyncEngine, idle: float) -> None:
             raise
         except _UNREACHABLE as error:
             _terminate(connection)
-            # The pool then drops every connection that is as old.
+            # The pool then drops every connection of that age.
             raise InvalidatePoolError("stale connection") from error

@@ -1,6 +1,6 @@
 """SQLite by aiosqlite: the only module that names a dialect.
 
-One connection writes, with a first-come-first-served queue, because SQLite's own lock is not fair.
+One connection writes, with a first-come-first-served queue, because SQLite's lock is not fair.
 """
 
 from __future__ import annotations
@@ -161,7 +161,7 @@ def read_engine(settings: DriverSettings) -> AsyncEngine:
     @event.listens_for(engine.sync_engine, "handle_error")
     def refuse(context: ExceptionContext) -> None:
         error = context.original_exception
-        # The code of a file that can't be written is longer.
+        # The extended code of a read-only file is longer.
         if getattr(error, "sqlite_errorname", "") == "SQLITE_READONLY":
             raise InvalidRequestError(READ_ONLY)
 
@@ -202,13 +202,13 @@ async def is_writable(connection: AsyncConnection) -> bool:
     """Return whether the file accepts writes; one on a read-only disk does not."""
     try:
         await connection.exec_driver_sql("BEGIN IMMEDIATE")
-        # BEGIN takes the lock also of a file that can't be written.
+        # BEGIN succeeds on a read-only file, too.
         version = (await connection.exec_driver_sql("PRAGMA user_version")).scalar_one()
         await connection.exec_driver_sql(f"PRAGMA user_version = {version}")
         await connection.exec_driver_sql("ROLLBACK")
     except DBAPIError as error:
         if _is_busy(error):
-            return True  # another one writes
+            return True  # another connection writes
         if getattr(error.orig, "sqlite_errorname", "").startswith("SQLITE_READONLY"):
             return False
         raise
@@ -222,13 +222,13 @@ def missing_table(error: DBAPIError) -> str:
 
 
 def describe(error: DBAPIError) -> str:
-    """Return class and message of an error; SQLite's have no values."""
+    """Return class and message of an error; SQLite's messages contain no values."""
     name = getattr(error.orig, "sqlite_errorname", type(error.orig).__name__)
     return f"{name}: {error.orig}"
 
 
 async def try_lock(session: AsyncSession, name: str) -> bool:
-    """Return True: a writer is alone until its transaction ends."""
+    """Return True: there is only one write transaction at a time."""
     return True
 
 
@@ -276,7 +276,7 @@ def translate(error: DBAPIError) -> AppError | None:
             ],
         )
     if name.startswith(_TEMPORARY):
-        return Unavailable("The database can't answer now.", cause=describe(error))
+        return Unavailable("The database is temporarily unavailable.", cause=describe(error))
     return None
 
 
@@ -391,7 +391,7 @@ def _begin_immediate(engine: AsyncEngine, wait: float = 0) -> None:
             try:
                 connection.exec_driver_sql("BEGIN IMMEDIATE")
             except DBAPIError as error:
-                # In short turns, between which a cancelled request ends.
+                # In short waits, between which a cancelled request ends.
                 if not _is_busy(error) or time.monotonic() >= until:
                     raise
             else:
