@@ -16,12 +16,12 @@ from tests.figures import Measured
 pytestmark = pytest.mark.slow
 
 
-def run(stage: Stage, *arguments: str) -> subprocess.CompletedProcess[str]:
+def run(stage: Stage, *arguments: str, url: str = "") -> subprocess.CompletedProcess[str]:
     """Run the script of `just backup` and `just restore`."""
     return subprocess.run(
         [python(stage.project), "-m", "scripts.backup", *arguments],
         cwd=stage.project.path,
-        env=clean_environment(DATABASE_URL=stage.database.url),
+        env=clean_environment(DATABASE_URL=url or stage.database.url),
         capture_output=True,
         encoding="utf-8",
         check=False,
@@ -129,3 +129,31 @@ async def test_an_invalid_backup_is_refused_and_changes_nothing(
         assert refused(done, ""), done.stderr
     assert await rows(stage.database) == {"kept": 1}
     assert os.listdir(tmp_path) == ["backup"]  # noqa: PTH208 - nothing partial
+
+
+async def test_a_restore_that_fails_changes_nothing(on_postgresql: Stage, tmp_path: Path) -> None:
+    stage, file = on_postgresql, tmp_path / "backup"
+    await stage.database.fetch("CREATE TYPE level AS ENUM ('low')")
+    await stage.database.fetch("ALTER TABLE tasks ADD COLUMN level level")
+    async with stage.serving() as service:
+        with service.client() as client:
+            await client.post("/v1/tasks", {"title": "kept"})
+            succeeded(run(stage, "backup", str(file)))
+            await client.post("/v1/tasks", {"title": "later"})
+    # Newer than the backup, so pg_restore drops a type that something needs.
+    await stage.database.fetch(
+        "CREATE FUNCTION lv(given level) RETURNS text LANGUAGE sql AS 'SELECT given::text'"
+    )
+    done = run(stage, "restore", str(file), "--clean")
+    assert refused(done, "Nothing was restored: "), done.stderr
+    assert "cannot drop type public.level" in done.stderr
+    assert await rows(stage.database) == {"kept": 1, "later": 1}
+    await stage.database.fetch("DROP FUNCTION lv")
+    succeeded(run(stage, "restore", str(file), "--clean"))
+    assert await rows(stage.database) == {"kept": 1}
+
+
+async def test_a_database_that_is_away_is_named(on_postgresql: Stage, tmp_path: Path) -> None:
+    url = "postgresql://someone:hunter2@127.0.0.1:1/name"
+    done = run(on_postgresql, "backup", str(tmp_path / "backup"), url=url)
+    assert refused(done, "127.0.0.1:1: ConnectionRefusedError"), done.stderr

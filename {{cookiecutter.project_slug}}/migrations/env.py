@@ -17,7 +17,7 @@ from app.kit.config import CONFIG, read
 from app.kit.db import autogenerate, driver
 from app.kit.db.driver import DriverSettings
 from app.kit.db.models import Base, UTCDateTime
-from app.kit.errors import AppError
+from app.kit.errors import AppError, Unavailable
 
 # Import every model: autogenerate would drop the tables of the others.
 for path in sorted(project.ROOT.glob("app/**/models.py")):
@@ -82,11 +82,9 @@ async def connect(engine: AsyncEngine) -> AsyncConnection:
     except (AppError, SQLAlchemyError, OSError) as error:
         if context.config.cmd_opts is None:
             raise
-        cause = error.__cause__ or error
-        url = engine.url
-        place = f"{url.host}:{url.port or 5432}" if url.host else url.database
-        reason = str(cause).partition("\n")[0] or type(cause).__name__
-        sys.exit(f"The database can't be reached: {place}: {reason}")
+        reason = str(error.__cause__ or error).partition("\n")[0] or type(error).__name__
+        cause = error.cause if isinstance(error, Unavailable) else ""  # with the address
+        sys.exit(f"The database can't be reached: {cause or f'{engine.url.database}: {reason}'}")
 
 
 settings: DriverSettings = context.config.attributes.get("settings") or read(Settings)

@@ -8,9 +8,11 @@ import re
 import shutil
 import subprocess
 import sys
+import tempfile
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import NamedTuple
+from typing import IO, NamedTuple, cast
 
 from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
@@ -19,7 +21,7 @@ from app.kit import project
 from app.kit.config import CONFIG, read
 from app.kit.db import driver
 from app.kit.db.driver import DriverSettings
-from app.kit.errors import AppError
+from app.kit.errors import AppError, Unavailable
 
 FOLDER = project.ROOT / "backups"
 
@@ -76,10 +78,11 @@ def restore(settings: DriverSettings, file: Path, *, clean: bool = False) -> Non
     Args:
         settings: the settings of the database.
         file: the backup.
-        clean: drop the tables of the database first.
+        clean: drop the tables of the database first, in the same transaction.
 
     Raises:
-        Refused: the database has tables or is in use, or pg_restore is missing or failed.
+        Refused: the database has tables or is in use, or pg_restore or psql is missing or failed:
+            then nothing has changed.
     """
     if not file.is_file():
         raise Refused(f"There is no file {file}.")
@@ -92,14 +95,52 @@ def restore(settings: DriverSettings, file: Path, *, clean: bool = False) -> Non
         raise Refused(
             f"The database is in use by {server.others} other connections: stop the service first."
         )
-    asyncio.run(_drop(settings, server.tables))
     options = ("--clean", "--if-exists") if clean else ()
-    _run(
-        settings,
-        program,
-        *("--single-transaction", "--no-owner", "--no-privileges", *options),
-        *(f"--dbname={settings.database_url.database}", str(file)),
-    )
+    command = (program, "--file=-", "--no-owner", "--no-privileges", *options, str(file))
+    drops = [f"DROP TABLE IF EXISTS {table} CASCADE;" for table in server.tables]
+    _load(settings, _program("psql", server.version), drops, command)
+
+
+def _load(settings: DriverSettings, psql: str, first: list[str], command: tuple[str, ...]) -> None:
+    """Run statements and then the SQL that a command prints, in one transaction.
+
+    pg_restore could do the second alone, and would then commit apart from the first.
+    """
+    environment = _environment(settings)
+    options = ("--no-psqlrc", "--quiet", "--set=ON_ERROR_STOP=1", "--set=VERBOSITY=terse")
+    with tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as errors:
+        with subprocess.Popen(
+            [psql, *options],
+            env=environment,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            stderr=errors,
+        ) as loading:
+            script = cast("IO[bytes]", loading.stdin)
+            begin = ("BEGIN;", "SET LOCAL client_min_messages = error;", *first, "")
+            with suppress(BrokenPipeError):  # psql ended, and has said why
+                script.write("\n".join(begin).encode())
+                script.flush()
+                printing = subprocess.run(
+                    command,
+                    env=environment,
+                    stdin=subprocess.DEVNULL,
+                    stdout=script,
+                    stderr=subprocess.PIPE,
+                    check=False,
+                )
+                # Without it, psql rolls back.
+                script.write(b"" if printing.returncode else b"\nCOMMIT;\n")
+                script.flush()
+            with suppress(BrokenPipeError):
+                script.close()
+        errors.seek(0)
+        reasons = errors.read().strip().split("\n")
+    if loading.returncode:
+        raise Refused(f"Nothing was restored: {reasons[-1] or 'psql failed.'}")
+    if printing.returncode:
+        reason = printing.stderr.decode(errors="replace").strip().partition("\n")[0]
+        raise Refused(f"Nothing was restored: {reason or 'pg_restore failed.'}")
 
 
 async def _inspect(settings: DriverSettings) -> Server:
@@ -110,16 +151,6 @@ async def _inspect(settings: DriverSettings) -> Server:
             tables = await connection.scalars(TABLES)
             others = await connection.scalar(OTHERS)
             return Server(int(version) // 10_000, list(tables), int(others or 0))
-    finally:
-        await engine.dispose()
-
-
-async def _drop(settings: DriverSettings, tables: list[str]) -> None:
-    engine = driver.migration_engine(settings)
-    try:
-        async with engine.begin() as connection:
-            for table in tables:
-                await connection.execute(text(f"DROP TABLE IF EXISTS {table} CASCADE"))
     finally:
         await engine.dispose()
 
@@ -140,7 +171,7 @@ def _program(name: str, server: int) -> str:
     )
 
 
-def _run(settings: DriverSettings, *command: str) -> None:
+def _environment(settings: DriverSettings) -> dict[str, str]:
     # Environment variables, because other users of the machine can read a command line.
     url = settings.database_url
     variables = {
@@ -152,9 +183,13 @@ def _run(settings: DriverSettings, *command: str) -> None:
         "PGSSLMODE": url.query.get("ssl"),
         "PGSSLROOTCERT": url.query.get("sslrootcert"),
     }
+    return os.environ | {name: str(value) for name, value in variables.items() if value}
+
+
+def _run(settings: DriverSettings, *command: str) -> None:
     done = subprocess.run(
         command,
-        env=os.environ | {name: str(value) for name, value in variables.items() if value},
+        env=_environment(settings),
         stdin=subprocess.DEVNULL,
         capture_output=True,
         encoding="utf-8",
@@ -187,7 +222,9 @@ def main() -> None:
         backup(settings, file)
         print(f"The database is backed up to {file}: {file.stat().st_size:,} bytes.")
     except DBAPIError as error:
-        sys.exit(f"{given.verb}: {str(error.orig).partition(chr(10))[0]}")
+        sys.exit(f"{given.verb}: {driver.describe(error)}")
+    except Unavailable as error:
+        sys.exit(f"{given.verb}: {error} {error.cause}")
     except (Refused, AppError, OSError) as error:
         sys.exit(f"{given.verb}: {error}")
 
