@@ -7,7 +7,7 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sized
 from contextlib import suppress
 from copy import deepcopy
 from dataclasses import dataclass, field
@@ -17,7 +17,12 @@ from typing import Any, Final, NoReturn
 
 import uvicorn
 from uvicorn.config import LOGGING_CONFIG
-from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+from uvicorn.protocols.http.flow_control import FlowControl
+from uvicorn.protocols.http.httptools_impl import (
+    STATUS_LINE,
+    HttpToolsProtocol,
+    RequestResponseCycle,
+)
 from uvicorn.supervisors import ChangeReload, Multiprocess
 
 from app.kit import security_log
@@ -28,6 +33,9 @@ from app.kit.headers import ALWAYS, NO_STORE
 
 MAX_HEAD = 64 * 1024
 """Bytes of a request line, headers or trailers; uvicorn itself has no limit."""
+
+MAX_PIPELINED: Final = 16
+"""Requests of a connection that wait until earlier ones have their responses."""
 
 LINGER = 0.5
 """Seconds for which an idle connection stays open at a shutdown: a request may be on its way."""
@@ -45,15 +53,27 @@ class ConnectionLimits:
     head_timeout: float = 20
     """Seconds for the URL and the headers, from the connection or the first byte."""
     body_timeout: float = 60
-    """Seconds for the body."""
+    """Seconds for the body, and for a client that does not read its response."""
     connections: int = 900
     """Maximum open connections; beyond, the one that waits longest is closed."""
     bodies: int = 64 * 2**20
     """Bytes of all incomplete bodies; beyond, the connection that waits longest is closed."""
     waiting: dict["Protocol", None] = field(default_factory=dict)
-    """Connections without a complete request, the longest waiting first."""
+    """Connections that wait for their client, the longest waiting first."""
     buffered: int = 0
     """Bytes of incomplete bodies."""
+
+
+class _Flow(FlowControl):
+    """Resumes reading once no pipelined request waits: they have a bound."""
+
+    def __init__(self, transport: asyncio.Transport, pipeline: Sized) -> None:
+        super().__init__(transport)
+        self._pipeline = pipeline
+
+    def resume_reading(self) -> None:
+        if not self._pipeline:
+            super().resume_reading()
 
 
 class Protocol(HttpToolsProtocol):
@@ -66,6 +86,9 @@ class Protocol(HttpToolsProtocol):
     in_body = False
     buffered = 0
     timer: asyncio.TimerHandle | None = None
+    abort_timer: asyncio.TimerHandle | None = None
+    running: RequestResponseCycle | None = None
+    """The request whose response is next; ``cycle`` is the latest one."""
 
     def __init__(
         self, *arguments: Any, limits: ConnectionLimits | None = None, **options: Any
@@ -77,6 +100,7 @@ class Protocol(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Wait for a request. Beyond the limit, close the connection that waits longest."""
         super().connection_made(transport)
+        self.flow = _Flow(transport, self.pipeline)
         if len(self.connections) > self.limits.connections:
             if self.limits.waiting:
                 next(iter(self.limits.waiting)).evict()
@@ -88,6 +112,10 @@ class Protocol(HttpToolsProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """Forget the connection."""
         super().connection_lost(exc)
+        self._cancel_abort()
+        if self.running is not None:
+            self.running.disconnected = True
+            self.running.message_event.set()
         self._stop_waiting()
         self._end_body()
 
@@ -104,6 +132,8 @@ class Protocol(HttpToolsProtocol):
             self._refuse(status, "The URL and the headers are too large.")
         elif self.in_message or self._is_idle():
             self._wait()
+        elif self.flow.write_paused:
+            self._cancel_timer()
         else:
             self._stop_waiting()
 
@@ -113,13 +143,36 @@ class Protocol(HttpToolsProtocol):
         super().on_message_begin()
 
     def on_headers_complete(self) -> None:
-        """Start the request. At a shutdown it is the connection's last."""
+        """Start the request. At a shutdown, or with ``Upgrade``, it is the connection's last."""
         self.unread = 0
         self._cancel_timer()
+        upgrades = self.parser.should_upgrade() and not self._should_upgrade()
+        if upgrades and self._has_body():
+            self._reject("A request with Upgrade can't have a body.")
+        if len(self.pipeline) >= MAX_PIPELINED:
+            self._reject("There are too many pipelined requests.")
         super().on_headers_complete()
         self.in_body = True
-        if self.ending:
+        if self.ending or upgrades:
             self.cycle.keep_alive = False
+        if upgrades:
+            self.refused = True  # the parser takes what follows for a request
+
+    def _has_body(self) -> bool:
+        sizes = [value for name, value in self.headers if name == b"content-length"]
+        chunked = any(name == b"transfer-encoding" for name, _ in self.headers)
+        return chunked or any(value.strip(b"0") for value in sizes)
+
+    def _reject(self, detail: str) -> NoReturn:
+        self._refuse(HTTPStatus.BAD_REQUEST, detail)
+        raise ValueError(detail)  # ends parsing
+
+    def _unsupported_upgrade_warning(self) -> None:
+        """Log nothing: the request is served without an upgrade."""
+
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
+        self.running = cycle
+        super()._start_asgi_task(cycle, app)
 
     def on_body(self, body: bytes) -> None:
         """Pass on a part of the body. Beyond the limit, close the one that waits longest."""
@@ -142,8 +195,29 @@ class Protocol(HttpToolsProtocol):
     def on_response_complete(self) -> None:
         """Wait for the next request: uvicorn limits the time."""
         super().on_response_complete()
-        if self._is_idle() and not self.transport.is_closing():
+        if self.transport.is_closing():
+            self._abort_later()
+        elif self._is_idle():
             self.limits.waiting[self] = None
+
+    def pause_writing(self) -> None:
+        """Wait for the client to read; after a while, or for another connection, abort."""
+        super().pause_writing()
+        self.limits.waiting.setdefault(self)
+        self._abort_later()
+
+    def resume_writing(self) -> None:
+        """Go on: the client reads."""
+        super().resume_writing()
+        if self.transport.is_closing():
+            return
+        self._cancel_abort()
+        if not (self.in_message or self._is_idle()):
+            self.limits.waiting.pop(self, None)
+
+    def timeout_keep_alive_handler(self) -> None:
+        """Close the connection, which was idle for too long."""
+        self._close()
 
     def evict(self) -> None:
         """Close the connection in favour of another one."""
@@ -168,6 +242,19 @@ class Protocol(HttpToolsProtocol):
         if self.timer is not None:
             self._cancel_timer()
 
+    def _close(self) -> None:
+        self.transport.close()  # once the client has read what was sent
+        self._abort_later()
+
+    def _abort_later(self) -> None:
+        if self.abort_timer is None and self in self.connections:
+            self.abort_timer = self.loop.call_later(self.limits.body_timeout, self.evict)
+
+    def _cancel_abort(self) -> None:
+        if self.abort_timer is not None:
+            self.abort_timer.cancel()
+            self.abort_timer = None
+
     def _cancel_timer(self) -> None:
         if self.timer is not None:
             self.timer.cancel()
@@ -184,7 +271,7 @@ class Protocol(HttpToolsProtocol):
         elif self.in_message and (self._is_idle() is not self.in_body):
             self._refuse(HTTPStatus.REQUEST_TIMEOUT, "The request took too long to arrive.")
         else:
-            self.transport.close()
+            self._close()
 
     def shutdown(self) -> None:
         """Close the connection after its response, or after ``LINGER`` if it is idle.
@@ -202,6 +289,15 @@ class Protocol(HttpToolsProtocol):
         self._refuse(HTTPStatus.BAD_REQUEST, msg)
 
     def _refuse(self, status: HTTPStatus, detail: str) -> None:
+        if self.refused:
+            return
+        self.refused = True
+        self._stop_waiting()
+        self._end_body()
+        if earlier := self._earlier():
+            self.cycle = earlier
+            earlier.keep_alive = False  # a response now would be taken for that of another request
+            return
         problem = Problem(title=status.phrase, status=status, detail=detail, instance="/")
         content = problem.model_dump_json(exclude_none=True).encode()
         head = b"content-type: %b\r\ncontent-length: %d\r\nconnection: close\r\n%b\r\n"
@@ -209,13 +305,19 @@ class Protocol(HttpToolsProtocol):
         started = self.in_body and self.cycle.response_started
         if not started:
             self.transport.write(STATUS_LINE[status] + head + content)
-        self.refused = True
-        self._stop_waiting()
-        self._end_body()
         if cycle := vars(self).get("cycle"):  # its client is disconnected
             cycle.disconnected = True
             cycle.message_event.set()
-        self.loop.call_later(LINGER, self.transport.close)
+        self.loop.call_later(LINGER, self._close)
+
+    def _earlier(self) -> RequestResponseCycle | None:
+        """Return the latest complete request that still gets a response."""
+        if not self.in_body:
+            return None if self._is_idle() else self.cycle
+        if not self.pipeline:
+            return None
+        self.pipeline.popleft()  # incomplete
+        return self.pipeline[0][0] if self.pipeline else self.running
 
 
 class Supervisor(Multiprocess):

@@ -3,8 +3,10 @@
 import asyncio
 import json
 from collections.abc import AsyncIterator, Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
+from http import HTTPStatus
 from typing import Any
 
 import pytest
@@ -16,6 +18,7 @@ from app.kit.server import MAX_HEAD, Protocol
 from tests.conftest import PATIENCE
 
 GET = b"GET /%s HTTP/1.1\r\nhost: test\r\n\r\n"
+POST = b"POST /echo HTTP/1.1\r\nhost: test\r\ncontent-length: %d\r\n\r\n"
 
 
 @dataclass
@@ -269,3 +272,103 @@ async def test_a_stuck_request_is_503_after_the_shutdown_timeout(served: Served)
     assert (response.status, response.json()["detail"]) == (503, "The service is shutting down.")
     assert response.headers["retry-after"] == "1"
     assert await connection.closed()
+
+
+UPGRADE = b"connection: upgrade\r\nupgrade: %s\r\n"
+
+
+@pytest.mark.parametrize("kind", [b"h2c", b"websocket", b"x"])
+@pytest.mark.parametrize("head", [b"content-length: %d\r\n", b"transfer-encoding: chunked\r\n"])
+async def test_a_body_behind_an_upgrade_is_no_request(
+    served: Served, kind: bytes, head: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
+    inner = GET % b"slow"
+    chunked = b"%x\r\n%b\r\n0\r\n\r\n" % (len(inner), inner)
+    start = b"POST /echo HTTP/1.1\r\nhost: test\r\n" + UPGRADE % kind
+    start += (head % len(inner) if b"%d" in head else head) + b"\r\n"
+    connection = await served.connect()
+    await connection.send(start)
+    answer = await connection.answer()
+    assert (answer.status, answer.headers["connection"]) == (400, "close")
+    assert answer.json()["detail"] == "A request with Upgrade can't have a body."
+    # In a packet of its own, it would be parsed as a request.
+    await connection.send(inner if b"%d" in head else chunked)
+    await served.pass_linger()
+    assert await connection.closed()
+    assert not served.arrived.is_set()
+    assert "pip install" not in caplog.text
+
+
+@pytest.mark.parametrize("kind", [b"h2c", b"websocket"])
+async def test_an_upgrade_is_ignored_and_the_last_request(
+    served: Served, kind: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
+    connection = await served.connect()
+    head = GET.replace(b"\r\n\r\n", b"\r\n" + UPGRADE % kind + b"content-length: 0\r\n\r\n")
+    await connection.send(head % b"slow")
+    await served.arrived.wait()
+    await connection.send(GET % b"quick")
+    served.go_on.set()
+    answer = await connection.answer()
+    assert (answer.status, answer.json(), answer.headers["connection"]) == (200, "slow", "close")
+    with suppress(ConnectionResetError):  # what follows is not read
+        assert await connection.closed()
+    assert caplog.text == ""
+
+
+async def test_pipelined_requests_get_their_responses_in_order(served: Served) -> None:
+    connection = await served.connect()
+    lengths = range(server.MAX_PIPELINED + 1)
+    for _ in range(3):
+        await connection.send(b"".join(POST % length + b"x" * length for length in lengths))
+        for length in lengths:
+            answer = await connection.answer()
+            assert (answer.status, answer.json()) == (200, length)
+
+
+async def test_too_many_pipelined_requests_end_the_connection(served: Served) -> None:
+    connection = await served.connect()
+    await connection.send(GET % b"slow" + GET % b"quick" * 1000)
+    await served.arrived.wait()
+    served.go_on.set()
+    answers = [await connection.answer() for _ in range(server.MAX_PIPELINED + 1)]
+    assert [answer.json() for answer in answers] == ["slow"] + ["quick"] * server.MAX_PIPELINED
+    assert [answer.headers.get("connection") for answer in answers][-2:] == [None, "close"]
+    with suppress(ConnectionResetError):  # what it has sent is not read
+        assert await connection.closed()
+
+
+async def test_nothing_is_read_while_pipelined_requests_wait(served: Served) -> None:
+    connection = await served.connect()
+    await connection.send(GET % b"quick" + GET % b"slow" + GET % b"quick")
+    await served.arrived.wait()
+    await connection.send(GET % b"quick" * server.MAX_PIPELINED)  # with the one before, too many
+    other = await served.connect()
+    for _ in range(3):  # turns of the loop, in which it would be read
+        await other.send(GET % b"quick")
+        await other.answer()
+    served.go_on.set()
+    for _ in range(3 + server.MAX_PIPELINED):
+        assert (await connection.answer()).status == 200
+
+
+@pytest.mark.parametrize(
+    ("wrong", "queued"),
+    [(b"\0", 0), (b"\0", 1), (POST % 9 + b"x", 1), (b"GET / HTTP/1.1\r\nx: " + b"x" * MAX_HEAD, 0)],
+    ids=["no HTTP", "no HTTP, queued", "a body", "a head"],
+)
+async def test_what_is_wrong_behind_a_request_is_not_its_response(
+    served: Served, wrong: bytes, queued: int
+) -> None:
+    connection = await served.connect()
+    await connection.send(GET % b"slow" + GET % b"quick" * queued + wrong)
+    await served.arrived.wait()
+    for each in served.server.server_state.connections:
+        if isinstance(each, Protocol) and not each.refused:
+            each._refuse(HTTPStatus.REQUEST_TIMEOUT, "late")  # noqa: SLF001 - of the body
+    served.go_on.set()
+    answers = [await connection.answer() for _ in range(1 + queued)]
+    assert [answer.json() for answer in answers] == ["slow", "quick"][: 1 + queued]
+    assert answers[-1].headers["connection"] == "close"
+    with suppress(ConnectionResetError):
+        assert await connection.closed()

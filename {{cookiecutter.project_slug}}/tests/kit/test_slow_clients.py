@@ -1,14 +1,17 @@
 """Connections of clients that send slowly or nothing are closed, and don't block others."""
 
 import asyncio
+import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
+from typing import Any
 
 import pytest
 import uvicorn
 from fastapi import FastAPI, Request
+from fastapi.responses import Response, StreamingResponse
 
 from app.kit import errors, server
 from app.kit.server import ConnectionLimits, Protocol, limits_of
@@ -23,6 +26,27 @@ CHUNKED = POST + b"transfer-encoding: chunked\r\n\r\n"
 LONG = 3600.0
 
 
+class Watched(Protocol):
+    """A connection with little room in the system's buffers."""
+
+    def __init__(self, made: list["Watched"], *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self.lost = asyncio.Event()
+        made.append(self)
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+        super().connection_made(transport)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        super().connection_lost(exc)
+        self.lost.set()
+
+    def is_held_up(self) -> bool:
+        """Return whether the client has to read before the server goes on."""
+        return self.flow.write_paused or self.transport.get_write_buffer_size() > 0
+
+
 @dataclass
 class Served:
     """A running server with its limits."""
@@ -31,6 +55,9 @@ class Served:
     limits: ConnectionLimits
     entered: asyncio.Event = field(default_factory=asyncio.Event)
     go_on: asyncio.Event = field(default_factory=asyncio.Event)
+    ended: asyncio.Event = field(default_factory=asyncio.Event)
+    """The endless response has ended."""
+    made: list[Watched] = field(default_factory=list)
     connections: list[Connection] = field(default_factory=list)
 
     async def connect(self, data: bytes = b"") -> Connection:
@@ -58,6 +85,30 @@ async def gone(connection: Connection) -> None:
         assert await connection.closed()
 
 
+def add_big_responses(app: FastAPI, served: Served) -> None:
+    """Add routes whose clients may not read."""
+
+    @app.get("/big")
+    async def big() -> Response:
+        return Response(b"x" * SIZE)
+
+    @app.get("/some")
+    async def some() -> Response:
+        return Response(b"x" * 50_000)
+
+    @app.get("/endless")
+    async def endless() -> StreamingResponse:
+        async def content() -> AsyncIterator[bytes]:
+            try:
+                while True:
+                    yield b"x" * 10_000
+                    await asyncio.sleep(0)
+            finally:
+                served.ended.set()
+
+        return StreamingResponse(content())
+
+
 @asynccontextmanager
 async def serving(
     limits: ConnectionLimits, keep_alive: int = int(PATIENCE)
@@ -65,10 +116,11 @@ async def serving(
     """Run a server with these limits."""
     app = FastAPI()
     errors.install(app, max_body_size=2**20)
+    made: list[Watched] = []
     config = uvicorn.Config(
         app,
         port=0,
-        http=partial(Protocol, limits=limits),  # type: ignore[arg-type]  # as a class
+        http=partial(Watched, made, limits=limits),  # type: ignore[arg-type]  # as a class
         timeout_keep_alive=keep_alive,
         log_config=None,
         access_log=False,
@@ -79,7 +131,7 @@ async def serving(
     async with asyncio.timeout(PATIENCE):
         while not running.started:  # noqa: ASYNC110 - uvicorn has no event for it
             await asyncio.sleep(0.01)
-        served = Served(running.servers[0].sockets[0].getsockname()[1], limits)
+        served = Served(running.servers[0].sockets[0].getsockname()[1], limits, made=made)
 
         @app.get("/quick")
         async def quick() -> str:
@@ -95,6 +147,7 @@ async def serving(
             await served.go_on.wait()
             return len(await request.body())
 
+        add_big_responses(app, served)
         yield served
         running.should_exit = True
         served.go_on.set()
@@ -273,3 +326,67 @@ def test_the_settings_are_the_limits(template: str) -> None:
     assert (limits.connections, limits.bodies) == (7, 9)
     assert (limits.head_timeout, limits.body_timeout) == (10, 11)
     assert settings.keep_alive_timeout > server.ConnectionLimits.body_timeout
+
+
+SIZE = 16 * 2**20
+BIG = GET.replace(b"/quick", b"/big")
+CLOSING = GET.replace(b"/quick", b"/some").replace(b"host", b"connection: close\r\nhost")
+"""Less than what is buffered before writing is paused."""
+
+
+async def unread(served: Served, data: bytes) -> socket.socket:
+    """Return a connection whose client does not read, once the server is held up by that."""
+    client = socket.socket()
+    client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2048)
+    client.settimeout(0)
+    loop = asyncio.get_running_loop()
+    await loop.sock_connect(client, ("127.0.0.1", served.port))
+    await loop.sock_sendall(client, data)
+    found: list[Watched] = []
+    while not found:
+        await asyncio.sleep(0)
+        name = client.getsockname()
+        found = [each for each in served.made if each.client == name and each.is_held_up()]
+    return client
+
+
+async def test_a_client_that_does_not_read_makes_room_for_others() -> None:
+    limits = ConnectionLimits(head_timeout=LONG, body_timeout=LONG, connections=3)
+    async with serving(limits) as served:
+        clients = [await unread(served, BIG) for _ in range(3)]
+        for _ in range(3):
+            good = await served.connect(GET)
+            assert (await good.answer()).status == 200
+        for client in clients:
+            client.close()
+
+
+@pytest.mark.parametrize("data", [BIG, BIG + GET, CLOSING], ids=["big", "pipelined", "close"])
+async def test_a_client_that_does_not_read_is_closed(data: bytes) -> None:
+    async with serving(ConnectionLimits(head_timeout=LONG, body_timeout=0.1)) as served:
+        client = await unread(served, data)
+        await served.made[0].lost.wait()
+        client.close()
+
+
+async def test_a_client_that_reads_is_not_closed() -> None:
+    async with serving(ConnectionLimits(head_timeout=LONG, body_timeout=LONG)) as served:
+        connection = await served.connect(BIG)
+        while not served.made or not served.made[0].is_held_up():  # noqa: ASYNC110 - no event
+            await asyncio.sleep(0)
+        (protocol,) = served.made
+        assert protocol.abort_timer is not None
+        assert protocol in served.limits.waiting
+        assert len((await connection.answer()).body) == SIZE
+        assert protocol.abort_timer is None
+        await connection.send(GET)
+        assert (await connection.answer()).status == 200
+
+
+async def test_requests_of_a_lost_connection_end(caplog: pytest.LogCaptureFixture) -> None:
+    """Also one that runs while others are queued behind it."""
+    async with serving(ConnectionLimits(head_timeout=LONG, body_timeout=0.1)) as served:
+        client = await unread(served, GET.replace(b"/quick", b"/endless") + GET)
+        await served.ended.wait()
+        client.close()
+    assert caplog.text == ""
