@@ -5,7 +5,6 @@ list of what changes. While that list exists, the changes are not done: the next
 """
 
 import json
-import os
 import shutil
 import signal
 from collections.abc import Iterator, Mapping
@@ -30,10 +29,10 @@ def apply(root: Path, changes: Mapping[str, bytes | None]) -> None:
             for path, content in changes.items():
                 if content is None:
                     _remove_empty(root, root / path)
+            _forget(root)
         except BaseException:
             undo(root)
             raise
-        _forget(root)
 
 
 def undo(root: Path) -> bool:
@@ -43,6 +42,7 @@ def undo(root: Path) -> bool:
         shutil.rmtree(journal, ignore_errors=True)
         return False
     for path, is_there in json.loads((journal / _LIST).read_text(encoding="utf-8")).items():
+        _partial(root / path).unlink(missing_ok=True)
         if is_there:
             _put(root / path, (journal / "files" / path).read_bytes())
         else:
@@ -76,14 +76,18 @@ def _put(path: Path, content: bytes | None) -> None:
         path.unlink(missing_ok=True)
         return
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.partial")
+    partial = _partial(path)
     try:
         partial.write_bytes(content)
         if path.exists():
             shutil.copymode(path, partial)
-        os.replace(partial, path)  # noqa: PTH105 - one function to fail in tests
+        partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)
+
+
+def _partial(path: Path) -> Path:
+    return path.with_name(f".{path.name}.partial")
 
 
 def _remove_empty(root: Path, path: Path) -> None:

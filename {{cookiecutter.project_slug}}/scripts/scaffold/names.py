@@ -4,13 +4,11 @@ import builtins
 import keyword
 import re
 from dataclasses import dataclass
-from functools import cache
-from typing import TYPE_CHECKING, Final
+from typing import Final
+
+import inflection
 
 from scripts.scaffold.errors import Refused
-
-if TYPE_CHECKING:
-    import inflect
 
 _NAME: Final = re.compile(r"[A-Za-z][A-Za-z0-9]*(?:[_-][A-Za-z0-9]+)*")
 _WORDS: Final = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])|[_-]")
@@ -98,7 +96,7 @@ class Names:
     @property
     def a_word(self) -> str:
         """Return the singular with its article: ``an order item``."""
-        return str(_english().a(self.word))
+        return f"{_article(self.word)} {self.word}"
 
 
 def names_of(text: str, plural: str | None = None) -> Names:
@@ -116,7 +114,7 @@ def names_of(text: str, plural: str | None = None) -> Names:
         head, last = _last_word(singular)
         if (one := _singular_of(last)) is not None:
             raise Refused(f"{text} looks like a plural: name one of them, such as {head}{one}.")
-        many = head + str(_english().plural_noun(last))
+        many = head + inflection.pluralize(last)
     else:
         many = _checked(plural)
     if many == singular:
@@ -156,19 +154,15 @@ def _last_word(name: str) -> tuple[str, str]:
 
 def _singular_of(word: str) -> str | None:
     """Return the singular of a plural; None for a singular."""
-    if word.endswith(("is", "ss", "us")):
-        return None
-    found = _english().singular_noun(word)
-    is_plural = isinstance(found, str) and found != word and _english().plural_noun(found) == word
-    return str(found) if is_plural else None
+    found = inflection.singularize(word)
+    return found if found != word and inflection.pluralize(found) == word else None
+
+
+def _article(word: str) -> str:
+    if word.startswith(("eu", "one", "uni", "use", "usa", "uti")):
+        return "a"
+    return "an" if word.startswith(("a", "e", "i", "o", "u", "hour", "heir", "hono")) else "a"
 
 
 def _camel(name: str) -> str:
     return "".join(part[0].upper() + part[1:] for part in name.split("_"))
-
-
-@cache
-def _english() -> "inflect.engine":
-    import inflect  # noqa: PLC0415 - takes long to import
-
-    return inflect.engine()

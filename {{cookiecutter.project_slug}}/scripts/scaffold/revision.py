@@ -41,12 +41,7 @@ async def _write(message: str, settings: Settings) -> None:
     script = await asyncio.to_thread(command.revision, config, message=message, autogenerate=True)
     if isinstance(script, Script):
         _excuse(Path(script.path))
-    for do, revision in (
-        (command.upgrade, "head"),
-        (command.downgrade, "-1"),
-        (command.upgrade, "head"),
-    ):
-        await asyncio.to_thread(do, config, revision)
+    await asyncio.to_thread(command.upgrade, config, "head")
     await asyncio.to_thread(command.check, config)
 
 
