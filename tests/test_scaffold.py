@@ -13,9 +13,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from types import ModuleType
 
+import psutil
 import pytest
 
-from testing.baking import TREE, Project, combinations, installed
+from testing.baking import TREE, Project, clean_environment, combinations, installed
 from testing.usage import just, let_in, served
 from tests.conftest import Bake
 from tests.figures import Measured
@@ -285,7 +286,7 @@ FEW = [
     "customer name:str! email:str?",
     EVERY_TYPE,
     "person nickname:str! friend:ref(people)? --public",
-    "APIKey label:str item:ref(order_item2s)? --belongs-to people",
+    "HTTPKey label:str item:ref(order_item2s)? --belongs-to people",
 ]
 MANY = [
     *FEW,
@@ -435,3 +436,38 @@ def test_what_fails_or_is_only_tried_changes_nothing(bake: Bake) -> None:
         added_revisions = after.keys() - before.keys()
         assert {name.rpartition("_")[2] for name in added_revisions} == {"bills.py"}
         assert all(after[path] == content for path, content in before.items())
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform == "win32", reason="signals go to a POSIX process group")
+def test_ctrl_c_leaves_everything_as_it_was(bake: Bake, tmp_path: Path) -> None:
+    with installed(bake(database="sqlite", auth="none")) as service:
+        before = code(service) | state(service.path / "migrations")
+        with subprocess.Popen(
+            ["uv", "run", "just", "new", "bill", "number:str!"],
+            cwd=service.path,
+            env=clean_environment(TMPDIR=str(tmp_path)),
+            start_new_session=True,
+            stderr=subprocess.PIPE,
+        ) as process:
+            deadline = time.monotonic() + 120
+            while not any(
+                "scripts.scaffold.revision" in command
+                for child in psutil.Process(process.pid).children(recursive=True)
+                for command in [cmdline(child)]
+            ):
+                assert time.monotonic() < deadline, "it never began to write the revision"
+            os.killpg(process.pid, signal.SIGINT)
+            assert process.stderr
+            assert b"Nothing was changed." in process.stderr.read()
+            assert process.wait() != 0
+        assert code(service) | state(service.path / "migrations") == before
+        assert list(tmp_path.glob("scaffold-*")) == []
+
+
+def cmdline(process: psutil.Process) -> list[str]:
+    """Return the command line of a process; nothing if it has ended."""
+    try:
+        return process.cmdline()
+    except psutil.Error:
+        return []

@@ -17,7 +17,7 @@ from scripts.scaffold.names import Names, names_of
 
 README: Final = "README.md"
 
-_EXAMPLE: Final = re.compile(r"^## Remove the example\n.*?(?=^## |\Z)", re.MULTILINE | re.DOTALL)
+_EXAMPLE: Final = re.compile(r"^## Remove the example\r?\n.*?(?=^## |\Z)", re.MULTILINE | re.DOTALL)
 
 DESCRIPTIONS: Final = {
     "new": f"""Add a feature: models, schemas, repository, router, tests and migration.
@@ -46,12 +46,13 @@ def new(root: Path, arguments: argparse.Namespace) -> None:
     plan = _plan(found, names, fields, arguments)
     files = writing.files(plan)
     package = f"app/{names.plural}"
+    is_there = any((root / package).glob("*.py"))
     with building.copied(root) as copy:
-        if not (root / package).exists():
+        if not is_there:
             _check_free(found, names)
         copy.write(files)
         copy.format(list(files))
-        if (root / package).exists():
+        if is_there:
             _check_same(root, copy, list(files), names)
             print(f"{names.plural} is already there: nothing was changed.")
             return
@@ -126,7 +127,8 @@ def _check_free(found: Project, names: Names) -> None:
     tables = found.tables()
     if names.plural in tables:
         raise Refused(f"The table {names.plural} is there already, in {tables[names.plural]}.")
-    for path in (f"app/{names.plural}.py", f"tests/{names.plural}", f"tests/{names.plural}.py"):
+    modules = (f"app/{names.plural}.py", f"tests/{names.plural}.py")
+    for path in (*modules, f"tests/{names.plural}/__init__.py"):
         if (found.root / path).exists():
             raise Refused(f"{path} is there already: choose another name.")
 
@@ -143,9 +145,14 @@ def _check_same(root: Path, copy: building.Copy, paths: list[str], names: Names)
         )
 
 
+def _text(path: Path) -> str:
+    """Return the text of a file with its own line ends."""
+    return path.read_bytes().decode()
+
+
 def _mount(root: Path, copy: building.Copy, package: str) -> bool:
     """Mount the router in the copy; return whether there was a place for it."""
-    former = (root / mounting.API).read_text(encoding="utf-8")
+    former = _text(root / mounting.API)
     text = mounting.mounted(former, package)
     if text is None:
         return False
@@ -188,7 +195,7 @@ def remove(root: Path, arguments: argparse.Namespace) -> None:
         for path in folder.rglob("*")
         if path.is_file() and "__pycache__" not in path.parts
     )
-    api = (root / mounting.API).read_text(encoding="utf-8")
+    api = _text(root / mounting.API)
     unmounted = mounting.unmounted(api, package)
     contents: dict[str, bytes | None] = dict.fromkeys(gone)
     with building.copied(root) as copy:
@@ -200,7 +207,7 @@ def remove(root: Path, arguments: argparse.Namespace) -> None:
         revision = copy.migrate(f"remove {package.replace('_', ' ')}")
         contents[revision] = copy.content(revision)
     readme = root / README
-    text = readme.read_text(encoding="utf-8") if readme.is_file() else ""
+    text = _text(readme) if readme.is_file() else ""
     section = _EXAMPLE.search(text)
     if section and f"just remove {package}" in section[0]:
         contents[README] = _EXAMPLE.sub("", text).encode()
@@ -227,9 +234,8 @@ def _finish(
 ) -> None:
     """Move what was built into the project, and print what has changed."""
     for path, content in contents.items():
-        verb = "create" if not (root / path).exists() else "change" if content else "delete"
-        if content is None:
-            verb = "delete"
+        verb = "change" if (root / path).exists() else "create"
+        verb = "delete" if content is None else verb
         print(f"{verb}  {path}")
     if arguments.dry_run:
         print("This was a dry run: nothing was changed.")
@@ -246,7 +252,7 @@ def _warn_of_dirt(root: Path) -> None:
         [git, "status", "--porcelain"], cwd=root, capture_output=True, text=True, check=False
     )
     if done.returncode == 0 and done.stdout.strip():
-        print("Git has uncommitted changes: these are added to them.", file=sys.stderr)
+        print("Git has uncommitted changes, to which these are added.", file=sys.stderr)
 
 
 def parser(verb: str) -> argparse.ArgumentParser:

@@ -16,6 +16,12 @@ from scripts.scaffold.errors import Refused
 
 COPIED: Final = (".squawk.toml", "app", "migrations", "pyproject.toml", "scripts", "tests")
 VERSIONS: Final = "migrations/versions"
+CHECKS: Final = {
+    "ruff": "the lint of the project",
+    "scripts.scaffold.revision": "its start and its migration",
+}
+
+_ERROR: Final = re.compile(r"[\w.]*(?:Error|Exception): (.+)")
 
 
 @dataclass(frozen=True)
@@ -98,7 +104,8 @@ def _run(root: Path, module: str, *arguments: str) -> None:
     )
     if done.returncode:
         printed = (done.stderr.strip() or done.stdout.strip()).replace(f"{root}{os.sep}", "")
-        last = re.sub(r"^[\w.]*(?:Error|Exception): ", "", printed.rpartition("\n")[2])
-        if "Traceback" not in printed:
-            last = printed
-        raise Refused(f"The result fails its check by {module}: {last}")
+        lines = printed.splitlines() or [f"exit code {done.returncode}"]
+        errors = [found[1] for line in lines if (found := _ERROR.match(line))]
+        # Ruff begins with what is wrong, and a trace ends with it.
+        reason = lines[0] if module == "ruff" else [lines[-1], *errors][-1]
+        raise Refused(f"The result does not pass {CHECKS[module]}: {reason}")

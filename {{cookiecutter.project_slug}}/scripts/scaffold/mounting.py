@@ -16,7 +16,7 @@ def import_of(package: str) -> str:
 
 def mounted(text: str, package: str) -> str | None:
     """Return ``app/api.py`` with the router of a feature; None if it has no list ``CLOSED``."""
-    module = cst.parse_module(text)
+    module = _parsed(text)
     change = _Mount(package)
     changed = module.visit(change)
     if not change.is_done:
@@ -30,7 +30,7 @@ def unmounted(text: str, package: str) -> str:
     Raises:
         Refused: it uses them for something else than mounting.
     """
-    module = cst.parse_module(text)
+    module = _parsed(text)
     names = set[str]()
     kept = []
     for statement in module.body:
@@ -48,6 +48,13 @@ def unmounted(text: str, package: str) -> str:
             f"{API} uses {', '.join(sorted(left.found))} for more than mounting: remove that first."
         )
     return changed.code
+
+
+def _parsed(text: str) -> cst.Module:
+    try:
+        return cst.parse_module(text)
+    except cst.ParserSyntaxError as error:
+        raise Refused(f"{API} can't be read, line {error.raw_line}.") from None
 
 
 def _imports(statement: cst.CSTNode, package: str) -> bool:

@@ -71,7 +71,10 @@ class Names:
     @property
     def models(self) -> str:
         """Return the plural as a class: ``OrderItems``."""
-        return _camel(self.plural)
+        head, one = _last_word(self.singular)
+        if not self.plural.startswith(head):
+            return _camel(self.plural)
+        return self.model.removesuffix(_camel(one)) + _camel(self.plural.removeprefix(head))
 
     @property
     def constant(self) -> str:

@@ -6,22 +6,19 @@ the database of the developer is not touched.
 
 import asyncio
 import os
-import re
 import shutil
 import sys
-from pathlib import Path
-from typing import Final
 
 from alembic import command
-from alembic.script import Script
+from alembic.operations import ops
+from alembic.runtime.migration import MigrationContext
+from sqlalchemy import inspect
 
 from app.kit import project
 from app.main import create_app
 from app.settings import Settings
 from tests.conftest import alembic_config, scratch, settings_for
 from tests.database import databases
-
-DROPPED: Final = re.compile(r'^( +)op\.drop_table\("(\w+)"\)$', re.MULTILINE)
 
 
 async def write(message: str) -> None:
@@ -38,23 +35,51 @@ async def _write(message: str, settings: Settings) -> None:
     create_app(settings)
     config = alembic_config(settings)
     await asyncio.to_thread(command.upgrade, config, "head")
-    script = await asyncio.to_thread(command.revision, config, message=message, autogenerate=True)
-    if isinstance(script, Script):
-        _excuse(Path(script.path))
-    await asyncio.to_thread(command.upgrade, config, "head")
+    await asyncio.to_thread(
+        command.revision,
+        config,
+        message=message,
+        autogenerate=True,
+        process_revision_directives=drop_whole_tables,
+    )
+    for do, revision in (
+        (command.upgrade, "head"),
+        (command.downgrade, "-1"),
+        (command.upgrade, "head"),
+    ):
+        await asyncio.to_thread(do, config, revision)
     await asyncio.to_thread(command.check, config)
 
 
-def _excuse(path: Path) -> None:
-    """Tell squawk that the tables are dropped on purpose, where it reads the revisions."""
+def drop_whole_tables(
+    context: MigrationContext, _revision: object, scripts: list[ops.MigrationScript]
+) -> None:
+    """Drop tables in the order of their references, without their indexes, which go with them."""
+    tables = [name for name, _ in inspect(context.connection).get_sorted_table_and_fkc_names()]
+    for script in scripts:
+        for container in script.upgrade_ops_list:
+            drops = [each for each in container.ops if isinstance(each, ops.DropTableOp)]
+            dropped = {each.table_name for each in drops}
+            others = [
+                each
+                for each in container.ops
+                if not isinstance(each, (ops.DropTableOp, ops.ModifyTableOps))
+                or (isinstance(each, ops.ModifyTableOps) and each.table_name not in dropped)
+            ]
+            drops.sort(key=lambda each: tables.index(each.table_name), reverse=True)
+            container.ops = [*others, *map(_excused, drops)]
+        for undo in script.downgrade_ops_list:
+            creates = [each for each in undo.ops if isinstance(each, ops.CreateTableOp)]
+            rest = [each for each in undo.ops if not isinstance(each, ops.CreateTableOp)]
+            creates.sort(key=lambda each: tables.index(each.table_name))
+            undo.ops = [*creates, *rest]
+
+
+def _excused(drop: ops.DropTableOp) -> ops.MigrateOperation:
+    """Return what drops a table, with a word for squawk where it reads the revisions."""
     if not (project.ROOT / ".squawk.toml").is_file():
-        return
-    text = path.read_text(encoding="utf-8")
-    upgrade, separator, downgrade = text.partition("\ndef downgrade")
-    excused = DROPPED.sub(
-        r'\1op.execute("-- squawk-ignore ban-drop-table\\nDROP TABLE \2")', upgrade
-    )
-    path.write_text(excused + separator + downgrade, encoding="utf-8")
+        return drop
+    return ops.ExecuteSQLOp(f"-- squawk-ignore ban-drop-table\nDROP TABLE {drop.table_name}")
 
 
 if __name__ == "__main__":

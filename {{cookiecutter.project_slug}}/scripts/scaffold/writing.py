@@ -206,7 +206,7 @@ def _module(docstring: str, body: str, more: Iterable[tuple[str, str]] = ()) -> 
 
 def _names(body: str) -> Iterator[str]:
     for node in ast.walk(ast.parse(body)):
-        if isinstance(node, ast.Name):
+        if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load):
             yield node.id
 
 
