@@ -70,7 +70,7 @@ async def test_a_defect_is_protected_and_a_choice_is_kept(live_url: str) -> None
         protected(await client.get("/chosen"), "public, max-age=60")
 
 
-@pytest.mark.parametrize("path", ["/v1/tasks", "/nowhere"])
+@pytest.mark.parametrize("path", ["/health/live", "/nowhere"])
 async def test_strict_transport_security_is_for_tls(live_app: FastAPI, path: str) -> None:
     async with running(live_app) as client:
         client.headers.update(await caller.credentials(live_app.state.database))
@@ -134,7 +134,7 @@ async def test_docs_are_off_unless_asked_for(live_url: str) -> None:
 
 
 async def test_no_redirect_repeats_a_host(client: AsyncClient) -> None:
-    response = await client.get("/v1/tasks/", headers={"Host": "evil.example"})
+    response = await client.get("/health/live/", headers={"Host": "evil.example"})
     assert not response.is_redirect
     assert "location" not in response.headers
 
@@ -196,7 +196,7 @@ async def test_a_request_has_one_host(live_url: str, head: bytes, status: int) -
 
 async def test_without_origins_no_page_may_call(client: AsyncClient) -> None:
     for method, headers in (("GET", ORIGIN), ("OPTIONS", PREFLIGHT)):
-        response = await client.request(method, "/v1/tasks", headers=headers)
+        response = await client.request(method, "/health/live", headers=headers)
         assert not [name for name in response.headers if name.startswith("access-control-")]
 
 
@@ -205,13 +205,13 @@ async def test_pages_of_these_origins_may_call(live_url: str) -> None:
         settings_for(live_url, cors_origins=f"{ORIGIN['Origin']},http://localhost:3000")
     )
     async with running(app) as client:
-        allowed = await client.options("/v1/tasks", headers=PREFLIGHT)
+        allowed = await client.options("/health/live", headers=PREFLIGHT)
         assert allowed.status_code == 200
         assert allowed.headers["access-control-allow-origin"] == ORIGIN["Origin"]
         assert "access-control-allow-credentials" not in allowed.headers
         protected(allowed)
         refused = await client.options(
-            "/v1/tasks", headers=PREFLIGHT | {"Origin": "https://evil.example"}
+            "/health/live", headers=PREFLIGHT | {"Origin": "https://evil.example"}
         )
         assert "access-control-allow-origin" not in refused.headers
         protected(refused)
@@ -226,8 +226,8 @@ async def test_pages_of_these_origins_may_call(live_url: str) -> None:
 async def test_a_preflight_needs_an_allowed_host(live_url: str) -> None:
     app = create_app(settings_for(live_url, cors_origins=ORIGIN["Origin"], allowed_hosts="test"))
     async with running(app) as client:
-        assert (await client.options("/v1/tasks", headers=PREFLIGHT)).status_code == 200
-        refused = await client.options("/v1/tasks", headers=PREFLIGHT | {"Host": "evil.example"})
+        assert (await client.options("/nowhere", headers=PREFLIGHT)).status_code == 200
+        refused = await client.options("/nowhere", headers=PREFLIGHT | {"Host": "evil.example"})
         problem(refused, 400)
         protected(refused)
 
