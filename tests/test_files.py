@@ -67,6 +67,18 @@ COMMON = """
     schemathesis.toml
     scripts/__init__.py
     scripts/copy_database.py
+    scripts/scaffold/__init__.py
+    scripts/scaffold/__main__.py
+    scripts/scaffold/building.py
+    scripts/scaffold/changes.py
+    scripts/scaffold/errors.py
+    scripts/scaffold/features.py
+    scripts/scaffold/fields.py
+    scripts/scaffold/mounting.py
+    scripts/scaffold/names.py
+    scripts/scaffold/revision.py
+    scripts/scaffold/samples.py
+    scripts/scaffold/writing.py
     scripts/update.py
     tests/__init__.py
     tests/conftest.py
@@ -99,12 +111,14 @@ COMMON = """
     tests/kit/test_routing.py
     tests/kit/test_pagination.py
     tests/kit/test_server.py
+    tests/kit/test_schemas.py
     tests/kit/test_sessions.py
     tests/kit/test_settings.py
     tests/kit/test_slow_clients.py
     tests/kit/test_update.py
     tests/kit/sample_feature.py
     tests/tasks/__init__.py
+    tests/tasks/factory.py
     tests/tasks/helpers.py
     tests/tasks/test_batch.py
     tests/tasks/test_comments.py

@@ -285,38 +285,3 @@ def add_recipes(service: Project) -> None:
     just(service, "lint")
     kit = ("tests/kit/test_bad_input.py", "tests/kit/test_migrations.py")
     just(service, "test", *kit, "tests/users/test_others.py", "tests/notebooks")
-
-
-@pytest.mark.parametrize(
-    "chosen",
-    [
-        pytest.param(answers, id=label(answers), marks=[pytest.mark.nightly] * bool(number))
-        for number, answers in enumerate(each_answer_once())
-    ],
-)
-def test_the_example_can_be_deleted(bake: Bake, chosen: dict[str, str]) -> None:
-    with installed(bake(**chosen)) as service:
-        (steps,) = re.findall(
-            r"\n## Remove the example\n(.*?)\n## ", service.text("README.md"), re.DOTALL
-        )
-        named = re.findall(r"`(\S+)`", steps)
-        for folder in ("app/tasks/", "tests/tasks/"):
-            assert folder in named
-            shutil.rmtree(service.path / folder)
-        api = service.path / "app" / "api.py"
-        lines = api.read_text().splitlines(keepends=True)
-        kept = [line for line in lines if "tasks" not in line]
-        assert len(lines) - len(kept) == 2
-        api.write_text("".join(kept))
-        versions = service.path / "migrations" / "versions"
-        for pattern in (name for name in named if name.startswith("*_")):
-            (revision,) = versions.glob(pattern)
-            key = re.search(r'^revision: str = (".+")$', revision.read_text(), re.MULTILINE)
-            below = re.search(r"^down_revision.* = (.+)$", revision.read_text(), re.MULTILINE)
-            assert key
-            assert below
-            revision.unlink()
-            for other in versions.glob("*.py"):
-                other.write_text(other.read_text().replace(f"= {key[1]}", f"= {below[1]}"))
-        just(service, "lint")
-        just(service, "test", "tests")

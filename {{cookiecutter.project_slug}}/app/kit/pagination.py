@@ -10,8 +10,9 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
+from decimal import Decimal
 from enum import Enum, auto
-from functools import cached_property
+from functools import cache, cached_property
 from typing import Annotated, Any, Final, Generic, TypeVar, cast, overload
 from uuid import UUID
 
@@ -22,6 +23,7 @@ from sqlalchemy import (
     ColumnElement,
     CompoundSelect,
     Integer,
+    Numeric,
     Row,
     Select,
     bindparam,
@@ -493,8 +495,17 @@ _ADAPTERS: dict[type, TypeAdapter[Any]] = {
 }
 
 
+@cache
+def _decimal_adapter(precision: int | None, scale: int | None) -> TypeAdapter[Any]:
+    # PostgreSQL refuses a number with more digits than the column has.
+    return TypeAdapter(Annotated[Decimal, Field(max_digits=precision, decimal_places=scale)])
+
+
 def _adapter(column: InstrumentedAttribute[Any]) -> TypeAdapter[Any]:
-    python_type = column.type.python_type
+    kind = column.type
+    if isinstance(kind, Numeric) and kind.asdecimal:
+        return _decimal_adapter(kind.precision, kind.scale)
+    python_type = kind.python_type
     if python_type not in _ADAPTERS:
         _ADAPTERS[python_type] = TypeAdapter(python_type)
     return _ADAPTERS[python_type]

@@ -1,7 +1,8 @@
 """Base models and field types of request and response schemas."""
 
 import re
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
+from decimal import Decimal
 from typing import Annotated, Any
 
 from pydantic import (
@@ -11,10 +12,19 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
+    JsonValue,
+    WithJsonSchema,
 )
 from pydantic.alias_generators import to_camel
 
 _RFC_3339_DATE = re.compile(r"\d{4}-\d{2}-\d{2}[Tt ]")
+_FULL_DATE = re.compile(r"\d{4}-\d{2}-\d{2}")
+_AMOUNT = r"^-?(0|[1-9][0-9]{0,9})(\.[0-9]{1,2})?$"
+
+MAX_DEPTH = 50
+"""Levels of a ``JsonObject``."""
+MAX_JSON_TEXT = 10_000
+"""Characters of each text in a ``JsonObject``."""
 
 
 def _storable(text: str) -> str:
@@ -43,6 +53,37 @@ def _to_utc(value: datetime) -> datetime:
         raise ValueError("The time is outside the years 1 to 9999 in UTC") from None
 
 
+def _full_date(value: Any) -> Any:
+    # Pydantic also accepts numbers, and times at midnight.
+    if not isinstance(value, str) or not _FULL_DATE.fullmatch(value):
+        raise ValueError("Input should be an RFC 3339 date")
+    return value
+
+
+def _amount(value: Any) -> Any:
+    # A JSON number is read as a float, which has no exact value.
+    if not isinstance(value, str) or not re.fullmatch(_AMOUNT[1:-1], value, re.ASCII):
+        raise ValueError('Input should be a decimal number as a string, such as "12.50"')
+    return value
+
+
+def _storable_json(value: dict[str, Any]) -> dict[str, Any]:
+    level: list[Any] = [value]
+    for _ in range(MAX_DEPTH):
+        inner: list[Any] = []
+        for each in level:
+            if isinstance(each, dict):
+                inner += [*each, *each.values()]
+            elif isinstance(each, list):
+                inner += each
+            elif isinstance(each, str) and len(_storable(each)) > MAX_JSON_TEXT:
+                raise ValueError(f"A text should have at most {MAX_JSON_TEXT} characters")
+        if not inner:
+            return value
+        level = inner
+    raise ValueError(f"Input should have at most {MAX_DEPTH} levels")
+
+
 Text = Annotated[
     str,
     AfterValidator(_storable),
@@ -52,6 +93,19 @@ Text = Annotated[
 
 UTCTime = Annotated[AwareDatetime, BeforeValidator(_rfc_3339), AfterValidator(_to_utc)]
 """An RFC 3339 time with an offset, converted to UTC."""
+
+Date = Annotated[date, BeforeValidator(_full_date)]
+"""An RFC 3339 date, such as 2030-12-31."""
+
+Amount = Annotated[
+    Decimal,
+    BeforeValidator(_amount),
+    WithJsonSchema({"type": "string", "pattern": _AMOUNT, "examples": ["12.50"]}),
+]
+"""A decimal number as a string. Its column is ``Numeric(12, 2)``."""
+
+JsonObject = Annotated[dict[str, JsonValue], AfterValidator(_storable_json)]
+"""A JSON object that both databases can store."""
 
 
 class RequestModel(BaseModel):

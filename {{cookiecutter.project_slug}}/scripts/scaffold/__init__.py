@@ -1,0 +1,1 @@
+"""Adds and removes features: ``just new`` and ``just remove``."""
