@@ -288,7 +288,7 @@ async def test_a_body_behind_an_upgrade_is_no_request(
     start += (head % len(inner) if b"%d" in head else head) + b"\r\n"
     connection = await served.connect()
     await connection.send(start)
-    answer = await connection.answer()
+    answer = await connection.read_response()
     assert (answer.status, answer.headers["connection"]) == (400, "close")
     assert answer.json()["detail"] == "A request with Upgrade can't have a body."
     # In a packet of its own, it would be parsed as a request.
@@ -309,7 +309,7 @@ async def test_an_upgrade_is_ignored_and_the_last_request(
     await served.arrived.wait()
     await connection.send(GET % b"quick")
     served.go_on.set()
-    answer = await connection.answer()
+    answer = await connection.read_response()
     assert (answer.status, answer.json(), answer.headers["connection"]) == (200, "slow", "close")
     with suppress(ConnectionResetError):  # what follows is not read
         assert await connection.closed()
@@ -322,7 +322,7 @@ async def test_pipelined_requests_get_their_responses_in_order(served: Served) -
     for _ in range(3):
         await connection.send(b"".join(POST % length + b"x" * length for length in lengths))
         for length in lengths:
-            answer = await connection.answer()
+            answer = await connection.read_response()
             assert (answer.status, answer.json()) == (200, length)
 
 
@@ -331,7 +331,7 @@ async def test_too_many_pipelined_requests_end_the_connection(served: Served) ->
     await connection.send(GET % b"slow" + GET % b"quick" * 1000)
     await served.arrived.wait()
     served.go_on.set()
-    answers = [await connection.answer() for _ in range(server.MAX_PIPELINED + 1)]
+    answers = [await connection.read_response() for _ in range(server.MAX_PIPELINED + 1)]
     assert [answer.json() for answer in answers] == ["slow"] + ["quick"] * server.MAX_PIPELINED
     assert [answer.headers.get("connection") for answer in answers][-2:] == [None, "close"]
     with suppress(ConnectionResetError):  # what it has sent is not read
@@ -346,10 +346,10 @@ async def test_nothing_is_read_while_pipelined_requests_wait(served: Served) -> 
     other = await served.connect()
     for _ in range(3):  # turns of the loop, in which it would be read
         await other.send(GET % b"quick")
-        await other.answer()
+        await other.read_response()
     served.go_on.set()
     for _ in range(3 + server.MAX_PIPELINED):
-        assert (await connection.answer()).status == 200
+        assert (await connection.read_response()).status == 200
 
 
 @pytest.mark.parametrize(
@@ -367,7 +367,7 @@ async def test_what_is_wrong_behind_a_request_is_not_its_response(
         if isinstance(each, Protocol) and not each.refused:
             each._refuse(HTTPStatus.REQUEST_TIMEOUT, "late")  # noqa: SLF001 - of the body
     served.go_on.set()
-    answers = [await connection.answer() for _ in range(1 + queued)]
+    answers = [await connection.read_response() for _ in range(1 + queued)]
     assert [answer.json() for answer in answers] == ["slow", "quick"][: 1 + queued]
     assert answers[-1].headers["connection"] == "close"
     with suppress(ConnectionResetError):

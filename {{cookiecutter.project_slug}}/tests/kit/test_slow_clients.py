@@ -356,7 +356,7 @@ async def test_a_client_that_does_not_read_makes_room_for_others() -> None:
         clients = [await unread(served, BIG) for _ in range(3)]
         for _ in range(3):
             good = await served.connect(GET)
-            assert (await good.answer()).status == 200
+            assert (await good.read_response()).status == 200
         for client in clients:
             client.close()
 
@@ -377,10 +377,10 @@ async def test_a_client_that_reads_is_not_closed() -> None:
         (protocol,) = served.made
         assert protocol.abort_timer is not None
         assert protocol in served.limits.waiting
-        assert len((await connection.answer()).body) == SIZE
+        assert len((await connection.read_response()).body) == SIZE
         assert protocol.abort_timer is None
         await connection.send(GET)
-        assert (await connection.answer()).status == 200
+        assert (await connection.read_response()).status == 200
 
 
 async def test_requests_of_a_lost_connection_end(caplog: pytest.LogCaptureFixture) -> None:
