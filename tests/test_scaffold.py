@@ -350,6 +350,7 @@ def each_service() -> list[object]:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(3600)
 @pytest.mark.parametrize("answers", each_service())
 def test_features_come_and_go(
     bake: Bake, answers: Mapping[str, str], *, full: bool, measured: Measured
