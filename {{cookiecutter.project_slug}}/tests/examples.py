@@ -12,7 +12,7 @@ function here that returns what is missing: it may call the app to create what t
 Other required fields of the body are made up from the document. A function for an operation that
 returns a list may create what is in the list.
 
-A feature may have its own ``EXAMPLES`` and ``SHARED`` in ``factory.py`` of its tests.
+A feature may have its own ``EXAMPLES``, ``RULES`` and ``SHARED`` in ``factory.py`` of its tests.
 
 ``tests/kit/test_migrations.py`` migrates a row of each table. Where it says that it can't make up
 a value, put one here: ``VALUES = {"places.position": "POINT(0 0)"}``.
@@ -40,9 +40,9 @@ EXAMPLES: Examples = {
 
 VALUES: dict[str, Any] = {}
 
-RULES: frozenset[str] = caller.RULES
+RULES: frozenset[str] = caller.RULES.union(*(each.get("RULES", ()) for each in _FACTORIES))
 
-SHARED: frozenset[str] = frozenset(name for each in _FACTORIES for name in each.get("SHARED", ()))
+SHARED: frozenset[str] = frozenset[str]().union(*(each.get("SHARED", ()) for each in _FACTORIES))
 """Operations, such as ``GET /v1/news/{id}``, on rows that every user may see.
 
 Where users exist, a test calls every other one with the rows of another user, and expects 404.

@@ -613,14 +613,17 @@ def _examples(plan: Plan) -> Iterator[str]:
     if lines:
         listed = "".join(f'    "{name}": {function},\n' for name, function in lines.items())
         yield f"EXAMPLES: Examples = {{\n{listed}}}\n"
+    if rules := [field for field in plan.fields if field.kind == "json"]:
+        listed = ", ".join(f'"body.{field.column}"' for field in rules)
+        yield f"RULES = frozenset({{{listed}}})\n"
     paths = []
     if plan.is_shared:
         paths = [f"{method} /v1{plan.item_path}" for method in ("GET", "PATCH", "DELETE")]
     if plan.is_shared or (plan.is_owned and plan.parent and not plan.parent.is_owned):
         paths += [f"{method} /v1{plan.list_path}" for method in ("GET", "POST")]
     if paths:
-        listed = "".join(f'    "{path}",\n' for path in paths)
-        yield f"SHARED = frozenset({{\n{listed}}})\n"
+        listed = ", ".join(f'"{path}"' for path in paths)
+        yield f"SHARED = frozenset({{{listed}}})\n"
 
 
 def tests_of(plan: Plan) -> str:
