@@ -10,7 +10,7 @@ from alembic.autogenerate.render import renderers
 from alembic.operations import ops
 from alembic.runtime.migration import MigrationContext
 from alembic.runtime.plugins import Plugin
-from alembic.util import CommandError, PriorityDispatchResult, sqla_compat
+from alembic.util import CommandError, DispatchPriority, PriorityDispatchResult, sqla_compat
 from sqlalchemy import CheckConstraint, Connection, Enum, String, Table, inspect, text
 from sqlalchemy.exc import DBAPIError
 
@@ -91,22 +91,21 @@ def _refuse_native_enums(table: Table) -> None:
 
 
 def _add_expression_indexes(
-    context: AutogenContext,
-    operations: ops.ModifyTableOps,
-    _schema: str | None,
-    table_name: str,
-    _reflected: Table | None,
-    declared: Table | None,
+    context: AutogenContext, upgrade: ops.UpgradeOps, _schemas: set[str | None]
 ) -> PriorityDispatchResult:
-    """Create each index on an expression that is missing: Alembic skips those of SQLite."""
+    """Create each index on an expression that is missing: Alembic skips those of SQLite.
+
+    Apart from the other operations of its table, because a copy of the table would lose it.
+    """
     connection = context.connection
-    if declared is not None and connection is not None:
-        found = driver.index_names(connection, table_name)
-        for index in sorted(declared.indexes, key=lambda index: str(index.name)):
+    for table in context.sorted_tables:
+        found = driver.index_names(connection, table.name) if connection is not None else None
+        for index in sorted(table.indexes, key=lambda index: str(index.name)):
             if found is None or index.name in found or not sqla_compat.is_expression_index(index):
                 continue
-            operations.ops.append(ops.CreateIndexOp.from_index(index))
-            logger.info("Detected added index %r on expressions of %r", index.name, table_name)
+            created = ops.CreateIndexOp.from_index(index)
+            upgrade.ops.append(ops.ModifyTableOps(table.name, [created]))
+            logger.info("Detected added index %r on expressions of %r", index.name, table.name)
     return PriorityDispatchResult.CONTINUE
 
 
@@ -223,5 +222,5 @@ Plugin("app.checkconstraint_bytext").add_autogenerate_comparator(
     _compare_texts, "table", "checkconstraint_texts"
 )
 Plugin("app.expression_indexes").add_autogenerate_comparator(
-    _add_expression_indexes, "table", "expression_indexes"
+    _add_expression_indexes, "schema", "expression_indexes", priority=DispatchPriority.LAST
 )
