@@ -78,9 +78,9 @@ ORDINARY = Change(
     {
         "from datetime import datetime\n": "from datetime import date, datetime, time, timedelta\n"
         "from decimal import Decimal\n",
-        "from sqlalchemy import Column, Enum, ForeignKey, Index, String, Table, Text": to("""
+        "from sqlalchemy import Column, ForeignKey, Index, String, Table, Text": to("""
             from sqlalchemy import (
-                JSON, BigInteger, CheckConstraint, Column, Enum, ForeignKey, Index, Interval,
+                JSON, BigInteger, CheckConstraint, Column, ForeignKey, Index, Interval,
                 LargeBinary, Numeric, String, Table, Text, UniqueConstraint, text,
             )
         """),
@@ -98,10 +98,7 @@ ORDINARY = Change(
                 picture: Mapped[bytes | None] = mapped_column(LargeBinary)
                 extra: Mapped[dict[str, int] | None] = mapped_column(JSON)
                 is_urgent: Mapped[bool | None]
-                former: Mapped[TaskStatus | None] = mapped_column(
-                    Enum(TaskStatus, name="former", native_enum=False, create_constraint=True,
-                         length=20, values_callable=_values)
-                )
+                former: Mapped[TaskStatus | None]
                 priority: Mapped[int] = mapped_column(server_default=text("3"))
                 obsolete: Mapped[int] = mapped_column(server_default=text("4"))
                 nickname: Mapped[str | None] = mapped_column(String(50))
@@ -292,6 +289,14 @@ CHANGES = [
             """
         },
         says="tasks.obsolete is dropped with its values",
+    ),
+    Change(
+        "an index on an expression",
+        {
+            'Index(None, "due_at", "id"),': 'Index(None, "due_at", "id"), '
+            'Index("ix_tasks_due_or_day", text("coalesce(due_at, day)")),'
+        },
+        only="sqlite",
     ),
     Change(
         "a split table",

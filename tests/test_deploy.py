@@ -90,7 +90,7 @@ def manifests(project: Project) -> dict[str, Any]:
 def release_commands(project: Project) -> str:
     """Return the documented commands for a release to Kubernetes."""
     blocks = re.findall(r"```sh\n(.*?)```", project.text("docs/deployment.md"), re.DOTALL)
-    (commands,) = [block for block in blocks if "rollout status" in block]
+    commands, *_rollback = [block for block in blocks if "rollout status" in block]
     return str(commands)
 
 
@@ -631,6 +631,19 @@ esac
 """
 
 
+def test_a_rollback_applies_all_but_the_migration(bake: Bake) -> None:
+    project = bake(database="postgresql", deploy="kubernetes")
+    page = project.text("docs/deployment.md")
+    (selector,) = re.findall(r"--selector '(\S+?)'", page)
+    label, _, value = selector.partition("!=")
+    left_out = [
+        one["kind"]
+        for one in by_kind(project).values()
+        if one["metadata"].get("labels", {}).get(label) == value
+    ]
+    assert left_out == ["Job"]
+
+
 @pytest.mark.skipif(os.name != "posix", reason="the commands are for a POSIX shell")
 @pytest.mark.parametrize("ends", ["Complete", "Failed"])
 def test_a_release_waits_for_the_end_of_the_migration(
@@ -1031,6 +1044,34 @@ async def test_the_service_role_may_change_rows_but_not_tables(
         with pytest.raises(asyncpg.InsufficientPrivilegeError):
             await asked(url(server.port), statement)
     assert await asked(url(server.port), "SELECT count(*) FROM tasks") == ["1"]
+
+
+@pytest.mark.parametrize(
+    ("driver", "query"),
+    [
+        ("postgresql", ""),
+        ("postgres", "?sslmode=disable"),
+        ("postgresql+asyncpg", "?ssl=disable"),
+        ("postgres+asyncpg", "?host=127.0.0.1&ssl=disable"),
+    ],
+)
+def test_the_backup_of_a_cluster_reads_the_urls_of_the_service(
+    bake: Bake, primary: tuple[Any, Postgres], tmp_path: Path, driver: str, query: str
+) -> None:
+    _, server = primary
+    project = bake(database="postgresql", deploy="kubernetes")
+    (container,) = pod(by_kind(project)["CronJob"])["containers"]
+    given = url(server.port, role="owner").replace("postgresql", driver, 1) + query
+    done = subprocess.run(
+        [*container["command"][:-1], container["command"][-1].replace("/backups", str(tmp_path))],
+        env={"PATH": f"{server.programs}:/usr/bin:/bin", "DATABASE_URL": given},
+        capture_output=True,
+        encoding="utf-8",
+        check=False,
+    )
+    succeeded(done)
+    (file,) = tmp_path.iterdir()
+    assert file.read_bytes()[:5] == b"PGDMP"
 
 
 def openssl(folder: Path, *arguments: str) -> None:

@@ -4,12 +4,13 @@ import asyncio
 import importlib
 import logging
 import sys
+import warnings
 from typing import Any, Literal
 
 from alembic import context
 from alembic.autogenerate.api import AutogenContext
 from sqlalchemy import Connection
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.exc import SAWarning, SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from app.kit import project
@@ -18,6 +19,10 @@ from app.kit.db import autogenerate, driver
 from app.kit.db.driver import DriverSettings
 from app.kit.db.models import Base, UTCDateTime
 from app.kit.errors import AppError, Unavailable
+
+# SQLite's indexes on expressions, which app.kit.db.autogenerate compares.
+warnings.filterwarnings("ignore", ".*expression-based index", UserWarning)
+warnings.filterwarnings("ignore", ".*expression-based index", SAWarning)
 
 # Import every model: autogenerate would drop the tables of the others.
 for path in sorted(project.ROOT.glob("app/**/models.py")):

@@ -7,6 +7,7 @@ import multiprocessing
 import signal
 from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
+from functools import partial
 from types import FrameType
 from typing import Final, cast
 
@@ -41,7 +42,7 @@ def build_app(settings: KitSettings, mount: Callable[[FastAPI], None]) -> FastAP
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncGenerator[None]:
         database = app.state.database = Database(settings)
-        await database.open()
+        await database.open(partial(health.unfit_schema, history=app.state.schema_history))
         try:
             async with idempotency.cleaning_up(database, settings.idempotency_lifetime):
                 yield

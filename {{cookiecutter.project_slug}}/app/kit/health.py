@@ -96,7 +96,7 @@ async def _unready(database: Database, history: History) -> str | None:
     except AppError as error:
         return error.detail
     except DBAPIError as error:
-        if driver.missing_table(error):
+        if "alembic_version" in driver.missing_names(error):
             return NOT_MIGRATED if history.is_behind(set()) else None
         logger.warning("The schema's revision can't be read: %s", driver.describe(error))
         return "The revision of the schema can't be read."
@@ -106,6 +106,11 @@ async def _unfit(connection: AsyncConnection, history: History) -> str | None:
     """Return why this code can't work with a database that responds, or None."""
     if not await driver.is_writable(connection):
         return "The database is read-only."
+    return await unfit_schema(connection, history)
+
+
+async def unfit_schema(connection: AsyncConnection, history: History) -> str | None:
+    """Return why this code can't work with the schema of a database, or None."""
     found = set((await connection.scalars(REVISIONS)).all())
     if history.is_behind(found):
         return NOT_MIGRATED

@@ -84,6 +84,7 @@ def _document(app: FastAPI) -> Json:
             tags[tag] = described.get(tag, {"name": tag, "description": tag.capitalize() + "."})
     document["tags"] = list(tags.values())
     _use_titles(document)
+    _drop_defaults(document)
     return document
 
 
@@ -102,6 +103,21 @@ def _use_titles(document: Json) -> None:
     for part in _objects(document):
         if isinstance(part.get("$ref"), str):
             part["$ref"] = refs.get(part["$ref"], part["$ref"])
+
+
+def _drop_defaults(document: Json) -> None:
+    """Remove the defaults of fields of requests: clients' generators would require the fields."""
+    schemas: dict[str, Json] = document.get("components", {}).get("schemas", {})
+    bodies = [each["requestBody"] for each in _operations(document) if "requestBody" in each]
+    seen = set[str]()
+    while bodies:
+        for part in _objects(bodies.pop()):
+            for field in part.get("properties", {}).values():
+                field.pop("default", None)
+            name = str(part.get("$ref", "")).removeprefix(_REF)
+            if name in schemas and name not in seen:
+                seen.add(name)
+                bodies.append(schemas[name])
 
 
 def _objects(value: Any) -> Iterator[Json]:

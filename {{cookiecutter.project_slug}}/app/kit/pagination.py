@@ -51,7 +51,7 @@ _ROW_BYTES: Final = 1000
 _CHARACTER_BYTES: Final = 6
 
 _WITHOUT_TEXT: Final = frozenset(
-    {bool, bytes, date, datetime, float, int, type(None), InstanceState, UUID}
+    {bool, date, datetime, float, int, type(None), InstanceState, UUID}
 )
 
 T = TypeVar("T")
@@ -483,8 +483,9 @@ def _texts(row: object, outer: tuple[object, ...] = ()) -> list[str]:
             for each in entities.values() if isinstance(value, dict) else entities:
                 if all(each is not one for one in (*outer, row)):
                     texts += _texts(each, (*outer, row))
-        elif isinstance(value, (dict, list)):  # a JSON column
-            texts.append(str(cast("object", value)))
+        elif isinstance(value, (bytes, dict, list)):  # a JSON column
+            # Base64 is shorter than hexadecimal.
+            texts.append(value.hex() if isinstance(value, bytes) else str(cast("object", value)))
     return texts
 
 

@@ -4,7 +4,7 @@ from datetime import datetime
 from enum import StrEnum
 from uuid import UUID
 
-from sqlalchemy import Column, Enum, ForeignKey, Index, String, Table, Text
+from sqlalchemy import Column, ForeignKey, Index, String, Table, Text
 from sqlalchemy.orm import Mapped, mapped_column, relationship
 
 from app.kit.db.models import (
@@ -34,10 +34,6 @@ task_tags = Table(
 )
 
 
-def _values(statuses: type[TaskStatus]) -> list[str]:
-    return [status.value for status in statuses]
-
-
 class Tag(OwnerMixin, UUIDPrimaryKey, Base):
     """A label for tasks."""
 
@@ -61,17 +57,7 @@ class Task(OwnerMixin, UUIDPrimaryKey, TimestampMixin, VersionMixin, SoftDeleteM
 
     title: Mapped[str] = mapped_column(String(200))
     description: Mapped[str | None] = mapped_column(Text)
-    status: Mapped[TaskStatus] = mapped_column(
-        Enum(
-            TaskStatus,
-            name="status",
-            native_enum=False,  # changing a native enum of PostgreSQL is hard in a migration
-            create_constraint=True,
-            length=20,
-            values_callable=_values,
-        ),
-        default=TaskStatus.TODO,
-    )
+    status: Mapped[TaskStatus] = mapped_column(default=TaskStatus.TODO)
     due_at: Mapped[datetime | None]
 
     tags: Mapped[list[Tag]] = relationship(secondary=task_tags, lazy="raise")

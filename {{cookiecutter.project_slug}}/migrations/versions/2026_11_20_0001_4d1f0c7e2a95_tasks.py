@@ -32,7 +32,7 @@ def upgrade() -> None:
                 name="status",
                 native_enum=False,
                 create_constraint=True,
-                length=20,
+                length=50,
             ),
             nullable=False,
         ),

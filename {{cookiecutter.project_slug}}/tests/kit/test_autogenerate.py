@@ -1,23 +1,28 @@
 """The revisions that ``just migration`` writes for changed models."""
 
 from collections.abc import Awaitable, Callable
+from enum import Enum as PythonEnum
 
 import pytest
 from alembic.autogenerate import produce_migrations, render_python_code
 from alembic.migration import MigrationContext
 from alembic.operations.ops import MigrationScript
+from alembic.util import CommandError
 from sqlalchemy import (
     DDL,
     CheckConstraint,
     Column,
     Connection,
     Enum,
+    Index,
     Integer,
     MetaData,
     String,
     Table,
     event,
 )
+from sqlalchemy import text as sql
+from sqlalchemy.orm import Mapped, mapped_column
 from sqlalchemy.schema import SchemaItem
 
 from app.kit.db import autogenerate, driver
@@ -98,9 +103,10 @@ async def test_a_constraint_that_is_not_validated_generates_no_change(generate: 
     ("after", "constraint", "new", "old"),
     [
         (models(kinds=("a", "b", "c")), "ck_things_kind", "'a', 'b', 'c'", "'b'"),
+        (models(kinds=("a", "b ")), "ck_things_kind", "'b '", "'b'"),
         (models(least=2), "ck_things_bounds", "number >= 2", "number >= 1"),
     ],
-    ids=["an enum", "a condition"],
+    ids=["an enum", "a space in a value", "a condition"],
 )
 async def test_a_changed_check_is_replaced(
     generate: Generate, after: MetaData, constraint: str, new: str, old: str
@@ -133,3 +139,120 @@ async def test_an_added_enum_has_one_check(generate: Generate) -> None:
     upgrade, _ = await generate(models(), models(Column("other", kind)))
     assert "sa.Column('other', sa.String(length=20)" in upgrade
     assert upgrade.count("ck_things_other") == 1
+
+
+@pytest.mark.skipif(not driver.NOT_VALID, reason="constraints are always valid")
+async def test_the_comment_on_not_valid_stands_above_the_first_constraint(written: Write) -> None:
+    upgrade, _ = await written(models(), models(Column("size", Integer), least=2))
+    lines = [line.strip() for line in upgrade.splitlines()]
+    (comment,) = (number for number, line in enumerate(lines) if line.startswith("# NOT VALID"))
+    assert lines[comment + 1].startswith("op.create_check_constraint(")
+
+
+async def test_a_dropped_table_is_warned_of(
+    written: Write, caplog: pytest.LogCaptureFixture
+) -> None:
+    before = models()
+    Table("others", before, Column("id", Integer, primary_key=True))
+    upgrade, downgrade = await written(before, models())
+    warning = "others is dropped with its rows. If it was renamed, keep them: docs/migrations.md"
+    assert upgrade.index(f"# {warning}") < upgrade.index("op.drop_table('others')")
+    assert warning in caplog.text
+    assert warning not in downgrade
+
+
+@pytest.mark.filterwarnings("ignore:.*expression-based index")  # as env.py does
+async def test_an_index_on_an_expression_is_created_once(written: Write) -> None:
+    index = "ix_things_number_doubled"
+
+    def after() -> MetaData:
+        return models(Index(index, sql("(number + number)")))
+
+    upgrade, downgrade = await written(models(), after())
+    assert upgrade.count("create_index") == upgrade.count(index) == 1
+    assert "number + number" in upgrade
+    assert downgrade.count("drop_index") == downgrade.count(index) == 1
+    upgrade, _ = await written(after(), after())
+    assert "pass" in upgrade
+    # Where a table is copied for another change, apart from that.
+    changed = models(Index(index, sql("(number + number)")), least=2)
+    upgrade, downgrade = await written(models(), changed)
+    if driver.RENDER_AS_BATCH:
+        assert upgrade.count("batch_alter_table") == downgrade.count("batch_alter_table") == 2
+        assert upgrade.index("ck_things_bounds") < upgrade.index(index)
+        assert downgrade.index(index) < downgrade.index("ck_things_bounds")
+
+
+async def test_a_native_enum_is_refused(written: Write) -> None:
+    with pytest.raises(CommandError, match=r"things\.level is a native enum"):
+        await written(models(), models(Column("level", Enum("low", "high", name="level"))))
+
+
+class Level(PythonEnum):
+    LOW = "low"
+    HIGH = "high"
+
+
+class MoreLevels(PythonEnum):
+    LOW = "low"
+    HIGH = "high"
+    EXTREME = "extreme"
+
+
+class Plain(Base):
+    __abstract__ = True
+    metadata = MetaData(naming_convention=Base.metadata.naming_convention)
+
+
+class Peak(Plain):
+    __tablename__ = "tests_peaks"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+
+
+class Levelled(Base):
+    __abstract__ = True
+    metadata = MetaData(naming_convention=Base.metadata.naming_convention)
+
+
+class LevelledPeak(Levelled):
+    __tablename__ = "tests_peaks"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    level: Mapped[Level | None]
+    former: Mapped[Level | None]
+
+
+class MoreLevelled(Base):
+    __abstract__ = True
+    metadata = MetaData(naming_convention=Base.metadata.naming_convention)
+
+
+class MoreLevelledPeak(MoreLevelled):
+    __tablename__ = "tests_peaks"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    level: Mapped[MoreLevels | None]
+    former: Mapped[Level | None]
+
+
+def copy(models: type[Base]) -> MetaData:
+    """Return a copy of the metadata: a comparison leaves constraints in it."""
+    metadata = MetaData(naming_convention=Base.metadata.naming_convention)
+    for table in models.metadata.sorted_tables:
+        table.to_metadata(metadata)
+    return metadata
+
+
+async def test_an_annotated_enum_is_a_text_with_a_check(written: Write) -> None:
+    upgrade, _ = await written(copy(Plain), copy(Levelled))
+    for name in ("level", "former"):
+        assert f"sa.Column('{name}', sa.String(length=50)" in upgrade
+        assert upgrade.count(f"ck_tests_peaks_{name}'") == 1
+    assert upgrade.count("'low', 'high'") == 2
+    upgrade, _ = await written(copy(Levelled), copy(MoreLevelled))
+    assert "'low', 'high', 'extreme'" in upgrade
+    assert upgrade.count("ck_tests_peaks_level") == 2
+    assert "former" not in upgrade
+    upgrade, _ = await written(copy(Levelled), copy(Levelled))
+    assert "pass" in upgrade

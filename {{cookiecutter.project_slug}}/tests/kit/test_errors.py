@@ -8,8 +8,9 @@ import pytest
 from fastapi import FastAPI, Request
 from httpx2 import ASGITransport, AsyncClient
 from pydantic import AfterValidator, Field
-from sqlalchemy import select, text
+from sqlalchemy import insert, select, text
 
+from app.kit.db.engine import Database
 from app.kit.db.session import ReadSessionDep, SessionDep
 from app.kit.errors import (
     MAX_ECHO,
@@ -315,6 +316,36 @@ async def test_a_missing_schema_is_503_and_one_line_in_the_log(
     assert "idempotency_keys" in line
     assert len(caplog.messages) < 3 or "more" in caplog.text
     await databases.drop(url)
+
+
+async def test_a_schema_without_a_column_is_503_and_one_line(
+    live_app: FastAPI, live: AsyncClient, caplog: pytest.LogCaptureFixture
+) -> None:
+    database: Database = live_app.state.database
+    async with database.transaction() as session:
+        await session.execute(text("ALTER TABLE idempotency_keys RENAME COLUMN key TO other"))
+    router = Router()
+
+    @router.get("/keys")
+    async def keys(session: ReadSessionDep) -> None:
+        await session.execute(select(IdempotencyKey))
+
+    @router.post("/keys")
+    async def add(session: SessionDep) -> None:
+        await session.execute(insert(IdempotencyKey).values(key="x", caller="x"))
+
+    @router.get("/typo")
+    async def typo(session: ReadSessionDep) -> None:
+        await session.execute(text("SELECT kez FROM idempotency_keys"))
+
+    live_app.include_router(router)
+    for answer in [await live.get("/keys") for _ in range(3)] + [await live.post("/keys")]:
+        assert problem(answer, 503)["detail"] == NOT_MIGRATED
+    (line, *_) = caplog.messages
+    assert line.startswith(f"503: {NOT_MIGRATED} (")
+    assert "key" in line
+    assert "Traceback" not in caplog.text
+    problem(await live.get("/typo"), 500)
 
 
 async def test_an_unexpected_error(things: AsyncClient, caplog: pytest.LogCaptureFixture) -> None:

@@ -14,6 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from app.kit import health
 from app.kit.db import driver
 from app.kit.db.engine import Database
+from app.kit.errors import NOT_MIGRATED
 from app.main import create_app
 from tests.conftest import alembic_config, calling, pool_size, problem, settings_for
 from tests.database import Databases
@@ -66,6 +67,22 @@ async def test_not_ready_if_the_schema_is_behind(live_app: FastAPI, live: AsyncC
         await be_at(live_app, *behind)
         detail = problem(await live.get("/health/ready"), 503)["detail"]
         assert detail == "The database schema is behind: run `alembic upgrade head`."
+
+
+async def test_a_schema_that_is_behind_is_one_warning_at_start(
+    databases: Databases, template: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    url = await databases.copy(template)
+    app = create_app(settings_for(url))
+    history: health.History = app.state.schema_history
+    if not history.passed:
+        pytest.skip("there are no two revisions yet: nothing can be missing")
+    async with app.router.lifespan_context(app):
+        await be_at(app, min(history.passed))
+    assert "Not ready" not in caplog.text
+    async with app.router.lifespan_context(app):
+        assert caplog.messages.count(f"Not ready: {NOT_MIGRATED}") == 1
+    await databases.drop(url)
 
 
 async def test_not_ready_during_the_shutdown_delay(live_app: FastAPI, live: AsyncClient) -> None:

@@ -4,6 +4,7 @@ import base64
 import json
 from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -373,3 +374,7 @@ def test_the_size_of_a_page_includes_loaded_relationships(
 def test_entities_that_refer_to_each_other_are_counted_once() -> None:
     author = Author(id=1, about="x" * 100_000, remarks=[Remark(id=1), Remark(id=2)])
     assert pagination.rows_within_limit([author] * 20) == 9
+
+
+def test_bytes_are_weighed_as_text() -> None:
+    assert pagination.rows_within_limit([SimpleNamespace(picture=b"x" * 50_000)] * 20) == 9

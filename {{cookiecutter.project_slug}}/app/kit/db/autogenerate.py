@@ -1,4 +1,4 @@
-"""Extend Alembic's autogenerate: changed CHECK constraints, safe steps and warnings."""
+"""Extend Alembic's autogenerate: changed CHECK constraints, indexes, safe steps, warnings."""
 
 import logging
 import re
@@ -10,7 +10,7 @@ from alembic.autogenerate.render import renderers
 from alembic.operations import ops
 from alembic.runtime.migration import MigrationContext
 from alembic.runtime.plugins import Plugin
-from alembic.util import PriorityDispatchResult
+from alembic.util import CommandError, DispatchPriority, PriorityDispatchResult, sqla_compat
 from sqlalchemy import CheckConstraint, Connection, Enum, String, Table, inspect, text
 from sqlalchemy.exc import DBAPIError
 
@@ -22,6 +22,7 @@ PLUGINS: Final = (
     "alembic.autogenerate.*",
     "alembic.ext.checkconstraint_byname",
     "app.checkconstraint_bytext",
+    "app.expression_indexes",
 )
 """Compare CHECK constraints by name and text, which Alembic's autogenerate does not."""
 
@@ -59,6 +60,8 @@ def _compare_texts(  # noqa: PLR0917 - called by Alembic
 ) -> PriorityDispatchResult:
     """Replace each CHECK constraint whose text has changed, such as that of an ``Enum``."""
     connection = context.connection
+    if declared is not None:
+        _refuse_native_enums(declared)
     if reflected is not None and declared is not None and connection is not None:
         former = {
             constraint["name"]: constraint["sqltext"]
@@ -75,6 +78,34 @@ def _compare_texts(  # noqa: PLR0917 - called by Alembic
                 ops.AddConstraintOp.from_constraint(constraint),
             ]
             logger.info("Detected changed check constraint %r on table %r", name, table_name)
+    return PriorityDispatchResult.CONTINUE
+
+
+def _refuse_native_enums(table: Table) -> None:
+    for column in table.columns:
+        if isinstance(column.type, Enum) and column.type.native_enum:
+            raise CommandError(
+                f"{table.name}.{column.name} is a native enum, whose changes no revision would "
+                "have: annotate it as Mapped[...] without a type, see docs/migrations.md"
+            )
+
+
+def _add_expression_indexes(
+    context: AutogenContext, upgrade: ops.UpgradeOps, _schemas: set[str | None]
+) -> PriorityDispatchResult:
+    """Create each index on an expression that is missing: Alembic skips those of SQLite.
+
+    Apart from the other operations of its table, because a copy of the table would lose it.
+    """
+    connection = context.connection
+    for table in context.sorted_tables:
+        found = driver.index_names(connection, table.name) if connection is not None else None
+        for index in sorted(table.indexes, key=lambda index: str(index.name)):
+            if found is None or index.name in found or not sqla_compat.is_expression_index(index):
+                continue
+            created = ops.CreateIndexOp.from_index(index)
+            upgrade.ops.append(ops.ModifyTableOps(table.name, [created]))
+            logger.info("Detected added index %r on expressions of %r", index.name, table.name)
     return PriorityDispatchResult.CONTINUE
 
 
@@ -110,7 +141,8 @@ def _texts(connection: Connection, table: Table) -> list[tuple[CheckConstraint, 
 
 
 def _plain(condition: str) -> str:
-    return re.sub(r'[\s"]', "", condition).strip("()")
+    # Texts in single quotes stay as they are.
+    return re.sub(r"""('(?:[^']|'')*')|[\s"]""", r"\1", condition).strip("()")
 
 
 def rewrite(
@@ -120,6 +152,7 @@ def rewrite(
     quote = context.dialect.identifier_preparer.quote
     for script in scripts:
         for upgrade in script.upgrade_ops_list:
+            upgrade.ops = [each for op in upgrade.ops for each in _upgrade(op)]
             for table in _changed_tables(upgrade):
                 table.ops = [each for op in table.ops for each in _upgrade(op)]
                 if driver.NOT_VALID:
@@ -137,13 +170,14 @@ def _changed_tables(container: ops.OpContainer) -> list[ops.ModifyTableOps]:
 def _upgrade(op: ops.MigrateOperation) -> list[ops.MigrateOperation]:
     _plain_type(op)
     if isinstance(op, ops.DropColumnOp):
-        warning = (
-            f"{op.table_name}.{op.column_name} is dropped with its values. "
-            "If it was renamed, keep them: docs/migrations.md"
-        )
-        logger.warning("%s", warning)
-        return [CommentOp(warning), op]
-    return [op]
+        lost = f"{op.table_name}.{op.column_name} is dropped with its values"
+    elif isinstance(op, ops.DropTableOp):
+        lost = f"{op.table_name} is dropped with its rows"
+    else:
+        return [op]
+    warning = f"{lost}. If it was renamed, keep them: docs/migrations.md"
+    logger.warning("%s", warning)
+    return [CommentOp(warning), op]
 
 
 def _without_long_locks(
@@ -158,8 +192,10 @@ def _without_long_locks(
     for constraint in added:
         constraint.kw.update(driver.NOT_VALID)
     names = {str(constraint.constraint_name) for constraint in added}
-    changed: list[ops.MigrateOperation] = [CommentOp(_NOT_VALID)] if added else []
+    changed: list[ops.MigrateOperation] = []
     for op in operations:
+        if added and op is added[0]:
+            changed.append(CommentOp(_NOT_VALID))
         if isinstance(op, ops.DropConstraintOp) and (name := str(op.constraint_name)) in names:
             sql = f"ALTER TABLE {quote(op.table_name)} DROP CONSTRAINT {quote(name)}"
             changed.append(ops.ExecuteSQLOp(f"-- squawk-ignore ban-drop-constraint\n{sql}"))
@@ -184,4 +220,7 @@ def _plain_type(op: ops.MigrateOperation) -> None:
 
 Plugin("app.checkconstraint_bytext").add_autogenerate_comparator(
     _compare_texts, "table", "checkconstraint_texts"
+)
+Plugin("app.expression_indexes").add_autogenerate_comparator(
+    _add_expression_indexes, "schema", "expression_indexes", priority=DispatchPriority.LAST
 )

@@ -24,9 +24,8 @@ from sqlalchemy import (
     event,
     exc,
     select,
-    text,
 )
-from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncSession, async_sessionmaker
 from sqlalchemy.orm import FromStatement, InstanceState, Session
 from sqlalchemy.orm.attributes import instance_state
 from sqlalchemy.orm.exc import StaleDataError
@@ -266,9 +265,13 @@ def _writes_owned(error: exc.DBAPIError) -> bool:
 
 
 def _is_not_migrated(error: exc.DBAPIError) -> bool:
-    """Return whether a statement failed because a table is missing."""
-    words = re.findall(r"\w+", driver.missing_table(error))
-    return not Base.metadata.tables.keys().isdisjoint(words)
+    """Return whether a statement failed because a table or column of the models is missing."""
+    missing = set(driver.missing_names(error))
+    used = set(re.findall(r"\w+", error.statement or "")) if missing else set[str]()
+    return any(
+        table.name in used and ({table.name} | set(table.columns.keys())) & missing
+        for table in Base.metadata.tables.values()
+    )
 
 
 _TRANSLATE_ERRORS: Final = _TranslateErrors()
@@ -419,8 +422,13 @@ class Database:
             engines["replica"] = self.replica_engine
         return engines
 
-    async def open(self) -> None:
-        """Export the state of the pools as metrics, and log warnings about the database."""
+    async def open(
+        self, unfit: Callable[[AsyncConnection], Awaitable[str | None]] | None = None
+    ) -> None:
+        """Export the state of the pools as metrics, and log warnings about the database.
+
+        ``unfit`` returns why the schema does not fit this code, or None.
+        """
         metrics.watch(self)
         try:
             async with (
@@ -429,9 +437,10 @@ class Database:
             ):
                 for warning in await driver.warnings(connection, self._settings):
                     logger.warning("%s", warning)
-                await connection.execute(text("SELECT version_num FROM alembic_version"))
+                if unfit is not None and (reason := await unfit(connection)):
+                    logger.warning("Not ready: %s", reason)
         except exc.DBAPIError as error:
-            missing = driver.missing_table(error)
+            missing = "alembic_version" in driver.missing_names(error)
             logger.warning("Not ready: %s", NOT_MIGRATED if missing else driver.describe(error))
         except Unavailable as error:
             logger.warning("Not ready: %s", error.cause or error.detail)

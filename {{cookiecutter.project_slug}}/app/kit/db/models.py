@@ -1,10 +1,11 @@
 """The declarative base, its naming convention and the columns that models share."""
 
+import enum
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, ClassVar
 from uuid import UUID
 
-from sqlalchemy import DateTime, Dialect, MetaData, String, Table
+from sqlalchemy import Column, DateTime, Dialect, Enum, MetaData, String, Table, event
 from sqlalchemy.engine.default import DefaultExecutionContext
 from sqlalchemy.orm import DeclarativeBase, Mapped, declared_attr, mapped_column
 from sqlalchemy.types import TypeDecorator
@@ -40,6 +41,24 @@ def now() -> datetime:
     return datetime.now(UTC)
 
 
+def _values(members: type[enum.Enum]) -> list[str]:
+    return [str(member.value) for member in members]
+
+
+# A text with a CHECK constraint: changing a native enum of PostgreSQL is hard in a migration.
+_ENUM = Enum(
+    enum.Enum, native_enum=False, create_constraint=True, length=50, values_callable=_values
+)
+
+
+@event.listens_for(Column, "before_parent_attach")
+def _name_check(column: Column[Any], _table: Table) -> None:
+    """Name the CHECK constraint of an enum after its column: a table may have the enum twice."""
+    kind = column.type
+    if isinstance(kind, Enum) and kind.enum_class and kind.name == kind.enum_class.__name__.lower():
+        kind.name = column.name
+
+
 class Base(DeclarativeBase):
     """Base of every model."""
 
@@ -56,7 +75,11 @@ class Base(DeclarativeBase):
             "pk": "pk_%(table_name)s",
         }
     )
-    type_annotation_map: Any = {datetime: UTCDateTime(), str: String()}  # noqa: RUF012
+    type_annotation_map: Any = {  # noqa: RUF012
+        datetime: UTCDateTime(),
+        enum.Enum: _ENUM,
+        str: String(),
+    }
 
 
 class UUIDPrimaryKey:

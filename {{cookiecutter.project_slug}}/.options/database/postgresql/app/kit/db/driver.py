@@ -46,10 +46,11 @@ __all__ = [
     "after_migrations",
     "before_migrations",
     "describe",
+    "index_names",
     "insert",
     "is_writable",
     "migration_engine",
-    "missing_table",
+    "missing_names",
     "parse_url",
     "probe_engine",
     "read_engine",
@@ -107,6 +108,10 @@ _COMMAND_GRACE = 0.5
 
 # Classes: connection, login, no database, deadlock, resources, wrong state, ended by an operator.
 _UNAVAILABLE = {"08", "28", "3D", "40", "53", "55", "57"}
+_MISSING = {
+    asyncpg.UndefinedColumnError.sqlstate,
+    asyncpg.UndefinedTableError.sqlstate,
+}
 _CONTENDED = {
     asyncpg.SerializationError.sqlstate,
     asyncpg.DeadlockDetectedError.sqlstate,
@@ -251,10 +256,12 @@ async def is_writable(connection: AsyncConnection) -> bool:
     return bool(await connection.scalar(text("SHOW transaction_read_only")) == "off")
 
 
-def missing_table(error: DBAPIError) -> str:
-    """Return the message of an error that says that there is no such table, or ""."""
-    is_missing = getattr(error.orig, "sqlstate", None) == asyncpg.UndefinedTableError.sqlstate
-    return describe(error) if is_missing else ""
+def missing_names(error: DBAPIError) -> list[str]:
+    """Return the names in an error that says that there is no such table or column."""
+    if getattr(error.orig, "sqlstate", None) not in _MISSING:
+        return []
+    # The message: column tasks.priority does not exist, or relation "tasks" does not exist
+    return re.findall(r'(?:["»„«](?:\w+\.)*|\w+\.)(\w+)', describe(error))
 
 
 async def try_lock(session: AsyncSession, name: str) -> bool:
@@ -263,6 +270,10 @@ async def try_lock(session: AsyncSession, name: str) -> bool:
     number = int.from_bytes(digest, signed=True)
     locked = await session.scalar(text("SELECT pg_try_advisory_xact_lock(:lock)"), {"lock": number})
     return bool(locked)
+
+
+def index_names(connection: Connection, table: str) -> set[str] | None:
+    """Return None: Alembic compares also indexes on expressions."""
 
 
 def before_migrations(connection: Connection) -> None:

@@ -57,10 +57,11 @@ __all__ = [
     "after_migrations",
     "before_migrations",
     "describe",
+    "index_names",
     "insert",
     "is_writable",
     "migration_engine",
-    "missing_table",
+    "missing_names",
     "parse_url",
     "probe_engine",
     "read_engine",
@@ -215,10 +216,11 @@ async def is_writable(connection: AsyncConnection) -> bool:
     return True
 
 
-def missing_table(error: DBAPIError) -> str:
-    """Return the message of an error that says that there is no such table, or ""."""
-    message = str(error.orig)
-    return message if message.startswith("no such table") else ""
+def missing_names(error: DBAPIError) -> list[str]:
+    """Return the names in an error that says that there is no such table or column."""
+    # The message: no such column: tasks.priority, or table tasks has no column named priority
+    said = re.match(r"no such (?:table|column): |table \w+ has no column named ", str(error.orig))
+    return [str(error.orig).rpartition(".")[2].split()[-1]] if said else []
 
 
 def describe(error: DBAPIError) -> str:
@@ -230,6 +232,12 @@ def describe(error: DBAPIError) -> str:
 async def try_lock(session: AsyncSession, name: str) -> bool:
     """Return True: there is only one write transaction at a time."""
     return True
+
+
+def index_names(connection: Connection, table: str) -> set[str] | None:
+    """Return the names of the indexes of a table, also of those on expressions."""
+    rows = connection.exec_driver_sql(f'PRAGMA index_list("{table}")')
+    return {row[1] for row in rows}
 
 
 def before_migrations(connection: Connection) -> None:
