@@ -308,6 +308,11 @@ async def test_an_upgrade_is_ignored_and_the_last_request(
     await connection.send(head % b"slow")
     await served.arrived.wait()
     await connection.send(GET % b"quick")
+    while Counting.arrived < connection.sent:  # noqa: ASYNC110 - each turn of the loop reads more
+        await asyncio.sleep(0)
+    (protocol,) = served.server.server_state.connections
+    assert isinstance(protocol, Protocol)
+    assert not protocol.pipeline  # it was not parsed
     served.go_on.set()
     answer = await connection.answer()
     assert (answer.status, answer.json(), answer.headers["connection"]) == (200, "slow", "close")

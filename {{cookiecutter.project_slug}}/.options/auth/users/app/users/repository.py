@@ -1,10 +1,10 @@
 """All the SQL of users, their sessions, refresh tokens and API keys."""
 
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, Final
 from uuid import UUID
 
-from sqlalchemy import Row, bindparam, case, delete, exists, func, insert, select, update
+from sqlalchemy import Row, bindparam, case, delete, exists, func, insert, or_, select, update
 
 from app.kit.db.models import now
 from app.kit.db.repository import Repository
@@ -13,6 +13,9 @@ from app.kit.idempotency.models import IdempotencyKey
 from app.kit.pagination import KeysetList
 from app.users.models import APIKey, RefreshToken, User, UserSession
 from app.users.security import AccessClaims
+
+MAX_SESSIONS: Final = 50
+"""Sessions of a user: a login beyond ends the oldest."""
 
 USERS = KeysetList(select(User), sorts=[User.created_at])
 KEYS = KeysetList(select(APIKey), sorts=[APIKey.created_at], filters={"user_id": APIKey.user_id})
@@ -156,10 +159,14 @@ class UserRepository(Repository[User]):
         )
 
     async def create_session(self, user: User, **values: Any) -> UserSession:
-        """Write a new session, and delete sessions that have expired."""
-        expired = select(UserSession.id).where(UserSession.expires_at < now())
-        expired = expired.with_for_update(skip_locked=True)
-        await self.session.execute(delete(UserSession).where(UserSession.id.in_(expired)))
+        """Write a new session; delete those that have expired, and the oldest of too many."""
+        latest = select(UserSession.id).where(UserSession.user_id == user.id)
+        latest = latest.order_by(UserSession.created_at.desc(), UserSession.id.desc())
+        over = or_(
+            UserSession.expires_at < now(), UserSession.id.in_(latest.offset(MAX_SESSIONS - 1))
+        )
+        found = select(UserSession.id).where(over).with_for_update(skip_locked=True)
+        await self.session.execute(delete(UserSession).where(UserSession.id.in_(found)))
         values |= {"user_id": user.id, "token_version": user.token_version}
         return await self.one(insert(UserSession).values(values).returning(UserSession))
 

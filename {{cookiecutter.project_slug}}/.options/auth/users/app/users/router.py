@@ -195,9 +195,10 @@ async def update_me(
     user_id: UserIdDep,
     database: DatabaseDep,
     settings: SettingsDep,
+    address: AddressDep,
 ) -> User:
     """Change the caller's account. A new password revokes every session and API key."""
-    return await service.update(database, settings, user_id, body)
+    return await service.update(database, settings, user_id, body, address)
 
 
 @me.delete("", status_code=204, dependencies=[OWN, RECENT_LOGIN], responses=error_responses(409))

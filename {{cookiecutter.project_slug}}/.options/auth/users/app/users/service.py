@@ -23,7 +23,7 @@ from app.users.models import APIKey, User, UserSession
 from app.users.repository import UserRepository
 from app.users.schemas import APIKeyCreate, Tokens, UserCreate, UserUpdate
 from app.users.settings import UserSettings
-from app.users.throttle import password_limits, throttled
+from app.users.throttle import in_progress, throttled, user_limits
 
 KEY_PREFIX_LENGTH = 12
 FIRST_KEY = APIKeyCreate(name="first", scopes={"read", "write"})
@@ -205,7 +205,7 @@ def _tokens(settings: UserSettings, login: UserSession, token: str) -> Tokens:
 
 
 async def update(
-    database: Database, settings: UserSettings, user_id: UUID, body: UserUpdate
+    database: Database, settings: UserSettings, user_id: UUID, body: UserUpdate, address: str
 ) -> User:
     """Change a user's own account.
 
@@ -230,7 +230,8 @@ async def update(
         user = await UserRepository(reading).get(user_id)
     wrong = Forbidden("The current password is wrong.")
     # A stolen access token must not serve to guess the password.
-    async with throttled(database, password_limits(settings, user.id)):
+    limits = user_limits(settings, user.id, address, "password")
+    async with throttled(database, limits):
         if not await security.verify_password(body.current_password, user.password_hash):
             security_event("password_check_failed", user=user.id, level=WARNING)
             raise wrong
@@ -247,7 +248,8 @@ async def update(
             "The new password is refused.",
             errors=[FieldError(field="body.password", message=reason)],
         )
-    password_hash = await security.hash_password(body.password)
+    with in_progress(limits):
+        password_hash = await security.hash_password(body.password)
     async with database.transaction() as session:
         rehashed = await UserRepository(session).change_password(user, password_hash, changes)
         if rehashed is None:

@@ -5,8 +5,9 @@ Attempts are counted in the database, for all workers together. A refused attemp
 
 import asyncio
 import hashlib
-from collections.abc import AsyncGenerator, Mapping
-from contextlib import asynccontextmanager
+from collections import Counter
+from collections.abc import AsyncGenerator, Generator, Mapping
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from ipaddress import IPv6Address, ip_address
@@ -26,6 +27,9 @@ from app.users.errors import TooManyRequests
 from app.users.models import Attempt
 from app.users.settings import UserSettings
 
+_IN_PROGRESS: Final[Counter[str]] = Counter()
+"""Attempts in progress, by subject."""
+
 HOST_BITS: Final = 64
 """The bits of an IPv6 address that a client chooses itself."""
 
@@ -42,6 +46,8 @@ class Limits:
     """The same, for the client's address, which others may have: success takes one back."""
     names: Mapping[str, str]
     """The name of each limit, for the log."""
+    at_once: int
+    """Attempts of one subject that a worker has in progress: hashing takes long."""
 
     @property
     def all(self) -> dict[str, int]:
@@ -62,14 +68,20 @@ def email_limits(settings: UserSettings, email: str, address: str) -> Limits:
         },
         shared={place: settings.throttle_per_address},
         names={both: "email_and_address", mail: "email", place: "address"},
+        at_once=settings.throttle_at_once,
     )
 
 
-def password_limits(settings: UserSettings, user_id: UUID) -> Limits:
-    """Return the limits of confirming the password of a user who is signed in."""
-    subject = _subject("password", str(user_id))
-    own = {subject: settings.throttle_per_email_and_address}
-    return Limits(settings.throttle_window, own, shared={}, names={subject: "password"})
+def user_limits(settings: UserSettings, user_id: UUID, address: str, name: str) -> Limits:
+    """Return the limits of something that users who are signed in do: ``name`` says what."""
+    subject, place = _subject(name, str(user_id)), _subject("address", client_network(address))
+    return Limits(
+        settings.throttle_window,
+        own={subject: settings.throttle_per_email_and_address},
+        shared={place: settings.throttle_per_address},
+        names={subject: name, place: "address"},
+        at_once=settings.throttle_at_once,
+    )
 
 
 def client_network(address: str) -> str:
@@ -101,6 +113,33 @@ async def throttled(
     Raises:
         TooManyRequests: one of the limits is reached.
     """
+    with in_progress(limits):
+        async with _counted(database, limits, resets=resets):
+            yield
+
+
+@contextmanager
+def in_progress(limits: Limits) -> Generator[None]:
+    """Take one of the places that each subject has in this worker.
+
+    Raises:
+        TooManyRequests: there is none.
+    """
+    if any(_IN_PROGRESS[each] >= limits.at_once for each in limits.all):
+        security_event("throttled", level=WARNING, limits=["at_once"])
+        raise TooManyRequests(1)
+    _IN_PROGRESS.update(limits.all.keys())
+    try:
+        yield
+    finally:
+        _IN_PROGRESS.subtract(limits.all.keys())
+        for each in limits.all:
+            if not _IN_PROGRESS[each]:
+                del _IN_PROGRESS[each]
+
+
+@asynccontextmanager
+async def _counted(database: Database, limits: Limits, *, resets: bool) -> AsyncGenerator[None]:
     async with database.reading(primary=True) as session:
         AttemptRepository.check(await AttemptRepository(session).counts(limits), limits)
     async with database.transaction() as session:

@@ -17,7 +17,7 @@ from app.main import create_app
 from app.users import hashing, throttle
 from app.users.hashing import HashQueue
 from app.users.models import Attempt
-from app.users.throttle import password_limits
+from app.users.throttle import user_limits
 from tests.conftest import Statements, problem, settings_for
 from tests.users.helpers import (
     ADA,
@@ -338,7 +338,7 @@ async def test_an_attempt_that_is_not_decided_is_taken_back(
 
 async def test_a_cancelled_attempt_is_taken_back(narrow: FastAPI) -> None:
     db: Database = narrow.state.database
-    limits = password_limits(narrow.state.settings, UUID(int=1))
+    limits = user_limits(narrow.state.settings, UUID(int=1), "192.0.2.1", "password")
     inside = asyncio.Event()
 
     async def wait() -> None:
