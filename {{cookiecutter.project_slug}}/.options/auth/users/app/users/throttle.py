@@ -8,7 +8,7 @@ import hashlib
 from collections import Counter
 from collections.abc import AsyncGenerator, Generator, Mapping
 from contextlib import asynccontextmanager, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from ipaddress import IPv6Address, ip_address
 from logging import WARNING
@@ -24,14 +24,17 @@ from app.kit.db.repository import Repository
 from app.kit.errors import Unavailable
 from app.kit.security_log import security_event
 from app.users.errors import TooManyRequests
-from app.users.models import Attempt
+from app.users.models import Attempt, User, UserSession
 from app.users.settings import UserSettings
+
+Counts = Mapping[str, tuple[int, datetime]]
+"""The count of each subject, and when it starts again at zero."""
 
 _IN_PROGRESS: Final[Counter[str]] = Counter()
 """Attempts in progress, by subject."""
 
-HOST_BITS: Final = 64
-"""The bits of an IPv6 address that a client chooses itself."""
+HOST_BITS: Final = 72
+"""The bits of an IPv6 address that a customer of a provider chooses: networks are /56 at least."""
 
 
 @dataclass(frozen=True)
@@ -48,6 +51,21 @@ class Limits:
     """The name of each limit, for the log."""
     at_once: int
     """Attempts of one subject that a worker has in progress: hashing takes long."""
+    email: str = ""
+    client: str = ""
+    """The network that the attempt comes from."""
+
+    def without_email(self) -> "Limits":
+        """Return the limits of a client that the user of the e-mail address is known to have."""
+        own = {each: most for each, most in self.own.items() if self.names[each] != "email"}
+        return replace(self, own=own)
+
+    def is_email_reached(self, counts: "Counts") -> bool:
+        """Return whether the limit of the e-mail address, from wherever, is reached."""
+        return any(
+            self.names.get(each) == "email" and count >= self.all[each]
+            for each, (count, _) in counts.items()
+        )
 
     @property
     def all(self) -> dict[str, int]:
@@ -69,6 +87,8 @@ def email_limits(settings: UserSettings, email: str, address: str) -> Limits:
         shared={place: settings.throttle_per_address},
         names={both: "email_and_address", mail: "email", place: "address"},
         at_once=settings.throttle_at_once,
+        email=email,
+        client=client,
     )
 
 
@@ -85,7 +105,7 @@ def user_limits(settings: UserSettings, user_id: UUID, address: str, name: str) 
 
 
 def client_network(address: str) -> str:
-    """Return what stands for a client: an IPv4 address, or the /64 of an IPv6 address."""
+    """Return what stands for a client: an IPv4 address, or the /56 of an IPv6 address."""
     try:
         parsed = ip_address(address)
     except ValueError:
@@ -94,7 +114,7 @@ def client_network(address: str) -> str:
         return str(parsed)
     if parsed.ipv4_mapped is not None:
         return str(parsed.ipv4_mapped)
-    return f"{IPv6Address(int(parsed) >> HOST_BITS << HOST_BITS)}/{HOST_BITS}"
+    return f"{IPv6Address(int(parsed) >> HOST_BITS << HOST_BITS)}/{128 - HOST_BITS}"
 
 
 @asynccontextmanager
@@ -141,7 +161,11 @@ def in_progress(limits: Limits) -> Generator[None]:
 @asynccontextmanager
 async def _counted(database: Database, limits: Limits, *, resets: bool) -> AsyncGenerator[None]:
     async with database.reading(primary=True) as session:
-        AttemptRepository.check(await AttemptRepository(session).counts(limits), limits)
+        attempts = AttemptRepository(session)
+        counts = await attempts.counts(limits)
+        if limits.is_email_reached(counts) and await attempts.is_known(limits):
+            limits = limits.without_email()
+        attempts.check(counts, limits)
     async with database.transaction() as session:
         is_first = await AttemptRepository(session).add(limits)
     if is_first:  # once in a window is enough
@@ -180,7 +204,7 @@ class AttemptRepository(Repository[Attempt]):
         return {subject: (count, resets_at) for subject, count, resets_at in rows}
 
     @staticmethod
-    def check(counts: Mapping[str, tuple[int, datetime]], limits: Limits) -> None:
+    def check(counts: Counts, limits: Limits) -> None:
         """Check that no limit is reached.
 
         Raises:
@@ -190,11 +214,17 @@ class AttemptRepository(Repository[Attempt]):
         waits = {
             limits.names[subject]: (resets_at - now()).total_seconds()
             for subject, (count, resets_at) in counts.items()
-            if count >= allowed[subject]
+            if subject in allowed and count >= allowed[subject]
         }
         if waits:
             security_event("throttled", level=WARNING, limits=sorted(waits))
             raise TooManyRequests(max(waits.values()))
+
+    async def is_known(self, limits: Limits) -> bool:
+        """Return whether the user has a session that began in the client's network."""
+        sessions = select(UserSession.address).join(User, User.id == UserSession.user_id)
+        found = await self.rows(sessions.where(User.email == limits.email))
+        return limits.client in {client_network(row.address) for row in found}
 
     async def add(self, limits: Limits) -> bool:
         """Count an attempt, atomically; return whether it starts the window of a subject.

@@ -19,6 +19,7 @@ from tests.conftest import problem, running
 from tests.kit.serving import serving
 from tests.users.helpers import (
     ADA,
+    BOB,
     KEYS,
     LOGOUT,
     ME,
@@ -29,6 +30,7 @@ from tests.users.helpers import (
     add_key,
     add_user,
     bearer,
+    body,
     count,
     login,
     past,
@@ -138,7 +140,7 @@ async def test_a_reused_refresh_token_has_a_line(anonymous: AsyncClient, log: Lo
     log.one("refresh_token_reused")
     for _ in range(2):  # of a session that has ended
         assert (await anonymous.post(REFRESH, json=sent)).status_code == 401
-        assert log.lines() == []
+        log.one("refused", status=401, reason="invalid_refresh_token")
     tokens = await login(anonymous)
     (signed_in,) = log.lines()
     await anonymous.post(LOGOUT, json={"refresh_token": tokens["refresh_token"]})
@@ -196,6 +198,29 @@ async def test_refusals_have_a_line_with_the_reason(
         await session.execute(update(UserSession).values(created_at=past(301)))
     assert (await anonymous.delete(ME, headers=headers)).status_code == 403
     log.one("refused", reason="old_sign_in", user=str(ada.id))
+
+
+async def test_registrations_that_are_refused_have_a_line(
+    anonymous: AsyncClient, app: FastAPI, log: Log, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await register(anonymous)
+    log.lines()
+    problem(await anonymous.post(USERS, json=body()), 409)
+    log.one("refused", status=409, reason="email_taken")
+    settings = app.state.settings.model_copy(update={"registration_open": False})
+    monkeypatch.setitem(app.state._state, "settings", settings)  # noqa: SLF001
+    problem(await anonymous.post(USERS, json=body()), 403)
+    log.one("refused", status=403, reason="registration_closed")
+
+
+async def test_a_new_address_that_is_taken_has_a_line(
+    anonymous: AsyncClient, db: Database, log: Log
+) -> None:
+    ada = await add_user(db, ADA)
+    await add_user(db, BOB)
+    sent = {"email": BOB, "current_password": WORDS}
+    problem(await anonymous.patch(ME, json=sent, headers=caller.headers(ada)), 409)
+    log.one("refused", status=409, reason="email_taken", user=str(ada.id))
 
 
 async def test_an_event_is_written_after_the_commit_and_not_without(

@@ -48,7 +48,7 @@ async def root(db: Database) -> Headers:
         ("GET", ME, None, 1),
         ("PATCH", ME, {}, 1),
         ("PATCH", ME, {"name": "x"}, 1),
-        ("PATCH", ME, {"email": BOB, "current_password": WORDS}, 6),
+        ("PATCH", ME, {"email": BOB, "current_password": WORDS}, 9),
         ("PATCH", ME, {"password": OTHER_WORDS, "current_password": WORDS}, 8),
         ("DELETE", ME, None, 3),
         ("POST", KEYS, {"name": "x"}, 3),

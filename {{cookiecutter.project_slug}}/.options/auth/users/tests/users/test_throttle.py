@@ -125,6 +125,26 @@ async def test_guesses_from_many_addresses_have_a_limit(narrow: FastAPI) -> None
         throttled(await try_login(client))
 
 
+async def test_guesses_from_elsewhere_leave_known_clients_their_own(
+    narrow: FastAPI, far: AsyncClient
+) -> None:
+    await login(far)
+    for number in range(6):
+        async with calling_from(narrow, f"2001:db8:1:{number}00::1") as client:
+            problem(await try_login(client, password=OTHER_WORDS), 401)
+    async with calling_from(narrow, "198.51.100.1") as stranger:
+        throttled(await try_login(stranger))
+    async with calling_from(narrow, "2001:db8:0:ff::2") as client:  # in the same network
+        for _ in range(3):
+            problem(await try_login(client, password=OTHER_WORDS), 401)
+        throttled(await try_login(client))  # its own limit
+    await let_the_window_pass(narrow)
+    for number in range(6):
+        async with calling_from(narrow, f"2001:db8:1:{number}00::1") as client:
+            problem(await try_login(client, password=OTHER_WORDS), 401)
+    await login(far)
+
+
 async def test_a_client_can_try_so_often(
     narrow: FastAPI, near: AsyncClient, far: AsyncClient
 ) -> None:
@@ -163,7 +183,7 @@ async def test_success_resets_the_email_and_not_the_address(
 @pytest.mark.parametrize(
     ("address", "alike", "other"),
     [
-        ("2001:db8::1", "2001:db8:0:0:ffff::2", "2001:db8:0:1::1"),
+        ("2001:db8::1", "2001:db8:0:ff:ffff::2", "2001:db8:0:100::1"),
         ("192.0.2.1", "::ffff:192.0.2.1", "192.0.2.2"),
     ],
 )
@@ -233,6 +253,20 @@ async def test_a_token_does_not_serve_to_guess_the_password(
     answer = await near.patch(ME, json={"name": "Ada"}, headers=headers)
     assert answer.status_code == 200
     await login(near)  # guesses do not shut the user out
+
+
+async def test_changes_of_the_address_have_a_limit(narrow: FastAPI, near: AsyncClient) -> None:
+    """Success does not reset it: each tells whether an address is taken."""
+    await add_user(narrow.state.database, BOB)
+    headers = bearer(await login(near))
+    for email, status in ((BOB, 409), ("free@example.com", 200), (BOB, 409)):
+        sent = {"email": email, "current_password": WORDS}
+        assert (await near.patch(ME, json=sent, headers=headers)).status_code == status
+    for email in (BOB, ADA):
+        sent = {"email": email, "current_password": WORDS, "password": OTHER_WORDS}
+        throttled(await near.patch(ME, json=sent, headers=headers))
+    change = {"password": OTHER_WORDS, "current_password": WORDS, "name": "Ada"}
+    assert (await near.patch(ME, json=change, headers=headers)).status_code == 200
 
 
 async def test_guesses_at_sign_in_leave_the_password_changeable(
