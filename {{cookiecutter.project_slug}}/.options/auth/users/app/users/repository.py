@@ -109,9 +109,10 @@ class UserRepository(Repository[User]):
         """
         if is_superuser:
             await self._require_another_superuser(user_id)
+        await self.delete(user_id)
+        # Afterwards: the lock of the user's row has waited for requests that write for the user.
         responses = delete(IdempotencyKey).where(IdempotencyKey.caller == str(user_id))
         await self.session.execute(responses)
-        await self.delete(user_id)
 
     async def _require_another_superuser(self, user_id: UUID) -> None:
         # Locked in one order: of two who demote each other, the second sees the first change.
@@ -132,7 +133,7 @@ class UserRepository(Repository[User]):
         await self.session.execute(delete(APIKey).where(APIKey.user_id == user_id))
 
     async def change_by_superuser(self, user_id: UUID, changes: dict[str, Any]) -> User:
-        """Change any user. Deactivation revokes every credential, a change of role the admin keys.
+        """Change any user. Deactivation and a change of role revoke every credential.
 
         Raises:
             NotFound: there is no such user.
@@ -141,13 +142,8 @@ class UserRepository(Repository[User]):
         if False in (changes.get("is_active"), changes.get("is_superuser")):
             await self._require_another_superuser(user_id)
         user = await self.update(user_id, changes)
-        if changes.get("is_active") is False:
+        if changes.get("is_active") is False or "is_superuser" in changes:
             await self.revoke_credentials(user_id)
-        elif "is_superuser" in changes:
-            keys = select(APIKey.id, APIKey.scopes).where(APIKey.user_id == user_id)
-            admin = [key.id for key in await self.rows(keys) if "admin" in key.scopes]
-            if admin:
-                await self.session.execute(delete(APIKey).where(APIKey.id.in_(admin)))
         return user
 
     async def rehash(self, user: User, password_hash: str) -> None:

@@ -269,7 +269,7 @@ async def list_users(query: Annotated[PageQuery, Query()], users: Users) -> obje
     responses=error_responses(404, 409),
 )
 async def update_user(user_id: UUID, body: UserAdminUpdate, users: Users) -> User:
-    """Change a user. Deactivation revokes every session and API key; activation restores none.
+    """Change a user. Deactivation and a change of role revoke every session and API key.
 
     It takes an access token of a login in the last 5 minutes. The last superuser stays one.
     """

@@ -1,6 +1,7 @@
 """What users see of themselves, and what they may change."""
 
 import asyncio
+from contextvars import Context
 from typing import Any
 
 import pytest
@@ -14,6 +15,7 @@ from app.kit.idempotency.models import IdempotencyKey
 from app.kit.idempotency.repository import IdempotencyRepository
 from app.users import security
 from app.users.models import APIKey, RefreshToken, User, UserSession
+from tests.caller import headers as bearer_of
 from tests.conftest import problem
 from tests.users.helpers import (
     ADA,
@@ -272,6 +274,24 @@ async def test_who_leaves_takes_the_stored_responses_along(
     async with db.reading() as session:
         left = list(await session.scalars(select(IdempotencyKey.caller)))
     assert left == [str(bob.id)]
+
+
+async def test_a_response_that_is_stored_meanwhile_goes_along(
+    live: AsyncClient, live_app: FastAPI
+) -> None:
+    """A request that holds the user's row commits while the account is being deleted."""
+    db: Database = live_app.state.database
+    user = await add_user(db, ADA)
+    async with db.transaction() as session:
+        await session.execute(update(User).where(User.id == user.id).values(name="Busy"))
+        deleting = asyncio.create_task(live.delete(ME, headers=bearer_of(user)), context=Context())
+        for _ in range(20):  # time enough for it to meet the row that is locked here
+            await live.get("/health/ready")
+        await IdempotencyRepository(session).save(
+            caller=str(user.id), key="x", fingerprint=b"", status=201, headers={}, body=b"text"
+        )
+    assert (await deleting).status_code == 204
+    assert await count(db, IdempotencyKey) == 0
 
 
 @pytest.mark.parametrize("changed", [{"password_hash": "another"}, {"token_version": 2}])

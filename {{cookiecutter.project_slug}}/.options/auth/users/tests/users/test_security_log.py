@@ -125,6 +125,8 @@ async def test_each_event_has_its_line(
     assert changed.status_code == 200
     superuser = str(caller.CALLERS_CREATED[-1])
     one("user_changed", user=ada, caller=superuser, is_superuser=True)
+    tokens = await login(anonymous, password=OTHER_WORDS)  # a change of role ends sessions
+    one("signed_in", user=ada)
     await anonymous.delete(ME, headers=bearer(tokens))
     one("user_deleted", user=ada)
     assert not [secret for secret in secrets if secret in written]

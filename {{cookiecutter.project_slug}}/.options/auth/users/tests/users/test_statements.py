@@ -59,7 +59,7 @@ async def root(db: Database) -> Headers:
         ("GET", f"{USERS}?limit=1", None, 1),
         ("PATCH", f"{USERS}/{{user}}", {"name": "x"}, 1),
         ("PATCH", f"{USERS}/{{user}}", {"is_active": False}, 5),
-        ("PATCH", f"{USERS}/{{user}}", {"is_superuser": False}, 3),
+        ("PATCH", f"{USERS}/{{user}}", {"is_superuser": False}, 5),
         ("GET", SESSIONS, None, 1),
         ("DELETE", SESSIONS, None, 1),
         ("DELETE", f"{SESSIONS}/{{user}}", None, 1),
