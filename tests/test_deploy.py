@@ -145,6 +145,7 @@ def test_compose_starts_in_order_and_shuts_the_service_in(
         assert migrate["depends_on"] == {"database": {"condition": "service_healthy"}}
         assert "healthcheck" in services["database"]
         assert services["database"]["volumes"] == ["database:/var/lib/postgresql"]
+        assert services["backup"]["command"][-1].startswith("umask 077\n")
         profiles = {name: service.get("profiles") for name, service in services.items()}
         assert [name for name, own in profiles.items() if own] == [
             *("backup", "pooler", "replica"),
@@ -295,6 +296,8 @@ def test_pods_may_do_nothing_that_they_need_not(bake: Bake, answers: dict[str, s
         assert spec["automountServiceAccountToken"] is False
         for container in (*spec["containers"], *spec.get("initContainers", [])):
             dumps = container["name"] == "backup" and answers["database"] == "postgresql"
+            if container["name"] == "backup":
+                assert container["command"][-1].startswith("umask 077\n")
             official = f"postgres:{QUESTIONS['_postgresql']}"  # pg_dump of the server's version
             assert container["image"] == (official if dumps else "my-service")
             assert container["securityContext"] == {

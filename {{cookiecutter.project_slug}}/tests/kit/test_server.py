@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import re
 from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -215,6 +216,9 @@ async def test_what_is_no_http_is_refused(served: Served) -> None:
     assert (answer.status, answer.json()["title"]) == (400, "Bad Request")
     assert answer.headers["cache-control"] == "no-store"
     assert answer.headers["x-content-type-options"] == "nosniff"
+    policy = answer.headers["content-security-policy"]
+    assert policy == "default-src 'none'; frame-ancestors 'none'"
+    assert re.fullmatch("[0-9a-f]{32}", answer.headers["x-request-id"])
     await served.pass_linger()
     assert await connection.closed()
 
