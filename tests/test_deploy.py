@@ -145,6 +145,7 @@ def test_compose_starts_in_order_and_isolates_the_service(
         assert migrate["depends_on"] == {"database": {"condition": "service_healthy"}}
         assert "healthcheck" in services["database"]
         assert services["database"]["volumes"] == ["database:/var/lib/postgresql"]
+        assert services["backup"]["command"][-1].startswith("umask 077\n")
         profiles = {name: service.get("profiles") for name, service in services.items()}
         assert [name for name, own in profiles.items() if own] == [
             *("backup", "pooler", "replica"),
@@ -297,6 +298,8 @@ def test_pods_have_the_least_privileges(bake: Bake, answers: dict[str, str]) -> 
         assert spec["automountServiceAccountToken"] is False
         for container in (*spec["containers"], *spec.get("initContainers", [])):
             dumps = container["name"] == "backup" and answers["database"] == "postgresql"
+            if container["name"] == "backup":
+                assert container["command"][-1].startswith("umask 077\n")
             official = f"postgres:{QUESTIONS['_postgresql']}"  # pg_dump of the server's version
             assert container["image"] == (official if dumps else "my-service")
             assert container["securityContext"] == {

@@ -23,6 +23,8 @@ ALWAYS: Final[tuple[Header, ...]] = (
     (b"x-content-type-options", b"nosniff"),
     (b"referrer-policy", b"no-referrer"),
 )
+NO_CONTENT: Final = (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'")
+"""For a response that is no page."""
 NO_STORE: Final = (b"cache-control", b"no-store")
 REVALIDATE: Final = (b"cache-control", b"private, no-cache")
 """For a response with an ETag: the client may store it, and revalidates it each time."""
@@ -94,6 +96,8 @@ class HeadersMiddleware:
                 names = {name for name, _ in headers}
                 if b"cache-control" not in names:
                     headers.append(REVALIDATE if b"etag" in names else NO_STORE)
+                if b"content-security-policy" not in names:
+                    headers.append(NO_CONTENT)
                 headers.extend(added)
                 headers.append((b"x-request-id", request_id))
             await send(message)

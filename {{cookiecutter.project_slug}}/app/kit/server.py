@@ -13,6 +13,7 @@ from copy import deepcopy
 from dataclasses import dataclass, field
 from functools import partial
 from http import HTTPStatus
+from secrets import token_hex
 from typing import Any, Final, NoReturn
 
 import uvicorn
@@ -29,7 +30,7 @@ from app.kit import security_log
 from app.kit.app import HASTEN, STOP_SIGNALS
 from app.kit.config import KitSettings
 from app.kit.errors import MEDIA_TYPE, Problem
-from app.kit.headers import ALWAYS, NO_STORE
+from app.kit.headers import ALWAYS, NO_CONTENT, NO_STORE, REQUEST_ID
 
 MAX_HEAD = 64 * 1024
 """Bytes of a request line, headers or trailers; uvicorn itself has no limit."""
@@ -43,7 +44,7 @@ LINGER = 0.5
 CLEANUP: Final = 3
 """Seconds of ``SHUTDOWN_TIMEOUT`` that are reserved for closing connections."""
 
-_HEADERS: Final = b"".join(b"%b: %b\r\n" % each for each in (NO_STORE, *ALWAYS))
+_HEADERS: Final = b"".join(b"%b: %b\r\n" % each for each in (NO_STORE, NO_CONTENT, *ALWAYS))
 
 
 @dataclass
@@ -300,8 +301,10 @@ class Protocol(HttpToolsProtocol):
             return
         problem = Problem(title=status.phrase, status=status, detail=detail, instance="/")
         content = problem.model_dump_json(exclude_none=True).encode()
-        head = b"content-type: %b\r\ncontent-length: %d\r\nconnection: close\r\n%b\r\n"
+        request_id = (self.in_body and self.scope.get(REQUEST_ID)) or token_hex(16)
+        head = b"content-type: %b\r\ncontent-length: %d\r\nconnection: close\r\n%b"
         head %= MEDIA_TYPE.encode(), len(content), _HEADERS
+        head += b"x-request-id: %b\r\n\r\n" % str(request_id).encode()
         started = self.in_body and self.cycle.response_started
         if not started:
             self.transport.write(STATUS_LINE[status] + head + content)

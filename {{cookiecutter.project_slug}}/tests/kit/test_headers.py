@@ -30,6 +30,10 @@ def protected(response: Response, cache: str = "no-store") -> None:
     assert response.headers.get_list("cache-control") == [cache]
     assert response.headers["x-content-type-options"] == "nosniff"
     assert response.headers["referrer-policy"] == "no-referrer"
+    assert len(response.headers.get_list("content-security-policy")) == 1
+    if response.url.path != "/docs":
+        policy = response.headers["content-security-policy"]
+        assert policy == "default-src 'none'; frame-ancestors 'none'"
 
 
 def behind_proxy(app: Any, trusted: str) -> Any:

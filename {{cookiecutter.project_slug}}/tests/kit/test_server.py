@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import re
 from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -215,6 +216,9 @@ async def test_data_that_is_not_http_is_refused(served: Served) -> None:
     assert (response.status, response.json()["title"]) == (400, "Bad Request")
     assert response.headers["cache-control"] == "no-store"
     assert response.headers["x-content-type-options"] == "nosniff"
+    policy = response.headers["content-security-policy"]
+    assert policy == "default-src 'none'; frame-ancestors 'none'"
+    assert re.fullmatch("[0-9a-f]{32}", response.headers["x-request-id"])
     await served.pass_linger()
     assert await connection.closed()
 
@@ -308,6 +312,11 @@ async def test_an_upgrade_is_ignored_and_the_last_request(
     await connection.send(head % b"slow")
     await served.arrived.wait()
     await connection.send(GET % b"quick")
+    while Counting.arrived < connection.sent:  # noqa: ASYNC110 - each turn of the loop reads more
+        await asyncio.sleep(0)
+    (protocol,) = served.server.server_state.connections
+    assert isinstance(protocol, Protocol)
+    assert not protocol.pipeline  # it was not parsed
     served.go_on.set()
     answer = await connection.read_response()
     assert (answer.status, answer.json(), answer.headers["connection"]) == (200, "slow", "close")

@@ -330,6 +330,7 @@ def test_the_settings_are_the_limits(template: str) -> None:
 
 SIZE = 16 * 2**20
 BIG = GET.replace(b"/quick", b"/big")
+ENDLESS = GET.replace(b"/quick", b"/endless")
 CLOSING = GET.replace(b"/quick", b"/some").replace(b"host", b"connection: close\r\nhost")
 """Less than what is buffered before writing is paused."""
 
@@ -350,10 +351,11 @@ async def unread(served: Served, data: bytes) -> socket.socket:
     return client
 
 
-async def test_a_client_that_does_not_read_makes_room_for_others() -> None:
+@pytest.mark.parametrize("data", [BIG, ENDLESS], ids=["big", "endless"])
+async def test_a_client_that_does_not_read_makes_room_for_others(data: bytes) -> None:
     limits = ConnectionLimits(head_timeout=LONG, body_timeout=LONG, connections=3)
     async with serving(limits) as served:
-        clients = [await unread(served, BIG) for _ in range(3)]
+        clients = [await unread(served, data) for _ in range(3)]
         for _ in range(3):
             good = await served.connect(GET)
             assert (await good.read_response()).status == 200
@@ -386,7 +388,7 @@ async def test_a_client_that_reads_is_not_closed() -> None:
 async def test_requests_of_a_lost_connection_end(caplog: pytest.LogCaptureFixture) -> None:
     """Also one that runs while others are queued behind it."""
     async with serving(ConnectionLimits(head_timeout=LONG, body_timeout=0.1)) as served:
-        client = await unread(served, GET.replace(b"/quick", b"/endless") + GET)
+        client = await unread(served, ENDLESS + GET)
         await served.ended.wait()
         client.close()
     assert caplog.text == ""

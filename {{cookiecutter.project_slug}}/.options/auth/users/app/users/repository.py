@@ -1,10 +1,10 @@
 """All the SQL of users, their sessions, refresh tokens and API keys."""
 
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, Final
 from uuid import UUID
 
-from sqlalchemy import Row, bindparam, case, delete, exists, func, insert, select, update
+from sqlalchemy import Row, bindparam, case, delete, exists, func, insert, or_, select, update
 
 from app.kit.db.models import now
 from app.kit.db.repository import Repository
@@ -13,6 +13,9 @@ from app.kit.idempotency.models import IdempotencyKey
 from app.kit.pagination import KeysetList
 from app.users.models import APIKey, RefreshToken, User, UserSession
 from app.users.security import AccessClaims
+
+MAX_SESSIONS: Final = 50
+"""Sessions of a user: a login beyond ends the oldest."""
 
 USERS = KeysetList(select(User), sorts=[User.created_at])
 KEYS = KeysetList(select(APIKey), sorts=[APIKey.created_at], filters={"user_id": APIKey.user_id})
@@ -106,9 +109,10 @@ class UserRepository(Repository[User]):
         """
         if is_superuser:
             await self._require_another_superuser(user_id)
+        await self.delete(user_id)
+        # Afterwards: the lock of the user's row has waited for requests that write for the user.
         responses = delete(IdempotencyKey).where(IdempotencyKey.caller == str(user_id))
         await self.session.execute(responses)
-        await self.delete(user_id)
 
     async def _require_another_superuser(self, user_id: UUID) -> None:
         # Lock in one order: if two demote each other, the second one sees the first change.
@@ -129,7 +133,7 @@ class UserRepository(Repository[User]):
         await self.session.execute(delete(APIKey).where(APIKey.user_id == user_id))
 
     async def change_by_superuser(self, user_id: UUID, changes: dict[str, Any]) -> User:
-        """Change any user. Deactivation revokes every credential, a role change deletes admin keys.
+        """Change any user. Deactivation and a change of role revoke every credential.
 
         Raises:
             NotFound: there is no such user.
@@ -138,13 +142,8 @@ class UserRepository(Repository[User]):
         if False in (changes.get("is_active"), changes.get("is_superuser")):
             await self._require_another_superuser(user_id)
         user = await self.update(user_id, changes)
-        if changes.get("is_active") is False:
+        if changes.get("is_active") is False or "is_superuser" in changes:
             await self.revoke_credentials(user_id)
-        elif "is_superuser" in changes:
-            keys = select(APIKey.id, APIKey.scopes).where(APIKey.user_id == user_id)
-            admin = [key.id for key in await self.rows(keys) if "admin" in key.scopes]
-            if admin:
-                await self.session.execute(delete(APIKey).where(APIKey.id.in_(admin)))
         return user
 
     async def rehash(self, user: User, password_hash: str) -> None:
@@ -156,10 +155,14 @@ class UserRepository(Repository[User]):
         )
 
     async def create_session(self, user: User, **values: Any) -> UserSession:
-        """Write a new session, and delete sessions that have expired."""
-        expired = select(UserSession.id).where(UserSession.expires_at < now())
-        expired = expired.with_for_update(skip_locked=True)
-        await self.session.execute(delete(UserSession).where(UserSession.id.in_(expired)))
+        """Write a new session; delete those that have expired, and the oldest of too many."""
+        latest = select(UserSession.id).where(UserSession.user_id == user.id)
+        latest = latest.order_by(UserSession.created_at.desc(), UserSession.id.desc())
+        over = or_(
+            UserSession.expires_at < now(), UserSession.id.in_(latest.offset(MAX_SESSIONS - 1))
+        )
+        found = select(UserSession.id).where(over).with_for_update(skip_locked=True)
+        await self.session.execute(delete(UserSession).where(UserSession.id.in_(found)))
         values |= {"user_id": user.id, "token_version": user.token_version}
         return await self.one(insert(UserSession).values(values).returning(UserSession))
 

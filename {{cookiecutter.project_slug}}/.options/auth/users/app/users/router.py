@@ -9,12 +9,19 @@ from app.kit.caller import CallerDep
 from app.kit.db.engine import Database
 from app.kit.db.models import now
 from app.kit.db.session import get_database, repository
-from app.kit.errors import error_responses
+from app.kit.errors import Conflict, error_responses
 from app.kit.pagination import Page, PageQuery, PageResult
 from app.kit.routing import Router
 from app.kit.security_log import security_event
 from app.users import service
-from app.users.caller import RECENT_LOGIN, RecentLoginDep, UserCaller, get_settings, require
+from app.users.caller import (
+    RECENT_LOGIN,
+    RecentLoginDep,
+    UserCaller,
+    get_settings,
+    refused,
+    require,
+)
 from app.users.errors import Forbidden
 from app.users.models import APIKey, User
 from app.users.permissions import Permission
@@ -105,9 +112,14 @@ async def register(
 ) -> Registered:
     """Register, if registration is open."""
     if not settings.registration_open:
-        raise Forbidden("Registration is closed.")
-    async with throttled(database, email_limits(settings, body.email, address), resets=False):
-        user, key, raw = await service.register(database, settings, body, with_api_key=with_api_key)
+        raise refused(Forbidden("Registration is closed."), "registration_closed")
+    limits = email_limits(settings, body.email, address)
+    try:
+        async with throttled(database, limits, resets=False):
+            created = await service.register(database, settings, body, with_api_key=with_api_key)
+    except Conflict as error:
+        raise refused(error, "email_taken") from None
+    user, key, raw = created
     security_event("registered", user=user.id, api_key=key and key.id)
     registered = Registered.model_validate(user)
     if key is not None and raw is not None:
@@ -195,9 +207,10 @@ async def update_me(
     user_id: UserIdDep,
     database: DatabaseDep,
     settings: SettingsDep,
+    address: AddressDep,
 ) -> User:
     """Change the caller's account. A new password revokes every session and API key."""
-    return await service.update(database, settings, user_id, body)
+    return await service.update(database, settings, user_id, body, address)
 
 
 @me.delete("", status_code=204, dependencies=[OWN, RECENT_LOGIN], responses=error_responses(409))
@@ -256,7 +269,7 @@ async def list_users(query: Annotated[PageQuery, Query()], users: Users) -> obje
     responses=error_responses(404, 409),
 )
 async def update_user(user_id: UUID, body: UserAdminUpdate, users: Users) -> User:
-    """Change a user. Deactivation revokes every session and API key; activation restores none.
+    """Change a user. Deactivation and a change of role revoke every session and API key.
 
     It requires a login in the last 5 minutes. The last superuser can't be demoted.
     """

@@ -23,7 +23,7 @@ from app.users.models import APIKey, User, UserSession
 from app.users.repository import UserRepository
 from app.users.schemas import APIKeyCreate, Tokens, UserCreate, UserUpdate
 from app.users.settings import UserSettings
-from app.users.throttle import password_limits, throttled
+from app.users.throttle import in_progress, throttled, user_limits
 
 KEY_PREFIX_LENGTH = 12
 FIRST_KEY = APIKeyCreate(name="first", scopes={"read", "write"})
@@ -174,6 +174,8 @@ async def refresh(database: Database, settings: UserSettings, token: SecretStr) 
     if login is not None and successor is None:
         security_event("refresh_token_reused", user=login.user_id, session=login.id, level=WARNING)
     if login is None or successor is None:  # raised after the commit
+        if login is None:
+            security_event("refused", status=401, reason="invalid_refresh_token", level=WARNING)
         raise Unauthorized("The refresh token is invalid: sign in.")
     return _tokens(settings, login, successor)
 
@@ -205,7 +207,7 @@ def _tokens(settings: UserSettings, login: UserSession, token: str) -> Tokens:
 
 
 async def update(
-    database: Database, settings: UserSettings, user_id: UUID, body: UserUpdate
+    database: Database, settings: UserSettings, user_id: UUID, body: UserUpdate, address: str
 ) -> User:
     """Change a user's own account.
 
@@ -229,12 +231,28 @@ async def update(
         )
     async with database.reading(primary=True) as reading:
         user = await UserRepository(reading).get(user_id)
-    wrong = Forbidden("The current password is wrong.")
     # Throttled, so that a stolen access token can't be used to guess the password.
-    async with throttled(database, password_limits(settings, user.id)):
+    limits = user_limits(settings, user.id, address, "password")
+    async with throttled(database, limits):
         if not await security.verify_password(body.current_password, user.password_hash):
             security_event("password_check_failed", user=user.id, level=WARNING)
-            raise wrong
+            raise Forbidden("The current password is wrong.")
+    if "email" not in changes:
+        with in_progress(limits):
+            return await _write_account(database, user, body, changes)
+    # Success is counted, too: each change tells whether an address is taken.
+    email_changes = user_limits(settings, user.id, address, "email_change")
+    try:
+        async with throttled(database, email_changes, resets=False):
+            return await _write_account(database, user, body, changes)
+    except Conflict as error:
+        raise refused(error, "email_taken") from None
+
+
+async def _write_account(
+    database: Database, user: User, body: UserUpdate, changes: dict[str, Any]
+) -> User:
+    wrong = Forbidden("The current password is wrong.")
     if body.password is MISSING:
         async with database.transaction() as session:
             changed = await UserRepository(session).change_email(user, changes)

@@ -56,6 +56,7 @@ class UserSettings(BaseSettings):
     throttle_per_address: int = Field(default=100, ge=1)
     throttle_per_email_and_address: int = Field(default=10, ge=1)
     throttle_per_email: int = Field(default=100, ge=1)
+    throttle_at_once: int = Field(default=4, ge=1)
 
     @field_validator("registration_open", mode="before")
     @classmethod

@@ -5,9 +5,10 @@ Attempts are counted in the database, for all workers together. A refused attemp
 
 import asyncio
 import hashlib
-from collections.abc import AsyncGenerator, Mapping
-from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import AsyncGenerator, Generator, Mapping
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from ipaddress import IPv6Address, ip_address
 from logging import WARNING
@@ -23,11 +24,17 @@ from app.kit.db.repository import Repository
 from app.kit.errors import Unavailable
 from app.kit.security_log import security_event
 from app.users.errors import TooManyRequests
-from app.users.models import Attempt
+from app.users.models import Attempt, User, UserSession
 from app.users.settings import UserSettings
 
-HOST_BITS: Final = 64
-"""The bits of an IPv6 address that a client chooses itself."""
+Counts = Mapping[str, tuple[int, datetime]]
+"""The count of each subject, and when it starts again at zero."""
+
+_IN_PROGRESS: Final[Counter[str]] = Counter()
+"""Attempts in progress, by subject."""
+
+HOST_BITS: Final = 72
+"""The bits of an IPv6 address that a customer of a provider chooses: networks are /56 at least."""
 
 
 @dataclass(frozen=True)
@@ -42,6 +49,23 @@ class Limits:
     """The same for the client's address, which several users may share: success subtracts one."""
     names: Mapping[str, str]
     """The name of each limit, for the log."""
+    at_once: int
+    """Attempts of one subject that a worker has in progress: hashing takes long."""
+    email: str = ""
+    client: str = ""
+    """The network that the attempt comes from."""
+
+    def without_email(self) -> "Limits":
+        """Return the limits of a client that the user of the e-mail address is known to have."""
+        own = {each: most for each, most in self.own.items() if self.names[each] != "email"}
+        return replace(self, own=own)
+
+    def is_email_reached(self, counts: "Counts") -> bool:
+        """Return whether the limit of the e-mail address, from wherever, is reached."""
+        return any(
+            self.names.get(each) == "email" and count >= self.all[each]
+            for each, (count, _) in counts.items()
+        )
 
     @property
     def all(self) -> dict[str, int]:
@@ -62,18 +86,26 @@ def email_limits(settings: UserSettings, email: str, address: str) -> Limits:
         },
         shared={place: settings.throttle_per_address},
         names={both: "email_and_address", mail: "email", place: "address"},
+        at_once=settings.throttle_at_once,
+        email=email,
+        client=client,
     )
 
 
-def password_limits(settings: UserSettings, user_id: UUID) -> Limits:
-    """Return the limits of confirming the password of a user who is signed in."""
-    subject = _subject("password", str(user_id))
-    own = {subject: settings.throttle_per_email_and_address}
-    return Limits(settings.throttle_window, own, shared={}, names={subject: "password"})
+def user_limits(settings: UserSettings, user_id: UUID, address: str, name: str) -> Limits:
+    """Return the limits of something that users who are signed in do: ``name`` says what."""
+    subject, place = _subject(name, str(user_id)), _subject("address", client_network(address))
+    return Limits(
+        settings.throttle_window,
+        own={subject: settings.throttle_per_email_and_address},
+        shared={place: settings.throttle_per_address},
+        names={subject: name, place: "address"},
+        at_once=settings.throttle_at_once,
+    )
 
 
 def client_network(address: str) -> str:
-    """Return the client as it is counted: an IPv4 address, or the /64 of an IPv6 address."""
+    """Return the client as it is counted: an IPv4 address, or the /56 of an IPv6 address."""
     try:
         parsed = ip_address(address)
     except ValueError:
@@ -82,7 +114,7 @@ def client_network(address: str) -> str:
         return str(parsed)
     if parsed.ipv4_mapped is not None:
         return str(parsed.ipv4_mapped)
-    return f"{IPv6Address(int(parsed) >> HOST_BITS << HOST_BITS)}/{HOST_BITS}"
+    return f"{IPv6Address(int(parsed) >> HOST_BITS << HOST_BITS)}/{128 - HOST_BITS}"
 
 
 @asynccontextmanager
@@ -101,8 +133,39 @@ async def throttled(
     Raises:
         TooManyRequests: one of the limits is reached.
     """
+    with in_progress(limits):
+        async with _counted(database, limits, resets=resets):
+            yield
+
+
+@contextmanager
+def in_progress(limits: Limits) -> Generator[None]:
+    """Take one of the places that each subject has in this worker.
+
+    Raises:
+        TooManyRequests: there is none.
+    """
+    if any(_IN_PROGRESS[each] >= limits.at_once for each in limits.all):
+        security_event("throttled", level=WARNING, limits=["at_once"])
+        raise TooManyRequests(1)
+    _IN_PROGRESS.update(limits.all.keys())
+    try:
+        yield
+    finally:
+        _IN_PROGRESS.subtract(limits.all.keys())
+        for each in limits.all:
+            if not _IN_PROGRESS[each]:
+                del _IN_PROGRESS[each]
+
+
+@asynccontextmanager
+async def _counted(database: Database, limits: Limits, *, resets: bool) -> AsyncGenerator[None]:
     async with database.reading(primary=True) as session:
-        AttemptRepository.check(await AttemptRepository(session).counts(limits), limits)
+        attempts = AttemptRepository(session)
+        counts = await attempts.counts(limits)
+        if limits.is_email_reached(counts) and await attempts.is_known(limits):
+            limits = limits.without_email()
+        attempts.check(counts, limits)
     async with database.transaction() as session:
         is_first = await AttemptRepository(session).add(limits)
     if is_first:  # once per window is enough
@@ -141,7 +204,7 @@ class AttemptRepository(Repository[Attempt]):
         return {subject: (count, resets_at) for subject, count, resets_at in rows}
 
     @staticmethod
-    def check(counts: Mapping[str, tuple[int, datetime]], limits: Limits) -> None:
+    def check(counts: Counts, limits: Limits) -> None:
         """Check that no limit is reached.
 
         Raises:
@@ -151,11 +214,17 @@ class AttemptRepository(Repository[Attempt]):
         waits = {
             limits.names[subject]: (resets_at - now()).total_seconds()
             for subject, (count, resets_at) in counts.items()
-            if count >= allowed[subject]
+            if subject in allowed and count >= allowed[subject]
         }
         if waits:
             security_event("throttled", level=WARNING, limits=sorted(waits))
             raise TooManyRequests(max(waits.values()))
+
+    async def is_known(self, limits: Limits) -> bool:
+        """Return whether the user has a session that began in the client's network."""
+        sessions = select(UserSession.address).join(User, User.id == UserSession.user_id)
+        found = await self.rows(sessions.where(User.email == limits.email))
+        return limits.client in {client_network(row.address) for row in found}
 
     async def add(self, limits: Limits) -> bool:
         """Count an attempt, atomically; return whether it starts the window of a subject.

@@ -45,6 +45,7 @@ ROOMY = {
     "throttle_per_email_and_address": 1000,
     "throttle_per_email": 1000,
     "throttle_per_address": 1000,
+    "throttle_at_once": 1000,
 }
 """The settings of an app without throttling."""
 

@@ -4,6 +4,7 @@ import asyncio
 import threading
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import AsyncExitStack
 from itertools import islice
 
 import pytest
@@ -17,6 +18,7 @@ from app.users import hashing, security
 from tests.conftest import PATIENCE, calling, checked_out, problem, running, settings_for
 from tests.users.helpers import (
     ADA,
+    BOB,
     CHEAP,
     ME,
     ROOMY,
@@ -24,6 +26,7 @@ from tests.users.helpers import (
     RecordingHasher,
     add_user,
     bearer,
+    calling_from,
     login,
     try_login,
 )
@@ -161,6 +164,43 @@ async def test_hashes_running_and_waiting_are_limited(
     assert Counter(response.status_code for response in responses) == {200: threads + 5, 503: 10}
     assert gate.most == threads
     assert len(gate.done) == threads + 5
+
+
+@pytest.mark.parametrize("alike", ["address", "user"])
+async def test_one_client_leaves_the_queue_to_others(live_url: str, gate: Gate, alike: str) -> None:
+    """Also with right passwords, which no count of attempts holds up."""
+    limits = {"password_hash_threads": 1, "password_hash_queue": 8}
+    app = create_app(settings_for(live_url, **ROOMY | {"throttle_at_once": 4}, **limits))
+    async with running(app), AsyncExitStack() as stack:
+        emails = [f"{number}@example.com" for number in range(12)]
+        for email in (ADA, *emails):
+            await add_user(app.state.database, email)
+        callers = [
+            (
+                f"192.0.2.{1 if alike == 'address' else number}",
+                BOB if alike == "user" else emails[number],
+            )
+            for number in range(12)
+        ]
+        await add_user(app.state.database, BOB)
+        logins = [
+            asyncio.create_task(
+                try_login(await stack.enter_async_context(calling_from(app, address)), email)
+            )
+            for address, email in callers
+        ]
+        async with asyncio.timeout(PATIENCE):
+            for refused in islice(asyncio.as_completed(logins), 8):
+                answer = await refused
+                problem(answer, 429)
+                assert answer.headers["retry-after"] == "1"
+        other = await stack.enter_async_context(calling_from(app, "198.51.100.1"))
+        following = asyncio.create_task(try_login(other))
+        gate.opened.set()
+        assert (await following).status_code == 200
+        answers = await asyncio.gather(*logins)
+        assert Counter(answer.status_code for answer in answers) == {200: 4, 429: 8}
+        assert (await try_login(other, callers[0][1])).status_code == 200  # later
 
 
 async def test_a_disconnected_client_leaves_the_hash_queue(live_url: str, gate: Gate) -> None:

@@ -1,6 +1,7 @@
 """The account of the caller."""
 
 import asyncio
+from contextvars import Context
 from typing import Any
 
 import pytest
@@ -14,12 +15,14 @@ from app.kit.idempotency.models import IdempotencyKey
 from app.kit.idempotency.repository import IdempotencyRepository
 from app.users import security
 from app.users.models import APIKey, RefreshToken, User, UserSession
+from tests.caller import headers as bearer_of
 from tests.conftest import problem
 from tests.users.helpers import (
     ADA,
     BOB,
     ME,
     OTHER_WORDS,
+    ROOMY,
     WORDS,
     Headers,
     Json,
@@ -163,6 +166,7 @@ async def test_a_login_during_a_password_change_is_ended(
     live: AsyncClient, live_app: FastAPI, recorded: RecordingHasher
 ) -> None:
     """A login with the old password during its change leaves no valid token."""
+    live_app.state.settings = live_app.state.settings.model_copy(update=ROOMY)
     await register(live)
     headers = bearer(await login(live))
     responses = await asyncio.gather(
@@ -282,6 +286,24 @@ async def test_deleting_the_account_deletes_stored_responses(
     async with db.reading() as session:
         left = list(await session.scalars(select(IdempotencyKey.caller)))
     assert left == [str(bob.id)]
+
+
+async def test_a_response_that_is_stored_meanwhile_goes_along(
+    live: AsyncClient, live_app: FastAPI
+) -> None:
+    """A request that holds the user's row commits while the account is being deleted."""
+    db: Database = live_app.state.database
+    user = await add_user(db, ADA)
+    async with db.transaction() as session:
+        await session.execute(update(User).where(User.id == user.id).values(name="Busy"))
+        deleting = asyncio.create_task(live.delete(ME, headers=bearer_of(user)), context=Context())
+        for _ in range(20):  # time enough for it to meet the row that is locked here
+            await live.get("/health/ready")
+        await IdempotencyRepository(session).save(
+            caller=str(user.id), key="x", fingerprint=b"", status=201, headers={}, body=b"text"
+        )
+    assert (await deleting).status_code == 204
+    assert await count(db, IdempotencyKey) == 0
 
 
 @pytest.mark.parametrize("changed", [{"password_hash": "another"}, {"token_version": 2}])

@@ -19,6 +19,7 @@ from tests.conftest import problem, running
 from tests.kit.serving import serving
 from tests.users.helpers import (
     ADA,
+    BOB,
     KEYS,
     LOGOUT,
     ME,
@@ -29,6 +30,7 @@ from tests.users.helpers import (
     add_key,
     add_user,
     bearer,
+    body,
     count,
     login,
     past,
@@ -123,6 +125,8 @@ async def test_each_event_is_logged(
     assert changed.status_code == 200
     superuser = str(caller.CALLERS_CREATED[-1])
     one("user_changed", user=ada, caller=superuser, is_superuser=True)
+    tokens = await login(anonymous, password=OTHER_WORDS)  # a change of role ends sessions
+    one("signed_in", user=ada)
     await anonymous.delete(ME, headers=bearer(tokens))
     one("user_deleted", user=ada)
     assert not [secret for secret in secrets if secret in written]
@@ -138,7 +142,7 @@ async def test_a_reused_refresh_token_is_logged(anonymous: AsyncClient, log: Log
     log.one("refresh_token_reused")
     for _ in range(2):  # of a session that has ended
         assert (await anonymous.post(REFRESH, json=sent)).status_code == 401
-        assert log.lines() == []
+        log.one("refused", status=401, reason="invalid_refresh_token")
     tokens = await login(anonymous)
     (signed_in,) = log.lines()
     await anonymous.post(LOGOUT, json={"refresh_token": tokens["refresh_token"]})
@@ -196,6 +200,29 @@ async def test_refusals_are_logged_with_the_reason(
         await session.execute(update(UserSession).values(created_at=past(301)))
     assert (await anonymous.delete(ME, headers=headers)).status_code == 403
     log.one("refused", reason="old_sign_in", user=str(ada.id))
+
+
+async def test_registrations_that_are_refused_have_a_line(
+    anonymous: AsyncClient, app: FastAPI, log: Log, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await register(anonymous)
+    log.lines()
+    problem(await anonymous.post(USERS, json=body()), 409)
+    log.one("refused", status=409, reason="email_taken")
+    settings = app.state.settings.model_copy(update={"registration_open": False})
+    monkeypatch.setitem(app.state._state, "settings", settings)  # noqa: SLF001
+    problem(await anonymous.post(USERS, json=body()), 403)
+    log.one("refused", status=403, reason="registration_closed")
+
+
+async def test_a_new_address_that_is_taken_has_a_line(
+    anonymous: AsyncClient, db: Database, log: Log
+) -> None:
+    ada = await add_user(db, ADA)
+    await add_user(db, BOB)
+    sent = {"email": BOB, "current_password": WORDS}
+    problem(await anonymous.patch(ME, json=sent, headers=caller.headers(ada)), 409)
+    log.one("refused", status=409, reason="email_taken", user=str(ada.id))
 
 
 async def test_events_are_logged_after_the_commit_only(

@@ -207,3 +207,17 @@ async def test_ending_a_session_requires_a_recent_login(
     # Logging out of one's own session does not require it.
     sent = {"refresh_token": tokens["refresh_token"]}
     assert (await anonymous.post(LOGOUT, json=sent)).status_code == 204
+
+
+async def test_a_login_beyond_the_limit_ends_the_oldest_session(
+    anonymous: AsyncClient, db: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("app.users.repository.MAX_SESSIONS", 3)
+    await add_user(db, ADA)  # with a session of its own
+    bob = bearer_of(await add_user(db, BOB))
+    all_tokens = [await login(anonymous) for _ in range(5)]
+    for tokens in all_tokens[:2]:
+        problem(await anonymous.get(ME, headers=bearer(tokens)), 401)
+        problem(await try_refresh(anonymous, tokens), 401)
+    assert len(await listed(anonymous, bearer(all_tokens[2]))) == 3
+    assert len(await listed(anonymous, bob)) == 1

@@ -135,6 +135,7 @@ def test_random_keys_are_accepted(
         ("THROTTLE_PER_EMAIL", "0"),
         ("THROTTLE_PER_EMAIL_AND_ADDRESS", "0"),
         ("THROTTLE_PER_ADDRESS", "many"),
+        ("THROTTLE_AT_ONCE", "0"),
     ],
 )
 def test_an_invalid_value_is_refused(

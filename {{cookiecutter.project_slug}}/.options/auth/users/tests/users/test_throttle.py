@@ -17,7 +17,7 @@ from app.main import create_app
 from app.users import hashing, throttle
 from app.users.hashing import HashQueue
 from app.users.models import Attempt
-from app.users.throttle import password_limits
+from app.users.throttle import user_limits
 from tests.conftest import Statements, problem, settings_for
 from tests.users.helpers import (
     ADA,
@@ -125,6 +125,26 @@ async def test_guesses_from_many_addresses_have_a_limit(narrow: FastAPI) -> None
         throttled(await try_login(client))
 
 
+async def test_guesses_from_elsewhere_leave_known_clients_their_own(
+    narrow: FastAPI, far: AsyncClient
+) -> None:
+    await login(far)
+    for number in range(6):
+        async with calling_from(narrow, f"2001:db8:1:{number}00::1") as client:
+            problem(await try_login(client, password=OTHER_WORDS), 401)
+    async with calling_from(narrow, "198.51.100.1") as stranger:
+        throttled(await try_login(stranger))
+    async with calling_from(narrow, "2001:db8:0:ff::2") as client:  # in the same network
+        for _ in range(3):
+            problem(await try_login(client, password=OTHER_WORDS), 401)
+        throttled(await try_login(client))  # its own limit
+    await let_the_window_pass(narrow)
+    for number in range(6):
+        async with calling_from(narrow, f"2001:db8:1:{number}00::1") as client:
+            problem(await try_login(client, password=OTHER_WORDS), 401)
+    await login(far)
+
+
 async def test_attempts_of_a_client_are_limited(
     narrow: FastAPI, near: AsyncClient, far: AsyncClient
 ) -> None:
@@ -163,7 +183,7 @@ async def test_success_resets_the_email_but_not_the_address(
 @pytest.mark.parametrize(
     ("address", "alike", "other"),
     [
-        ("2001:db8::1", "2001:db8:0:0:ffff::2", "2001:db8:0:1::1"),
+        ("2001:db8::1", "2001:db8:0:ff:ffff::2", "2001:db8:0:100::1"),
         ("192.0.2.1", "::ffff:192.0.2.1", "192.0.2.2"),
     ],
 )
@@ -235,6 +255,20 @@ async def test_guesses_of_the_current_password_are_limited(
     response = await near.patch(ME, json={"name": "Ada"}, headers=headers)
     assert response.status_code == 200
     await login(near)  # guesses do not block logins
+
+
+async def test_changes_of_the_address_have_a_limit(narrow: FastAPI, near: AsyncClient) -> None:
+    """Success does not reset it: each tells whether an address is taken."""
+    await add_user(narrow.state.database, BOB)
+    headers = bearer(await login(near))
+    for email, status in ((BOB, 409), ("free@example.com", 200), (BOB, 409)):
+        sent = {"email": email, "current_password": WORDS}
+        assert (await near.patch(ME, json=sent, headers=headers)).status_code == status
+    for email in (BOB, ADA):
+        sent = {"email": email, "current_password": WORDS, "password": OTHER_WORDS}
+        throttled(await near.patch(ME, json=sent, headers=headers))
+    change = {"password": OTHER_WORDS, "current_password": WORDS, "name": "Ada"}
+    assert (await near.patch(ME, json=change, headers=headers)).status_code == 200
 
 
 async def test_wrong_logins_do_not_block_a_password_change(
@@ -344,7 +378,7 @@ async def test_an_attempt_without_a_result_is_not_counted(
 
 async def test_a_cancelled_attempt_is_not_counted(narrow: FastAPI) -> None:
     db: Database = narrow.state.database
-    limits = password_limits(narrow.state.settings, UUID(int=1))
+    limits = user_limits(narrow.state.settings, UUID(int=1), "192.0.2.1", "password")
     inside = asyncio.Event()
 
     async def wait() -> None:
