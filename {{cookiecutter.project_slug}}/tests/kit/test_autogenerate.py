@@ -142,19 +142,21 @@ async def test_an_added_enum_has_one_check(generate: Generate) -> None:
 
 
 @pytest.mark.skipif(not driver.NOT_VALID, reason="constraints are always valid")
-async def test_the_comment_on_not_valid_stands_above_the_first_constraint(written: Write) -> None:
-    upgrade, _ = await written(models(), models(Column("size", Integer), least=2))
+async def test_the_comment_on_not_valid_stands_above_the_first_constraint(
+    generate: Generate,
+) -> None:
+    upgrade, _ = await generate(models(), models(Column("size", Integer), least=2))
     lines = [line.strip() for line in upgrade.splitlines()]
     (comment,) = (number for number, line in enumerate(lines) if line.startswith("# NOT VALID"))
     assert lines[comment + 1].startswith("op.create_check_constraint(")
 
 
 async def test_a_dropped_table_is_warned_of(
-    written: Write, caplog: pytest.LogCaptureFixture
+    generate: Generate, caplog: pytest.LogCaptureFixture
 ) -> None:
     before = models()
     Table("others", before, Column("id", Integer, primary_key=True))
-    upgrade, downgrade = await written(before, models())
+    upgrade, downgrade = await generate(before, models())
     warning = "others is dropped with its rows. If it was renamed, keep them: docs/migrations.md"
     assert upgrade.index(f"# {warning}") < upgrade.index("op.drop_table('others')")
     assert warning in caplog.text
@@ -162,30 +164,30 @@ async def test_a_dropped_table_is_warned_of(
 
 
 @pytest.mark.filterwarnings("ignore:.*expression-based index")  # as env.py does
-async def test_an_index_on_an_expression_is_created_once(written: Write) -> None:
+async def test_an_index_on_an_expression_is_created_once(generate: Generate) -> None:
     index = "ix_things_number_doubled"
 
     def after() -> MetaData:
         return models(Index(index, sql("(number + number)")))
 
-    upgrade, downgrade = await written(models(), after())
+    upgrade, downgrade = await generate(models(), after())
     assert upgrade.count("create_index") == upgrade.count(index) == 1
     assert "number + number" in upgrade
     assert downgrade.count("drop_index") == downgrade.count(index) == 1
-    upgrade, _ = await written(after(), after())
+    upgrade, _ = await generate(after(), after())
     assert "pass" in upgrade
     # Where a table is copied for another change, apart from that.
     changed = models(Index(index, sql("(number + number)")), least=2)
-    upgrade, downgrade = await written(models(), changed)
+    upgrade, downgrade = await generate(models(), changed)
     if driver.RENDER_AS_BATCH:
         assert upgrade.count("batch_alter_table") == downgrade.count("batch_alter_table") == 2
         assert upgrade.index("ck_things_bounds") < upgrade.index(index)
         assert downgrade.index(index) < downgrade.index("ck_things_bounds")
 
 
-async def test_a_native_enum_is_refused(written: Write) -> None:
+async def test_a_native_enum_is_refused(generate: Generate) -> None:
     with pytest.raises(CommandError, match=r"things\.level is a native enum"):
-        await written(models(), models(Column("level", Enum("low", "high", name="level"))))
+        await generate(models(), models(Column("level", Enum("low", "high", name="level"))))
 
 
 class Level(PythonEnum):
@@ -244,15 +246,15 @@ def copy(models: type[Base]) -> MetaData:
     return metadata
 
 
-async def test_an_annotated_enum_is_a_text_with_a_check(written: Write) -> None:
-    upgrade, _ = await written(copy(Plain), copy(Levelled))
+async def test_an_annotated_enum_is_a_text_with_a_check(generate: Generate) -> None:
+    upgrade, _ = await generate(copy(Plain), copy(Levelled))
     for name in ("level", "former"):
         assert f"sa.Column('{name}', sa.String(length=50)" in upgrade
         assert upgrade.count(f"ck_tests_peaks_{name}'") == 1
     assert upgrade.count("'low', 'high'") == 2
-    upgrade, _ = await written(copy(Levelled), copy(MoreLevelled))
+    upgrade, _ = await generate(copy(Levelled), copy(MoreLevelled))
     assert "'low', 'high', 'extreme'" in upgrade
     assert upgrade.count("ck_tests_peaks_level") == 2
     assert "former" not in upgrade
-    upgrade, _ = await written(copy(Levelled), copy(Levelled))
+    upgrade, _ = await generate(copy(Levelled), copy(Levelled))
     assert "pass" in upgrade
