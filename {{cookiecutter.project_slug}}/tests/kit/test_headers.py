@@ -56,7 +56,9 @@ async def test_every_response_is_protected(app: FastAPI, client: AsyncClient) ->
         protected(await client.request(each.method, re.sub(r"\{\w+\}", "x", each.path)))
 
 
-async def test_a_defect_is_protected_and_a_choice_is_kept(live_url: str) -> None:
+async def test_a_defect_is_protected_and_a_choice_is_kept(
+    live_url: str, caplog: pytest.LogCaptureFixture
+) -> None:
     app = create_app(settings_for(live_url))
 
     @app.get("/defect")
@@ -71,6 +73,7 @@ async def test_a_defect_is_protected_and_a_choice_is_kept(live_url: str) -> None
         broken = await client.get("/defect")
         problem(broken, 500)
         protected(broken)
+        assert f"request {broken.headers['x-request-id']}" in caplog.text
         protected(await client.get("/chosen"), "public, max-age=60")
 
 
