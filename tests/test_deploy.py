@@ -480,7 +480,7 @@ def test_on_postgresql_a_job_migrates_and_pods_roll_without_downtime(bake: Bake,
     assert [each["name"] for each in migrate["env"]] == ["DATABASE_URL"]
     page = project.text("docs/deployment.md")
     component = kinds["Job"]["metadata"]["labels"]["app.kubernetes.io/component"]
-    assert re.findall(r"--selector \S+=(\S+)", page) == [component]
+    assert re.findall(r"--selector [\w./]+=(\S+)", page) == [component]
     assert set(re.findall(r"(?<!cron)job/([\w-]+)", page)) == {kinds["Job"]["metadata"]["name"]}
     assert re.findall(r"deployment/(\S+)", page) == [deployment["metadata"]["name"]]
 

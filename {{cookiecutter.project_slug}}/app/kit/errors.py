@@ -38,6 +38,9 @@ MAX_HEADERS = 32 * 1024
 MAX_DIGITS = 20
 """Digits of a Content-Length that are parsed."""
 
+REQUEST_ID: Final = "app.request_id"
+"""The name in the ASGI scope of the request's id: that of the client, or a new one."""
+
 NOT_MIGRATED: Final = "The database schema is behind: run `alembic upgrade head`."
 READ_ONLY: Final = "A read session can't write: use a transaction"
 
@@ -387,7 +390,10 @@ class UnhandledErrorMiddleware:
         except Exception:
             if started:  # only a closed connection tells the client that the response is incomplete
                 raise
-            logger.exception("Unhandled error in %s %s", scope["method"], _shown(scope["path"]))
+            logger.exception(
+                "Unhandled error in %s %s, request %s",
+                *(scope["method"], _shown(scope["path"]), scope.get(REQUEST_ID)),
+            )
             response = problem_response(
                 scope["path"],
                 HTTPStatus.INTERNAL_SERVER_ERROR,

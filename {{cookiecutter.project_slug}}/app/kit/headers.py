@@ -13,7 +13,7 @@ from fastapi.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.kit.config import KitSettings
-from app.kit.errors import problem_response
+from app.kit.errors import REQUEST_ID, problem_response
 
 logger = logging.getLogger(__name__)
 
@@ -44,9 +44,6 @@ CORS_HEADERS: Final = (
 """Request headers that a page of another origin may send."""
 CORS_EXPOSED: Final = ("ETag", "Idempotent-Replayed", "Location", "Retry-After", "X-Request-ID")
 """Response headers that a page of another origin may read."""
-
-REQUEST_ID: Final = "app.request_id"
-"""The name in the ASGI scope of the request's id: that of the client, or a new one."""
 
 _GIVEN_ID: Final = re.compile(rb"[\w.:-]{1,100}")
 _HOST: Final = re.compile(r"([a-z0-9._-]+|\[[0-9a-f:.]+\])(?::\d*)?")

@@ -11,7 +11,7 @@ from fastapi import Request
 
 from app.kit.caller import ANONYMOUS, Caller
 from app.kit.db.session import after_commit
-from app.kit.headers import REQUEST_ID
+from app.kit.errors import REQUEST_ID
 
 logger: Final = logging.getLogger("app.security")
 

@@ -29,8 +29,8 @@ from uvicorn.supervisors import ChangeReload, Multiprocess
 from app.kit import security_log
 from app.kit.app import HASTEN, STOP_SIGNALS
 from app.kit.config import KitSettings
-from app.kit.errors import MEDIA_TYPE, Problem
-from app.kit.headers import ALWAYS, NO_CONTENT, NO_STORE, REQUEST_ID
+from app.kit.errors import MEDIA_TYPE, REQUEST_ID, Problem
+from app.kit.headers import ALWAYS, NO_CONTENT, NO_STORE
 
 MAX_HEAD = 64 * 1024
 """Bytes of a request line, headers or trailers; uvicorn itself has no limit."""

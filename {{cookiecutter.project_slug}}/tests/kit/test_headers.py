@@ -56,7 +56,9 @@ async def test_every_response_has_security_headers(app: FastAPI, client: AsyncCl
         protected(await client.request(each.method, re.sub(r"\{\w+\}", "x", each.path)))
 
 
-async def test_errors_have_security_headers_and_routes_may_set_their_own(live_url: str) -> None:
+async def test_errors_have_security_headers_and_routes_may_set_their_own(
+    live_url: str, caplog: pytest.LogCaptureFixture
+) -> None:
     app = create_app(settings_for(live_url))
 
     @app.get("/defect")
@@ -71,6 +73,7 @@ async def test_errors_have_security_headers_and_routes_may_set_their_own(live_ur
         broken = await client.get("/defect")
         problem(broken, 500)
         protected(broken)
+        assert f"request {broken.headers['x-request-id']}" in caplog.text
         protected(await client.get("/chosen"), "public, max-age=60")
 
 
