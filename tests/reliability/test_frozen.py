@@ -111,7 +111,7 @@ async def test_every_route_returns_503_in_time_while_the_database_is_frozen(
             stage = Stage(project, database)
             services = [
                 await stack.enter_async_context(
-                    stage.serving(THROTTLE_PER_ADDRESS="1000", wait=False)
+                    stage.serving(THROTTLE_PER_ADDRESS="1000", THROTTLE_AT_ONCE="1000", wait=False)
                 )
                 for _ in range(count)
             ]
