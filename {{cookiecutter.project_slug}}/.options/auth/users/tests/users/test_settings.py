@@ -114,7 +114,7 @@ def test_random_keys_are_accepted(
     monkeypatch: pytest.MonkeyPatch, number: int, generate: Callable[[Random], str]
 ) -> None:
     # Skipped: hashing every common password for each key would take minutes.
-    monkeypatch.setattr("app.users.settings.GUESSED", frozenset({"password"}))
+    monkeypatch.setattr("app.users.passwords.COMMON", frozenset({"password"}))
     numbers = Random(1)  # noqa: S311 - the same keys in every run
     for _ in range(number):
         key = generate(numbers)
