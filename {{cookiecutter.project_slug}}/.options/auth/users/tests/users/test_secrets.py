@@ -6,12 +6,12 @@ from typing import Any
 
 import pytest
 from httpx2 import AsyncClient, Response
-from sqlalchemy import select, text
+from sqlalchemy import ColumnElement, bindparam, literal_column, select, text
 
 from app.kit.db.engine import Database
 from app.kit.db.models import now
 from app.main import create_app
-from app.users import security
+from app.users import repository, security
 from app.users.caller import SessionClaims, UserCaller
 from app.users.models import APIKey, RefreshToken, User, UserSession
 from app.users.permissions import MEMBER
@@ -157,17 +157,26 @@ async def whole_session(session: Session, monkeypatch: pytest.MonkeyPatch) -> No
         patched.setattr(security, "opaque_token", lambda _: key["X-API-Key"])
         await call(409, "POST", KEYS, json={"name": "again"}, headers=bearer(tokens))
         await call(409, "POST", USERS, json=body(BOB, OLD), params={"with_api_key": "true"})
-    # Unexpected errors: a defect in the code, and an invalid statement.
+    # Unexpected errors: a defect in the code, a row that is refused, and an invalid statement.
     with monkeypatch.context() as patched:
         patched.setattr(security, "access_token", lambda *_: 1 / 0)
         await call(500, "POST", TOKEN, data=form(NEW))
+    with monkeypatch.context() as patched:
+        patched.setattr(security, "hash_token", lambda _: None)
+        await call(500, "POST", TOKEN, data=form(NEW))
+    with monkeypatch.context() as patched:
+        unknown: ColumnElement[str] = literal_column("unknown_column")
+        by_key = select(unknown).where(APIKey.key_hash == bindparam("key_hash"))
+        patched.setattr(repository, "BY_KEY", by_key)
+        await call(500, "GET", ME, headers=key)
+    # A schema without a column.
     fresh = (await call(200, "POST", TOKEN, data=form(NEW))).json()
     await rename(session.db, "refresh_tokens.token_hash", "elsewhere")
-    await session.client.post(TOKEN, data=form(NEW))
-    await session.client.post(REFRESH, json=_refresh(fresh))
+    assert (await session.client.post(TOKEN, data=form(NEW))).status_code == 503
+    assert (await session.client.post(REFRESH, json=_refresh(fresh))).status_code == 503
     await rename(session.db, "refresh_tokens.elsewhere", "token_hash")
     await rename(session.db, "api_keys.key_hash", "elsewhere")
-    await session.client.get(ME, headers=key)
+    assert (await session.client.get(ME, headers=key)).status_code == 503
     await rename(session.db, "api_keys.elsewhere", "key_hash")
     await call(204, "DELETE", ME, headers=bearer(tokens))
 
@@ -200,7 +209,7 @@ async def test_no_secret_reaches_a_response_or_the_log(
     assert len(session.canaries) > 15
     assert "INSERT INTO refresh_tokens" in logged.text
     assert "ZeroDivisionError" in logged.text
-    assert logged.text.count("Unhandled error") == 4
+    assert logged.text.count("Unhandled error") == 3
     found = {canary for canary in session.canaries if canary in said}
     assert found == set()
 
