@@ -65,6 +65,7 @@ WITHOUT_COVERAGE = ["uv run just lint", "uv run just test tests"]
 """Run `check` without coverage, which is measured once for each answer."""
 
 
+@pytest.mark.timeout(1800)  # a whole suite with coverage: minutes, more on a busy machine
 def test_the_commands_of_its_ci_pass(
     service: Project, answers: dict[str, str], measured: Measured
 ) -> None:
