@@ -293,7 +293,7 @@ MANY = [
     "invoice number:str! status:enum(open,paid)? payer:ref(customers) payee:ref(customers)?",
     "line amount:decimal! data:json? day:date!? task:ref(tasks) --belongs-to invoices",
     "category name:str! parent:ref(categories)? --public",
-    "mouse3 buttons:int!? owner:ref(people) category:ref(categories)? --public",
+    "mouse3 buttons:int!? keeper:ref(people) category:ref(categories)? --public",
     "child name:str --plural children --belongs-to categories",
     "leaf weight:float? --plural leaves --belongs-to customers",
 ]
