@@ -98,7 +98,7 @@ def copy(bake: Bake, tmp_path: Path, request: pytest.FixtureRequest) -> Project:
     return project
 
 
-@pytest.mark.parametrize(
+with_users = pytest.mark.parametrize(
     "copy",
     [
         {"database": database, "auth": "users", "deploy": "docker"}
@@ -107,6 +107,9 @@ def copy(bake: Bake, tmp_path: Path, request: pytest.FixtureRequest) -> Project:
     ids=CHOICES["database"],
     indirect=True,
 )
+
+
+@with_users
 def test_compose_builds_migrates_and_serves(copy: Project) -> None:
     environment = {"PORT": str(free_port())}
     just = ("uv", "run", "just")
@@ -122,15 +125,7 @@ def test_compose_builds_migrates_and_serves(copy: Project) -> None:
         succeeded(copy.run(*just, "down", "--volumes", **environment))
 
 
-@pytest.mark.parametrize(
-    "copy",
-    [
-        {"database": database, "auth": "users", "deploy": "docker"}
-        for database in CHOICES["database"]
-    ],
-    ids=CHOICES["database"],
-    indirect=True,
-)
+@with_users
 def test_a_failed_migration_keeps_the_previous_release(copy: Project) -> None:
     port = str(free_port())
     told = dict.fromkeys(("SECRET_KEY", *PASSWORDS), uuid4().hex + uuid4().hex)
