@@ -33,7 +33,7 @@ def broken_urls(url: str, tmp_path: Path) -> dict[str, str]:
     wrong = given.set(database="nowhere", password="hunter2")  # noqa: S106
     return {
         "postgresql://someone:hunter2@127.0.0.1:1/name": "127.0.0.1:1: ",
-        f"postgresql:///name?host={tmp_path}&port=1": f"{tmp_path}:1: FileNotFoundError",
+        "postgresql:///name?host=/nowhere&port=1": "/nowhere:1: FileNotFoundError",
         wrong.render_as_string(hide_password=False): 'database "nowhere" does not exist',
     }
 

@@ -217,8 +217,8 @@ async def test_a_connection_closed_by_the_server_is_detected_without_a_ping(live
         await select_one(database)
 
 
-async def test_connecting_to_a_missing_server(tmp_path: Path) -> None:
-    app = create_app(settings_for(f"postgresql://u:hush@/name?host={tmp_path}"))
+async def test_connecting_to_a_missing_server() -> None:
+    app = create_app(settings_for("postgresql://u:hush@/name?host=/nowhere"))
     async with running(app) as client:  # the app starts anyway
         assert (await client.get("/health/live")).status_code == 200
         response = await client.get("/health/ready")
@@ -319,10 +319,10 @@ async def test_reads_can_go_to_a_replica(live_url: str, databases: testdb.Databa
 
 
 async def test_reads_go_to_the_primary_while_the_replica_is_down(
-    live_url: str, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+    live_url: str, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("app.kit.db.engine.REPLICA_RETRY", 0.0)
-    away = f"postgresql://user@/name?host={tmp_path}"
+    away = "postgresql://user@/name?host=/nowhere"
     app = create_app(settings_for(live_url, database_read_url=away))
     async with running(app):
         database: Database = app.state.database
