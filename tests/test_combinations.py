@@ -1,4 +1,7 @@
-"""Every combination of answers renders completely; one of each group runs its own checks."""
+"""Combinations of answers render completely; one of each group runs its own checks.
+
+Every combination is rendered with `--full`, and else some, in which any two answers meet.
+"""
 
 import ast
 import itertools
@@ -38,13 +41,22 @@ def dead_settings(project: Project) -> set[str]:
 
 
 @pytest.fixture(scope="module")
-def renders(bake: Bake) -> list[Project]:
-    """Return a render of every combination of answers."""
-    return [bake(**answers) for answers in combinations()]
+def chosen(*, full: bool) -> list[dict[str, str]]:
+    """Return the combinations to render."""
+    few = pairwise() + proven()
+    return [answers for answers in combinations() if full or answers in few]
 
 
-def test_every_combination_renders_completely(renders: list[Project], measured: Measured) -> None:
-    for project, answers in zip(renders, combinations(), strict=True):
+@pytest.fixture(scope="module")
+def renders(bake: Bake, chosen: list[dict[str, str]]) -> list[Project]:
+    """Return a render of each combination."""
+    return [bake(**answers) for answers in chosen]
+
+
+def test_combinations_render_completely(
+    renders: list[Project], chosen: list[dict[str, str]], measured: Measured
+) -> None:
+    for project, answers in zip(renders, chosen, strict=True):
         assert project.files() == expected(answers), answers
         for file in project.files():
             braces = file.endswith((".py", "justfile"))
@@ -56,14 +68,18 @@ def test_every_combination_renders_completely(renders: list[Project], measured: 
 
 
 def test_one_render_of_each_group_is_tested(
-    renders: list[Project], bake: Bake, measured: Measured
+    renders: list[Project], chosen: list[dict[str, str]], bake: Bake, measured: Measured
 ) -> None:
     proved = [group_of(bake(**answers)) for answers in proven()]
     found: dict[str, list[dict[str, str]]] = {}
-    for project, answers in zip(renders, combinations(), strict=True):
+    for project, answers in zip(renders, chosen, strict=True):
         found.setdefault(group_of(project), []).append(answers)
 
-    assert found == groups()  # computed without a render
+    computed = {  # without a render
+        group: [answers for answers in members if answers in chosen]
+        for group, members in groups().items()
+    }
+    assert found == computed
     assert sorted(proved) == sorted(found)
     # In a group, all files that are linted, typed and tested are equal; the settings have to be
     # equal, too.

@@ -80,6 +80,10 @@ def test_the_commands_of_its_ci_pass(
     )
 
 
+of_each_answer = pytest.mark.parametrize("answers", each(each_answer_once()), indirect=True)
+"""Runs a test with each answer that changes the Python of a render, not with each combination."""
+
+
 FUZZED = [answers for answers in proven() if answers["auth"] == "users"]
 """A render with users has all the tests of one without, and more."""
 
@@ -107,6 +111,7 @@ def test_no_slug_can_be_the_name_of_an_installed_package(service: Project) -> No
     assert sorted(installed - reserved) == []
 
 
+@of_each_answer
 @pytest.mark.parametrize(
     ("variable", "value"),
     [
@@ -131,6 +136,7 @@ def test_an_invalid_setting_is_reported_in_one_line(
     assert "secret" not in done.stderr
 
 
+@of_each_answer
 def test_a_new_migration_has_a_timestamp_in_its_name(service: Project) -> None:
     succeeded(service.run("uv", "run", "just", "migrate"))
     versions = service.path / "migrations" / "versions"
@@ -144,6 +150,7 @@ def test_a_new_migration_has_a_timestamp_in_its_name(service: Project) -> None:
     succeeded(service.run("uv", "run", "just", "migrate"))
 
 
+@of_each_answer
 @pytest.mark.skipif(sys.platform == "win32", reason="signals go to a POSIX process group")
 @pytest.mark.parametrize(
     ("stop", "to_group"),
@@ -216,7 +223,7 @@ def shown_files(readme: str) -> dict[str, str]:
     }
 
 
-@pytest.mark.parametrize("answers", each(each_answer_once()), indirect=True)
+@of_each_answer
 def test_the_readme_adds_a_resource(
     service: Project, answers: dict[str, str], measured: Measured
 ) -> None:
