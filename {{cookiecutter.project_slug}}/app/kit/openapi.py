@@ -1,9 +1,10 @@
 """The OpenAPI document, as generators of clients need it."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
 from fastapi import FastAPI
+from fastapi.encoders import jsonable_encoder
 from fastapi.openapi.utils import get_openapi
 from fastapi.routing import APIRoute, RouteContext, iter_route_contexts
 
@@ -73,6 +74,7 @@ def _document(app: FastAPI) -> Json:
         servers=app.servers,
         routes=routes,
     )
+    _declare_guards(document, routes)
     described = {tag["name"]: tag for tag in app.openapi_tags or ()}
     tags: dict[str, Json] = {}
     for operation in _operations(document):
@@ -86,6 +88,20 @@ def _document(app: FastAPI) -> Json:
     _use_titles(document)
     _drop_defaults(document)
     return document
+
+
+def _declare_guards(document: Json, routes: Sequence[RouteContext]) -> None:
+    """Declare the credentials that closed routes accept."""
+    for route in routes:
+        guard = getattr(route.original_route, "guard", None)
+        if guard is None or not route.include_in_schema:
+            continue
+        declared = document["components"].setdefault("securitySchemes", {})
+        for scheme in guard.schemes:
+            declared[scheme.scheme_name] = jsonable_encoder(scheme.model, exclude_none=True)
+        for method in route.methods or ():
+            operation = document["paths"][route.path_format][method.lower()]
+            operation["security"] = [{scheme.scheme_name: []} for scheme in guard.schemes]
 
 
 def _use_titles(document: Json) -> None:

@@ -2,9 +2,9 @@
 
 import json
 import re
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from http import HTTPStatus
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 from urllib.parse import unquote_to_bytes
 from uuid import UUID
 
@@ -13,8 +13,11 @@ from fastapi.dependencies.models import Dependant
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import StreamingResponse
 from fastapi.routing import APIRoute, RouteContext, iter_route_contexts
+from fastapi.security.base import SecurityBase
 from starlette import routing
 from starlette.datastructures import FormData
+from starlette.routing import BaseRoute, Match
+from starlette.types import Scope
 
 from app.kit.db.session import SAFE_METHODS, before_response, opens_transaction
 from app.kit.errors import COMMON_ERRORS, error_responses
@@ -33,6 +36,15 @@ MAX_KEYS: Final = 1000
 
 MAX_PARAMETERS: Final = 100
 """Maximum parameters of a query or a form: the work for unknown ones is quadratic."""
+
+
+class Guard(NamedTuple):
+    """What finds the caller of a closed route, before its body is read."""
+
+    check: Callable[[Request], Awaitable[None]]
+    """Raises an error for a request without a valid credential."""
+    schemes: tuple[SecurityBase, ...]
+    """The credentials that it accepts, for OpenAPI."""
 
 
 class StrictRequest(Request):
@@ -62,6 +74,14 @@ class Route(APIRoute):
         super().__init__(path, endpoint, **options)
         if self.methods and "GET" in self.methods:
             self.methods.add("HEAD")
+        self.guard: Guard | None = None
+        self.beginning = ""
+
+    def matches(self, scope: Scope) -> tuple[Match, Scope]:
+        """Compare the beginning of the path first: that is cheaper than the whole path."""
+        if scope["path"].startswith(self.beginning) or scope.get("root_path"):
+            return super().matches(scope)
+        return Match.NONE, {}
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         """Wrap FastAPI's handler, as its documentation describes."""
@@ -71,6 +91,9 @@ class Route(APIRoute):
             current_request.set(request)
             _check_count(request.scope["query_string"], "query")
             _check_encoding(request)
+            if self.guard is not None:
+                check = self.guard.check
+                await request.app.dependency_overrides.get(check, check)(request)
             response = await handler(StrictRequest(request.scope, request.receive))
             await before_response(request, response)
             return if_none_match(request, response)
@@ -85,26 +108,66 @@ class Router(APIRouter):
         """Accept what ``APIRouter`` does, and a ``description`` of its tag for OpenAPI."""
         super().__init__(route_class=Route, **options)
         self.description = description
+        self._options = options
+        self._added: list[tuple[str, Callable[..., Any], dict[str, Any]]] = []
+
+    def add_api_route(self, path: str, endpoint: Callable[..., Any], **options: Any) -> None:
+        """Add a route, as ``APIRouter`` does."""
+        super().add_api_route(path, endpoint, **options)
+        self._added.append((path, endpoint, options))
+
+    def routes_of(
+        self, app: FastAPI, prefix: str, responses: dict[int | str, Any], guard: Guard | None
+    ) -> list[BaseRoute] | None:
+        """Return the routes as the app's own ones, or None if other routers are included here.
+
+        FastAPI matches the routes of an included router twice, and one after the other.
+        """
+        if len(self._added) < len(self.routes):
+            return None
+        options: dict[str, Any] = {
+            "generate_unique_id_function": app.router.generate_unique_id_function,
+            **self._options,
+            "prefix": prefix + self.prefix,
+            "responses": responses | self.responses,
+        }
+        own = APIRouter(route_class=Route, dependency_overrides_provider=app, **options)
+        for path, endpoint, given in self._added:
+            own.add_api_route(path, endpoint, **given)
+        for route in own.routes:
+            if isinstance(route, Route):
+                route.guard = guard
+                route.beginning = route.path.partition("{")[0]
+        return own.routes
 
 
 def mount(
-    app: FastAPI, *, closed: Sequence[Mount], public: Sequence[Mount], guard: Any = None
+    app: FastAPI, *, closed: Sequence[Mount], public: Sequence[Mount], guard: Guard | None = None
 ) -> None:
-    """Mount routers; ``guard`` is the dependency that finds the caller of closed routes.
+    """Mount routers; ``guard`` finds the caller of closed routes.
 
     The closed ones come first, so that no public route shadows a closed one.
     """
-    guards = [] if guard is None else [guard]
     statuses = COMMON_ERRORS if guard is None else (401, 403, *COMMON_ERRORS)
     for prefix, router in closed:
-        responses = error_responses(*statuses)
-        _include(app, prefix, router, dependencies=guards, responses=responses)
+        _include(app, prefix, router, error_responses(*statuses), guard)
     for prefix, router in public:
-        _include(app, prefix, router, responses=error_responses(*COMMON_ERRORS))
+        _include(app, prefix, router, error_responses(*COMMON_ERRORS), None)
 
 
-def _include(app: FastAPI, prefix: str, router: APIRouter, **options: Any) -> None:
-    app.include_router(router, prefix=prefix, **options)
+def _include(
+    app: FastAPI,
+    prefix: str,
+    router: APIRouter,
+    responses: dict[int | str, Any],
+    guard: Guard | None,
+) -> None:
+    routes = router.routes_of(app, prefix, responses, guard) if isinstance(router, Router) else None
+    if routes is not None:
+        app.router.routes.extend(routes)
+    else:
+        guards = [] if guard is None else [Depends(guard.check, scope="function")]
+        app.include_router(router, prefix=prefix, dependencies=guards, responses=responses)
     if description := getattr(router, "description", ""):
         tags = [{"name": tag, "description": description} for tag in router.tags]
         app.openapi_tags = [*(app.openapi_tags or ()), *tags]

@@ -1,16 +1,16 @@
 """The checks of an app's routes: shadowed routes, and routes that can't be idempotent."""
 
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 
 import pytest
-from fastapi import APIRouter, FastAPI
+from fastapi import APIRouter, FastAPI, HTTPException, Request
 from fastapi.responses import StreamingResponse
-from httpx2 import AsyncClient
+from httpx2 import ASGITransport, AsyncClient
 
 from app.kit import routing
 from app.kit.db.session import SessionDep
 from app.kit.idempotency.session import idempotent
-from app.kit.routing import Router, check_routes
+from app.kit.routing import Guard, Router, check_routes
 from tests.conftest import problem
 
 
@@ -93,6 +93,91 @@ def test_closed_routes_come_before_public_ones() -> None:
     app = FastAPI()
     routing.mount(app, closed=[("/v1", closed)], public=[("/v1", public)])
     check_routes(app)
+
+
+async def _refuse(_request: Request) -> None:
+    raise HTTPException(401, "No caller")
+
+
+async def _accept(_request: Request) -> None:
+    pass
+
+
+def _guarded(router: APIRouter) -> FastAPI:
+    app = FastAPI()
+    routing.mount(app, closed=[("/v1", router)], public=[], guard=Guard(_refuse, ()))
+    return app
+
+
+def _router_with_options() -> Router:
+    router = Router(prefix="/things", tags=["things"], responses={418: {}}, deprecated=True)
+    router.add_api_route("/{key}", endpoint, methods=["PUT"], responses={402: {}})
+    return router
+
+
+def _router_that_includes() -> Router:
+    router = Router(prefix="/outer")
+    router.include_router(_router_with_options())
+    return router
+
+
+def _plain_router() -> APIRouter:
+    router = APIRouter(prefix="/plain")
+    router.add_api_route("/{key}", endpoint, methods=["PUT"])
+    return router
+
+
+@pytest.mark.parametrize(
+    ("make", "path"),
+    [
+        (_router_with_options, "/v1/things/{key}"),
+        (_router_that_includes, "/v1/outer/things/{key}"),
+        (_plain_router, "/v1/plain/{key}"),
+    ],
+)
+async def test_a_router_keeps_its_options_and_is_guarded(
+    make: Callable[[], APIRouter], path: str
+) -> None:
+    app = _guarded(make())
+    operation = app.openapi()["paths"][path]["put"]
+    if "things" in path:
+        assert (operation["tags"], operation["deprecated"]) == (["things"], True)
+        assert {"402", "418"} <= operation["responses"].keys()
+    assert "401" in operation["responses"]
+    async with AsyncClient(transport=ASGITransport(app), base_url="http://test") as client:
+        assert (await client.put(path)).status_code == 401
+        assert (await client.get("/v1")).status_code == 404
+        app.dependency_overrides[_refuse] = _accept
+        assert (await client.put(path)).status_code == 200
+        assert (await client.post(path)).status_code == 405
+
+
+async def test_routes_are_found_below_a_root_path() -> None:
+    app = FastAPI()
+    routing.mount(app, closed=[], public=[("/v1", _router_with_options())])
+    transport = ASGITransport(app, root_path="/api")
+    async with AsyncClient(transport=transport, base_url="http://test") as client:
+        for prefix in ("", "/api"):
+            assert (await client.put(f"{prefix}/v1/things/x")).status_code == 200
+
+
+async def test_a_request_without_a_caller_is_refused_before_its_body_is_read() -> None:
+    router = Router()
+
+    @router.post("/things")
+    async def create(body: dict[str, str]) -> dict[str, str]:
+        return body
+
+    async def body() -> AsyncIterator[bytes]:
+        raise AssertionError("the body was read")
+        yield b""
+
+    app = _guarded(router)
+    async with AsyncClient(transport=ASGITransport(app), base_url="http://test") as client:
+        response = await client.post(
+            "/v1/things", content=body(), headers={"Content-Type": "application/json"}
+        )
+        assert response.status_code == 401
 
 
 async def test_a_path_that_is_not_utf_8_is_422(things: AsyncClient) -> None:

@@ -2,10 +2,8 @@
 
 from typing import Final
 
-from fastapi import Depends
-
-from app.kit.routing import Mount
-from app.users.caller import authorize
+from app.kit.routing import Guard, Mount
+from app.users.caller import SCHEMES, authorize
 from app.users.router import admin, auth, keys, me, registration, sessions
 from app.users.settings import UserSettings
 
@@ -18,5 +16,5 @@ CLOSED: Final[tuple[Mount, ...]] = (
     ("/v1", admin),
 )
 PUBLIC: Final[tuple[Mount, ...]] = (("/v1", auth), ("/v1", registration))
-GUARD: Final = Depends(authorize, scope="function")
-"""The dependency of closed routes."""
+GUARD: Final = Guard(authorize, SCHEMES)
+"""What closed routes require."""

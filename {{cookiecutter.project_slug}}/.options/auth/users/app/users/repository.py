@@ -4,8 +4,9 @@ from datetime import datetime, timedelta
 from typing import Any, Final
 from uuid import UUID
 
-from sqlalchemy import Row, bindparam, case, delete, exists, func, insert, or_, select, update
+from sqlalchemy import Result, Row, bindparam, case, delete, exists, func, insert, or_, select, update
 
+from app.kit.db.engine import ReadSession
 from app.kit.db.models import now
 from app.kit.db.repository import Repository
 from app.kit.errors import Conflict, NotFound
@@ -58,23 +59,27 @@ BY_KEY = (
 )
 
 
+async def caller_by_token(session: ReadSession, claims: AccessClaims) -> Row[Any] | None:
+    """Return the user of an access token, with the time of the login, unless it is revoked."""
+    parameters = {
+        "user_id": claims.user_id,
+        "token_version": claims.token_version,
+        "session_id": claims.session_id,
+    }
+    found: Result[Any] = await session.execute(BY_TOKEN, parameters)
+    return found.one_or_none()
+
+
+async def caller_by_key(session: ReadSession, key_hash: str) -> Row[Any] | None:
+    """Return an API key with id, name and is_superuser of its active user, or None."""
+    found: Result[Any] = await session.execute(BY_KEY, {"key_hash": key_hash})
+    return found.one_or_none()
+
+
 class UserRepository(Repository[User]):
     """Users, with their sessions, refresh tokens and API keys."""
 
     model = User
-
-    async def caller_by_token(self, claims: AccessClaims) -> Row[Any] | None:
-        """Return the user of an access token, with the time of the login, unless it is revoked."""
-        parameters = {
-            "user_id": claims.user_id,
-            "token_version": claims.token_version,
-            "session_id": claims.session_id,
-        }
-        return next(iter(await self.rows(BY_TOKEN, parameters)), None)
-
-    async def caller_by_key(self, key_hash: str) -> Row[Any] | None:
-        """Return an API key with id, name and is_superuser of its active user, or None."""
-        return next(iter(await self.rows(BY_KEY, {"key_hash": key_hash})), None)
 
     async def by_email(self, email: str) -> User | None:
         """Return the user with this e-mail address, or None."""
