@@ -217,7 +217,7 @@ async def test_data_that_is_not_http_is_refused(served: Served) -> None:
     assert response.headers["cache-control"] == "no-store"
     assert response.headers["x-content-type-options"] == "nosniff"
     policy = response.headers["content-security-policy"]
-    assert policy == "default-src 'none'; frame-ancestors 'none'"
+    assert policy == "default-src 'none'; base-uri 'none'; frame-ancestors 'none'"
     assert re.fullmatch("[0-9a-f]{32}", response.headers["x-request-id"])
     await served.pass_linger()
     assert await connection.closed()
