@@ -40,6 +40,7 @@ async def test_an_unsupported_method(client: AsyncClient) -> None:
     response = await client.delete("/health/live")
     assert problem(response, 405)["title"] == "Method Not Allowed"
     assert response.headers["allow"] == "GET, HEAD"
+    problem(await client.request("TRACE", "/health/live"), 405)
 
 
 async def test_allow_lists_every_method_of_a_path(things: AsyncClient) -> None:
