@@ -4,6 +4,7 @@ Slow; `uv run pytest -m "not slow"` skips it.
 """
 
 import ast
+import json
 import re
 import shlex
 import shutil
@@ -195,6 +196,15 @@ def test_fix_formats_files_that_it_can_not_repair(service: Project) -> None:
         assert 'x = {"a": 1}' in file.read_text(encoding="utf-8")
     finally:
         file.unlink()
+
+
+def test_the_packages_of_production_are_listed_as_an_sbom(service: Project) -> None:
+    just(service, "sbom")
+    listed = json.loads((service.path / "sbom.json").read_text(encoding="utf-8"))
+    names = {component["name"] for component in listed["components"]}
+    assert listed["bomFormat"] == "CycloneDX"
+    assert {"fastapi", "sqlalchemy", "uvicorn"} <= names
+    assert not names & {"mypy", "pytest", "ruff"}
 
 
 def test_the_verbs_are_listed_in_groups(service: Project) -> None:

@@ -5,6 +5,7 @@ from collections.abc import Collection
 from typing import Annotated, Final
 
 from fastapi import Depends, Header, Request, Response
+from fastapi.exceptions import RequestValidationError
 
 _STRONG_TAG: Final = re.compile(r'(?<!W/)"(0|[1-9]\d{0,8})"')
 _KEPT: Final = {"cache-control", "content-location", "date", "etag", "expires", "vary"}
@@ -39,6 +40,9 @@ def if_none_match(request: Request, response: Response) -> Response:
     tag = response.headers.get("etag")
     if not known or tag is None:
         return response
+    if not (known.isascii() and known.isprintable()):
+        error = {"loc": ("header", "If-None-Match"), "msg": "Not an entity tag", "type": "etag"}
+        raise RequestValidationError([error])
     tags = [each.strip().removeprefix("W/") for each in known.split(",")]
     if "*" not in tags and tag.removeprefix("W/") not in tags:
         return response

@@ -34,6 +34,15 @@ HEADERS: Final[Mapping[str, Json]] = {
 _REF: Final = "#/components/schemas/"
 
 
+_IF_NONE_MATCH: Final[Json] = {
+    "name": "If-None-Match",
+    "in": "header",
+    "required": False,
+    "description": "The `ETag` last seen: the response is 304 if it is still the current one.",
+    "schema": {"type": "string", "title": "If-None-Match"},
+}
+
+
 def response_headers(status: int, *names: str) -> dict[int | str, Json]:
     """Declare headers of a response: ``responses=response_headers(201, "Location")``."""
     return {status: {"headers": {name: dict(HEADERS[name]) for name in names}}}
@@ -82,6 +91,8 @@ def _document(app: FastAPI) -> Json:
         for parameter in operation.get("parameters", ()):
             _drop_null(parameter["schema"])
         _declare_headers(operation)
+        if "304" in operation["responses"]:
+            operation.setdefault("parameters", []).append(dict(_IF_NONE_MATCH))
         for tag in operation.get("tags", ()):
             tags[tag] = described.get(tag, {"name": tag, "description": tag.capitalize() + "."})
     document["tags"] = list(tags.values())

@@ -15,7 +15,7 @@ from fastapi.responses import StreamingResponse
 from fastapi.routing import APIRoute, RouteContext, iter_route_contexts
 from fastapi.security.base import SecurityBase
 from starlette import routing
-from starlette.datastructures import FormData
+from starlette.datastructures import FormData, ImmutableMultiDict, QueryParams
 from starlette.routing import BaseRoute, Match
 from starlette.types import Scope
 
@@ -47,14 +47,44 @@ class Guard(NamedTuple):
     """The credentials that it accepts, for OpenAPI."""
 
 
+class _Unambiguous(ImmutableMultiDict[str, Any]):
+    """Parameters of which none that is read as one value may be sent twice."""
+
+    place: str
+
+    def __getitem__(self, key: str) -> Any:
+        if len(self.multi_items()) > len(self) and len(self.getlist(key)) > 1:
+            error = {"loc": (self.place, key), "msg": "Sent more than once", "type": "repeated"}
+            raise RequestValidationError([error])
+        return super().__getitem__(key)
+
+
+class _Query(_Unambiguous, QueryParams):
+    place = "query"
+
+
+class _Form(_Unambiguous, FormData):
+    place = "body"
+
+
 class StrictRequest(Request):
-    """A request whose JSON is unambiguous: no object repeats a key."""
+    """A request that is unambiguous: no key of an object, and no single parameter, is repeated."""
+
+    @property
+    def query_params(self) -> QueryParams:
+        """Return the parameters of the query."""
+        if not hasattr(self, "_query_params"):
+            self._query_params = _Query(self.scope["query_string"])
+        return self._query_params
 
     async def _get_form(self, **limits: Any) -> FormData:
         body = await self.body()  # kept for code that reads the body after the form
         if "multipart" not in self.headers.get("content-type", "").lower():
             _check_count(body, "form")
-        return await super()._get_form(**limits)
+        form = await super()._get_form(**limits)
+        if not isinstance(form, _Form):
+            form = self._form = _Form(form.multi_items())
+        return form
 
     async def json(self) -> Any:
         """Return the parsed body, or raise ``JSONDecodeError``."""

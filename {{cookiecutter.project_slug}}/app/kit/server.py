@@ -153,6 +153,7 @@ class Protocol(HttpToolsProtocol):
         if len(self.pipeline) >= MAX_PIPELINED:
             self._reject("There are too many pipelined requests.")
         super().on_headers_complete()
+        self.headers = []  # for trailers: among the headers, they could replace those of a proxy
         self.in_body = True
         if self.ending or upgrades:
             self.cycle.keep_alive = False

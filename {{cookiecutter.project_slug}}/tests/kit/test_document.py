@@ -83,6 +83,13 @@ async def test_headers_are_declared(shared_app: FastAPI, monkeypatch: pytest.Mon
     assert not found, "\n".join(found)
 
 
+def test_conditional_reads_declare_their_header(shared_app: FastAPI) -> None:
+    """A client made from the document can send the ETag that it has."""
+    for operation in operations(shared_app):
+        is_conditional = "304" in operation.definition["responses"]
+        assert operation.has("If-None-Match") == is_conditional, str(operation)
+
+
 def test_every_operation_declares_its_security(shared_app: FastAPI) -> None:
     assert [str(each) for each in operations(shared_app) if "security" not in each.definition] == []
 

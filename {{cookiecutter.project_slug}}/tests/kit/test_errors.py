@@ -1,12 +1,12 @@
 """Every error is a problem document without internal details."""
 
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from typing import Annotated, Any
 
 import pytest
-from fastapi import FastAPI, Request
-from httpx2 import ASGITransport, AsyncClient
+from fastapi import FastAPI, Form, Query, Request
+from httpx2 import ASGITransport, AsyncClient, Response
 from pydantic import AfterValidator, Field
 from sqlalchemy import insert, select, text
 
@@ -40,6 +40,7 @@ async def test_an_unsupported_method(client: AsyncClient) -> None:
     response = await client.delete("/health/live")
     assert problem(response, 405)["title"] == "Method Not Allowed"
     assert response.headers["allow"] == "GET, HEAD"
+    problem(await client.request("TRACE", "/health/live"), 405)
 
 
 async def test_allow_lists_every_method_of_a_path(things: AsyncClient) -> None:
@@ -106,6 +107,46 @@ async def test_a_duplicate_key(things: AsyncClient) -> None:
     response = await things.post("/things", content=b'{"id": 1, "id": 2}', headers=headers)
     (error,) = problem(response, 422)["errors"]
     assert error["message"] == "Not JSON: An object repeats a key"
+
+
+class Search(RequestModel):
+    name: str = ""
+    tag: list[str] = Field(default_factory=list)
+
+
+async def in_query(name: str, tag: Annotated[list[str], Query()]) -> list[str]:
+    return [name, *tag]
+
+
+async def in_query_model(search: Annotated[Search, Query()]) -> list[str]:
+    return [search.name, *search.tag]
+
+
+async def in_form(search: Annotated[Search, Form()]) -> list[str]:
+    return [search.name, *search.tag]
+
+
+@pytest.mark.parametrize("endpoint", [in_query, in_query_model, in_form])
+async def test_a_parameter_that_is_sent_twice(endpoint: Callable[..., Any]) -> None:
+    app, router = FastAPI(), Router()
+    is_form = endpoint is in_form
+    if is_form:
+        pytest.importorskip("python_multipart")  # there are no forms without it
+    router.add_api_route("/", endpoint, methods=["POST"])
+    app.include_router(router)
+    install(app, max_body_size=1000)
+    async with calling(app) as client:
+
+        async def send(text: str) -> Response:
+            headers = {"content-type": "application/x-www-form-urlencoded"} if is_form else {}
+            url = "/" if is_form else f"/?{text}"
+            return await client.post(url, content=text if is_form else "", headers=headers)
+
+        assert (await send("name=a&tag=b&tag=c")).json() == ["a", "b", "c"]
+        for text in ("name=a&tag=b&name=z", "name=a&tag=b&name=a"):
+            (error,) = problem(await send(text), 422)["errors"]
+            assert error["field"] == f"{'body' if is_form else 'query'}.name"
+            assert error["message"] == "Sent more than once"
 
 
 @pytest.mark.parametrize(

@@ -33,7 +33,7 @@ def protected(response: Response, cache: str = "no-store") -> None:
     assert len(response.headers.get_list("content-security-policy")) == 1
     if response.url.path != "/docs":
         policy = response.headers["content-security-policy"]
-        assert policy == "default-src 'none'; frame-ancestors 'none'"
+        assert policy == "default-src 'none'; base-uri 'none'; frame-ancestors 'none'"
 
 
 def behind_proxy(app: Any, trusted: str) -> Any:

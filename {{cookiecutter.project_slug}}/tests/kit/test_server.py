@@ -149,6 +149,11 @@ async def served(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Served]:
     async def echo(request: Request) -> int:
         return len(await request.body())
 
+    @app.post("/headers")
+    async def headers(request: Request) -> list[tuple[str, str]]:
+        await request.body()
+        return request.headers.items()
+
     @app.get("/slow")
     async def slow() -> str:
         served.arrived.set()
@@ -209,6 +214,20 @@ async def test_data_after_a_body_is_limited(served: Served) -> None:
     assert await connection.closed()
 
 
+async def test_trailers_are_no_headers(served: Served) -> None:
+    connection = await served.connect()
+    head = b"POST /headers HTTP/1.1\r\nhost: test\r\ntransfer-encoding: chunked\r\n"
+    head += b"x-forwarded-for: 192.0.2.1\r\n\r\n"
+    for _ in range(2):
+        await connection.send(head + b"0\r\nx-forwarded-for: 192.0.2.2\r\nhost: other\r\n\r\n")
+        response = await connection.read_response()
+        assert response.json() == [
+            ["host", "test"],
+            ["transfer-encoding", "chunked"],
+            ["x-forwarded-for", "192.0.2.1"],
+        ]
+
+
 async def test_data_that_is_not_http_is_refused(served: Served) -> None:
     connection = await served.connect()
     await connection.send(b"\x16\x03\x01 hello\r\n\r\n")
@@ -217,7 +236,7 @@ async def test_data_that_is_not_http_is_refused(served: Served) -> None:
     assert response.headers["cache-control"] == "no-store"
     assert response.headers["x-content-type-options"] == "nosniff"
     policy = response.headers["content-security-policy"]
-    assert policy == "default-src 'none'; frame-ancestors 'none'"
+    assert policy == "default-src 'none'; base-uri 'none'; frame-ancestors 'none'"
     assert re.fullmatch("[0-9a-f]{32}", response.headers["x-request-id"])
     await served.pass_linger()
     assert await connection.closed()

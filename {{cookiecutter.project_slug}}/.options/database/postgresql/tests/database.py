@@ -6,9 +6,10 @@ from collections.abc import AsyncIterator
 from contextlib import ExitStack, asynccontextmanager
 from itertools import count
 from pathlib import Path
+from typing import Any
 
 from sqlalchemy import URL, NullPool, make_url, text
-from sqlalchemy.ext.asyncio import create_async_engine
+from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
 
 from app.kit.db.driver import parse_url
 from scripts.embedded_postgres import embedded_postgres
@@ -31,8 +32,18 @@ PATIENT = {
 RUNAWAY = "SELECT pg_sleep(600)"
 """A statement that takes much longer than any limit."""
 
+FULL_SCAN = "Seq Scan on "
+"""What a plan has before the name of a table that is read completely."""
+
 CONNECT = ("asyncpg/connection.py", "connect")
 """The file and the function in which the driver connects."""
+
+
+async def plan(connection: AsyncConnection, statement: str, parameters: Any) -> str:
+    """Return the plan of a statement that uses the indexes where it can, as for large tables."""
+    await connection.exec_driver_sql("SET LOCAL enable_seqscan = off")
+    rows = await connection.exec_driver_sql(f"EXPLAIN {statement}", parameters)
+    return "\n".join(map(str, rows))
 
 
 class Databases:

@@ -6,6 +6,9 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from itertools import count
 from pathlib import Path
+from typing import Any
+
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 SETTINGS: dict[str, str] = {}
 """The settings that the service needs."""
@@ -23,8 +26,17 @@ RUNAWAY = (
 )
 """A statement that takes much longer than any limit."""
 
+FULL_SCAN = "SCAN "
+"""What a plan has before the name of a table that is read completely."""
+
 CONNECT = ("aiosqlite/core.py", "connect")
 """The file and the function in which the driver connects."""
+
+
+async def plan(connection: AsyncConnection, statement: str, parameters: Any) -> str:
+    """Return the plan of a statement."""
+    rows = await connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {statement}", parameters)
+    return "\n".join(map(str, rows))
 
 
 class Databases:

@@ -4,7 +4,19 @@ from datetime import datetime, timedelta
 from typing import Any, Final
 from uuid import UUID
 
-from sqlalchemy import Result, Row, bindparam, case, delete, exists, func, insert, or_, select, update
+from sqlalchemy import (
+    Result,
+    Row,
+    bindparam,
+    case,
+    delete,
+    exists,
+    func,
+    insert,
+    select,
+    union_all,
+    update,
+)
 
 from app.kit.db.engine import ReadSession
 from app.kit.db.models import now
@@ -146,8 +158,13 @@ class UserRepository(Repository[User]):
         """
         if False in (changes.get("is_active"), changes.get("is_superuser")):
             await self._require_another_superuser(user_id)
+        revokes = changes.get("is_active") is False
+        if "is_superuser" in changes:
+            role = select(User.is_superuser).where(User.id == user_id)
+            former = await self.session.scalar(role.with_for_update(key_share=True))
+            revokes = revokes or former is not changes["is_superuser"]
         user = await self.update(user_id, changes)
-        if changes.get("is_active") is False or "is_superuser" in changes:
+        if revokes:
             await self.revoke_credentials(user_id)
         return user
 
@@ -163,9 +180,10 @@ class UserRepository(Repository[User]):
         """Write a new session; delete those that have expired, and the oldest of too many."""
         latest = select(UserSession.id).where(UserSession.user_id == user.id)
         latest = latest.order_by(UserSession.created_at.desc(), UserSession.id.desc())
-        over = or_(
-            UserSession.expires_at < now(), UserSession.id.in_(latest.offset(MAX_SESSIONS - 1))
-        )
+        oldest = latest.offset(MAX_SESSIONS - 1).subquery()
+        expired = select(UserSession.id).where(UserSession.expires_at < now())
+        # A UNION uses the indexes; an OR would read the sessions of all users.
+        over = UserSession.id.in_(union_all(expired, oldest.select()))
         found = select(UserSession.id).where(over).with_for_update(skip_locked=True)
         await self.session.execute(delete(UserSession).where(UserSession.id.in_(found)))
         values |= {"user_id": user.id, "token_version": user.token_version}

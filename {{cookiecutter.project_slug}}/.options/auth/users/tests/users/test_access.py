@@ -297,6 +297,15 @@ async def test_invalid_credentials_are_refused(
         problem(await call(anonymous, operation, headers), 401)
 
 
+async def test_credentials_in_the_query_are_ignored(db: Database, anonymous: AsyncClient) -> None:
+    """Proxies log URLs."""
+    user = await add_user(db, ADA)
+    token = bearer_of(user)["Authorization"].removeprefix("Bearer ")
+    key = (await add_key(db, user, "read"))["X-API-Key"]
+    for name, value in (("access_token", token), ("token", token), ("X-API-Key", key)):
+        problem(await anonymous.get(ME, params={name: value}), 401)
+
+
 async def test_public_routes_are_listed_here(
     operations: list[Operation], anonymous: AsyncClient
 ) -> None:

@@ -158,6 +158,15 @@ async def test_a_change_of_role_revokes_every_credential(
         problem(await try_refresh(anonymous, tokens), 401)
 
 
+async def test_an_unchanged_role_revokes_nothing(
+    anonymous: AsyncClient, root: Headers, bob: User
+) -> None:
+    headers = bearer_of(bob)
+    change = {"is_superuser": False, "is_active": True, "name": "Robert"}
+    assert (await anonymous.patch(path(bob), json=change, headers=root)).status_code == 200
+    assert (await anonymous.get(ME, headers=headers)).json()["name"] == "Robert"
+
+
 async def test_a_superuser_promotes_and_demotes_another(
     anonymous: AsyncClient, root: Headers, bob: User
 ) -> None:

@@ -1,6 +1,7 @@
 """API keys."""
 
 import asyncio
+import base64
 import hashlib
 from collections import Counter
 from contextvars import Context
@@ -76,6 +77,8 @@ async def test_only_the_hash_of_a_key_is_stored(
 async def test_keys_are_unique(anonymous: AsyncClient, ada: Headers) -> None:
     keys = [await create_key(anonymous, ada, "read") for _ in range(5)]
     assert len({key["key"] for key in keys}) == len({key["prefix"] for key in keys}) == 5
+    random = [base64.urlsafe_b64decode(f"{key['key'].removeprefix('key_')}=") for key in keys]
+    assert {len(each) for each in random} == {32}
 
 
 async def test_the_default_scope_of_a_key_is_read(anonymous: AsyncClient, ada: Headers) -> None:

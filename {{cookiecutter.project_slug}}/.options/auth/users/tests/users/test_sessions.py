@@ -1,13 +1,15 @@
 """Sessions: users list and end their own, superusers those of any user."""
 
+from typing import Any
 from uuid import UUID
 
 import pytest
 from httpx2 import AsyncClient
-from sqlalchemy import select, update
+from sqlalchemy import event, select, update
 
 from app.kit.db.engine import Database
 from app.users.models import UserSession
+from tests import database
 from tests.caller import headers as bearer_of
 from tests.conftest import problem
 from tests.users.helpers import (
@@ -221,3 +223,22 @@ async def test_a_login_beyond_the_limit_ends_the_oldest_session(
         problem(await try_refresh(anonymous, tokens), 401)
     assert len(await listed(anonymous, bearer(all_tokens[2]))) == 3
     assert len(await listed(anonymous, bob)) == 1
+
+
+async def test_a_login_does_not_read_the_sessions_of_all_users(
+    anonymous: AsyncClient, db: Database
+) -> None:
+    await add_user(db, ADA)
+    sent: list[tuple[str, Any]] = []
+
+    def keep(_connection: Any, _cursor: Any, statement: str, parameters: Any, *_: Any) -> None:
+        sent.append((statement, parameters))
+
+    event.listen(db.write_engine.sync_engine, "before_cursor_execute", keep)
+    await login(anonymous)
+    event.remove(db.write_engine.sync_engine, "before_cursor_execute", keep)
+    ((statement, parameters),) = [each for each in sent if "DELETE FROM user_sessions" in each[0]]
+    async with db.transaction() as session:
+        plan = await database.plan(await session.connection(), statement, parameters)
+    assert "user_sessions" in plan
+    assert f"{database.FULL_SCAN}user_sessions" not in plan

@@ -2,6 +2,9 @@
 
 import asyncio
 import sqlite3
+import stat
+import sys
+from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 
@@ -11,12 +14,13 @@ from alembic.operations import Operations
 from fastapi import FastAPI
 from httpx2 import AsyncClient
 from sqlalchemy import Connection, Integer, NullPool, insert, select, text
-from sqlalchemy.ext.asyncio import create_async_engine
+from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 from app.kit.db import driver
 from app.kit.db.engine import Database
 from app.kit.errors import Unavailable
 from app.main import create_app
+from app.settings import Settings
 from tests.conftest import PATIENCE, problem, running, settings_for
 from tests.database import PATIENT
 from tests.kit.sample_feature import add_things, things
@@ -111,6 +115,21 @@ async def test_processes_that_read_and_then_write_are_serialized(live_url: str) 
         assert await reader.scalar(text("SELECT number FROM counted")) == 40
     for process in processes:
         await process.close()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such modes")
+@pytest.mark.parametrize("engine", [driver.write_engine, driver.migration_engine])
+async def test_a_new_file_is_readable_by_its_owner_only(
+    tmp_path: Path, engine: Callable[[Settings], AsyncEngine]
+) -> None:
+    creating = engine(settings_for(f"sqlite:///{tmp_path / 'new.db'}"))
+    async with creating.begin() as connection:
+        await connection.execute(text("CREATE TABLE counted (number INTEGER)"))
+        modes = {file.name: stat.S_IMODE(file.stat().st_mode) for file in tmp_path.iterdir()}
+    await creating.dispose()
+    assert "new.db" in modes
+    assert len(modes) > 1  # the journal has the values, too
+    assert set(modes.values()) == {0o600}
 
 
 async def test_no_wal_file_is_left_after_the_shutdown(live_url: str) -> None:

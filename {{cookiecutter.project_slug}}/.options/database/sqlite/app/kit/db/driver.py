@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import re
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -143,6 +145,7 @@ class DriverSettings(BaseSettings):
 
 def write_engine(settings: DriverSettings) -> AsyncEngine:
     """Return the engine of the one write connection."""
+    _create_file(settings.database_url)
     engine = _engine(settings, pool_size=1)
     _on_connect(engine, settings, "PRAGMA foreign_keys = ON", f"PRAGMA busy_timeout = {_BUSY_TURN}")
     _begin_immediate(engine, wait=settings.database_busy_timeout)
@@ -174,6 +177,7 @@ def migration_engine(settings: DriverSettings) -> AsyncEngine:
 
     If they were enforced, rebuilding a table would delete every row that refers to it.
     """
+    _create_file(settings.database_url)
     engine = create_async_engine(
         settings.database_url,
         connect_args=_connect_args(settings),
@@ -286,6 +290,12 @@ def translate(error: DBAPIError) -> AppError | None:
     if name.startswith(_TEMPORARY):
         return Unavailable("The database is temporarily unavailable.", cause=describe(error))
     return None
+
+
+def _create_file(url: URL) -> None:
+    """Create a missing database for its owner only: SQLite would let every user read it."""
+    with suppress(OSError):  # it exists, or connecting reports the error
+        os.close(os.open(url.database or "", os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
 
 
 def _engine(settings: DriverSettings, **options: Any) -> AsyncEngine:
