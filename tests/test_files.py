@@ -66,7 +66,9 @@ COMMON = """
     pyproject.toml
     schemathesis.toml
     scripts/__init__.py
+    scripts/console.py
     scripts/copy_database.py
+    scripts/routes.py
     scripts/scaffold/__init__.py
     scripts/scaffold/__main__.py
     scripts/scaffold/building.py
@@ -79,6 +81,7 @@ COMMON = """
     scripts/scaffold/revision.py
     scripts/scaffold/samples.py
     scripts/scaffold/writing.py
+    scripts/seed.py
     scripts/update.py
     tests/__init__.py
     tests/conftest.py
@@ -111,6 +114,7 @@ COMMON = """
     tests/kit/test_routing.py
     tests/kit/test_pagination.py
     tests/kit/test_server.py
+    tests/kit/test_routes.py
     tests/kit/test_schemas.py
     tests/kit/test_sessions.py
     tests/kit/test_settings.py
@@ -180,10 +184,12 @@ FILES_OF_ANSWERS: dict[str, dict[str, list[str]]] = {
         app/users/throttle.py
         migrations/versions/2026_11_20_0002_b7c9e02d4f16_users.py
         migrations/versions/2026_11_20_0003_e3d8a5b17c20_task_owners.py
+        scripts/developer.py
         tests/caller.py
         tests/tasks/test_owners.py
         tests/users/__init__.py
         tests/users/conftest.py
+        tests/users/factory.py
         tests/users/helpers.py
         tests/users/test_access.py
         tests/users/test_admin.py
@@ -211,6 +217,7 @@ FILES_OF_ANSWERS: dict[str, dict[str, list[str]]] = {
         app/users/__init__.py
         app/users/option.py
         app/users/owner.py
+        scripts/developer.py
         tests/caller.py
     """.split(),
     },

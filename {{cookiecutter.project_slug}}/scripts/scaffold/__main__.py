@@ -5,6 +5,7 @@ import re
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
@@ -13,7 +14,7 @@ from scripts.scaffold import building, changes, mounting, writing
 from scripts.scaffold.errors import Refused
 from scripts.scaffold.features import KIT, Feature, Project
 from scripts.scaffold.fields import TYPES, Field, fields_of
-from scripts.scaffold.names import Names, names_of
+from scripts.scaffold.names import Names, names_of, snake
 
 README: Final = "README.md"
 
@@ -40,7 +41,9 @@ def new(root: Path, arguments: argparse.Namespace) -> None:
     """
     found = Project(root)
     names = names_of(arguments.name, arguments.plural)
-    fields = fields_of(arguments.fields)
+    if names.plural in KIT:
+        raise Refused(f"{names.plural} comes from the template: choose another name.")
+    fields = [_resolved(found, names, field) for field in fields_of(arguments.fields)]
     if not fields:
         raise Refused("Name at least one field, such as title:str.")
     plan = _plan(found, names, fields, arguments)
@@ -71,6 +74,13 @@ def new(root: Path, arguments: argparse.Namespace) -> None:
         _print_next(plan)
 
 
+def _resolved(found: Project, names: Names, field: Field) -> Field:
+    """Return the field; a reference may name its feature by the singular."""
+    if snake(field.target) in {names.singular, names.plural}:
+        return replace(field, target=names.plural)
+    return replace(field, target=found.package(field.target))
+
+
 def _plan(
     found: Project, names: Names, fields: list[Field], arguments: argparse.Namespace
 ) -> writing.Plan:
@@ -87,7 +97,9 @@ def _plan(
             targets[field.target] = _target(found, field.target, names)
     parent = None
     if arguments.belongs_to:
-        parent = _target(found, arguments.belongs_to.replace("-", "_"), names)
+        parent = _target(found, found.package(arguments.belongs_to), names)
+        if parent.names.plural in KIT:
+            raise Refused("Rows belong to users without --belongs-to: leave it out.")
         if f"{parent.names.singular}_id" in {field.column for field in fields}:
             raise Refused(f"{parent.names.singular}_id comes from --belongs-to: leave it out.")
         if arguments.public and parent.is_owned:
@@ -171,11 +183,19 @@ def _print_next(plan: writing.Plan) -> None:
     address = f"http://127.0.0.1:8000/v1{plan.list_path}".replace(
         f"{{{plan.parent_key}}}", "ID" if plan.parent else ""
     )
-    key = ' -H "X-API-Key: $KEY"' if plan.is_owned or plan.is_shared else ""
+    has_users = plan.is_owned or plan.is_shared
+    key = ' -H "X-API-Key: $KEY"' if has_users else ""
+    where = " (docs/security.md tells how to get a key)" if has_users else ""
     print(
-        f"\n`uv run just dev` migrates and serves it:\n    curl{key} {address}\n"
+        f"\n`uv run just migrate` creates its table, as `uv run just dev` does when it starts. "
+        f"Then try it{where}:\n    curl{key} {address}\n"
         f"`uv run just test tests/{plan.names.plural}` runs its tests."
     )
+    if plan.is_shared:
+        print(
+            "Every user who has signed in may see and change the rows; "
+            "docs/recipes.md (A list for everyone) opens it to others."
+        )
 
 
 def remove(root: Path, arguments: argparse.Namespace) -> None:
@@ -215,14 +235,9 @@ def remove(root: Path, arguments: argparse.Namespace) -> None:
 
 
 def _package(found: Project, name: str) -> str:
-    package = name.replace("-", "_")
+    package = found.package(name)
     if package in KIT:
         raise Refused(f"{package} comes from the template and can't be removed.")
-    if package not in found.packages():
-        try:
-            package = names_of(name).plural
-        except Refused:
-            package = ""
     if package not in found.packages():
         known = ", ".join(found.packages()) or "none"
         raise Refused(f"There is no feature {name!r} to remove; there are: {known}.")

@@ -48,6 +48,19 @@ class Project:
         found = (path.parent.name for path in (self.root / "app").glob("*/models.py"))
         return sorted(set(found) - KIT)
 
+    def referable(self) -> list[str]:
+        """Return the names of the packages that rows can refer to."""
+        return [*self.packages(), *(["users"] if self.has_users else [])]
+
+    def package(self, name: str) -> str:
+        """Return the package that a name means, such as ``customers`` for ``Customer``."""
+        wanted = snake(name)
+        for package in self.referable():
+            model = _model(package, _parsed(self.root / "app" / package / "models.py"))
+            if wanted == package or (model and wanted == snake(model.name)):
+                return package
+        return wanted
+
     def tables(self) -> dict[str, str]:
         """Return every table, with the package that has it: ``app.kit``, for example."""
         found = dict[str, str]()
@@ -58,13 +71,12 @@ class Project:
 
     def feature(self, package: str) -> Feature:
         """Return a feature, or raise ``Refused``."""
-        if package not in self.packages():
-            known = ", ".join(self.packages()) or "none yet"
+        if package not in self.referable():
+            known = ", ".join(self.referable()) or "none yet"
             raise Refused(f"There is no feature {package!r} to refer to; there are: {known}.")
         folder = self.root / "app" / package
         tree = _parsed(folder / "models.py")
-        models = [each for each in tree.body if isinstance(each, ast.ClassDef)]
-        model = next((each for each in models if package in _tables(each)), None)
+        model = _model(package, tree)
         classes = _parsed(folder / "repository.py").body
         for each in classes:
             if model is None or not isinstance(each, ast.ClassDef):
@@ -122,6 +134,12 @@ def _parsed(path: Path) -> ast.Module:
         return ast.Module(body=[], type_ignores=[])
     except SyntaxError as error:
         raise Refused(f"{path} can't be read, line {error.lineno}: {error.msg}.") from None
+
+
+def _model(package: str, tree: ast.Module) -> ast.ClassDef | None:
+    """Return the model whose table has the name of its package."""
+    models = (each for each in tree.body if isinstance(each, ast.ClassDef))
+    return next((each for each in models if package in _tables(each)), None)
 
 
 def _tables(tree: ast.AST) -> set[str]:

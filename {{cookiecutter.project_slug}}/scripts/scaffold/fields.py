@@ -132,7 +132,7 @@ def field_of(spec: str) -> Field:
         name,
         kind,
         values=_values(spec, inner) if kind == "enum" else (),
-        target=inner.strip().replace("-", "_") if kind == "ref" else "",
+        target=inner.strip() if kind == "ref" else "",
         nullable="?" in marks,
         unique="!" in marks,
     )
@@ -151,7 +151,7 @@ def _check_name(field: Field) -> None:
     if len(field.column) > LONGEST:
         raise Refused(f"The field {field.name[:LONGEST]} is longer than {LONGEST} characters.")
     if field.column in _TAKEN:
-        raise Refused(f"Every feature has {field.column}: leave it out.")
+        raise Refused(f"{field.column} has a meaning of its own in every feature: leave it out.")
     reserved = {field.name, field.column} & _RESERVED
     known = hasattr(BaseModel, field.column) or field.column.startswith(("kit_", "model_"))
     if reserved or known or keyword.iskeyword(field.name):

@@ -73,8 +73,8 @@ class Names:
         """Return the plural as a class: ``OrderItems``."""
         head, one = _last_word(self.singular)
         if not self.plural.startswith(head):
-            return _camel(self.plural)
-        return self.model.removesuffix(_camel(one)) + _camel(self.plural.removeprefix(head))
+            return camel(self.plural)
+        return self.model.removesuffix(camel(one)) + camel(self.plural.removeprefix(head))
 
     @property
     def constant(self) -> str:
@@ -125,6 +125,8 @@ def names_of(text: str, plural: str | None = None) -> Names:
     words = [part for part in _WORDS.split(text) if part]
     model = "".join(part[0].upper() + part[1:] for part in words)
     names = Names(singular, many, model)
+    if keyword.iskeyword(names.model):
+        raise Refused(f"{names.model} is a word of Python itself: choose another name.")
     if {names.model, names.models} & _IMPORTED:
         raise Refused(
             f"{names.model} is a name that the code of a feature imports: choose another."
@@ -167,5 +169,6 @@ def _article(word: str) -> str:
     return "an" if word.startswith(("a", "e", "i", "o", "u", "hour", "heir", "hono")) else "a"
 
 
-def _camel(name: str) -> str:
+def camel(name: str) -> str:
+    """Return ``OrderItem`` for ``order_item``."""
     return "".join(part[0].upper() + part[1:] for part in name.split("_"))

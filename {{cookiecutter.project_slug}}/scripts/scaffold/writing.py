@@ -8,7 +8,7 @@ from typing import Final
 from scripts.scaffold import samples
 from scripts.scaffold.features import Feature
 from scripts.scaffold.fields import SORTED, Field
-from scripts.scaffold.names import Names
+from scripts.scaffold.names import Names, camel
 
 FILTERED: Final = frozenset({"bool", "enum", "ref"})
 """Types by which lists are filtered, beside unique fields."""
@@ -56,7 +56,6 @@ _SOURCES: Final = {
     "Database": "app.kit.db.engine",
     "Date": "app.kit.schemas",
     "Decimal": "decimal",
-    "Enum": "sqlalchemy",
     "Example": "tests.kit.openapi",
     "Examples": "tests.kit.openapi",
     "Field": "pydantic",
@@ -162,16 +161,12 @@ class Plan:
     def type_of(self, field: Field) -> str:
         """Return the type of a field in a request."""
         if field.kind in _BODIES or field.kind == "enum":
-            return self.names.model + _camel(field.name)
+            return self.names.model + camel(field.name)
         return _SIMPLE[field.kind]
 
 
 def _is_sorted(field: Field) -> bool:
     return field.kind in SORTED or (field.unique and field.kind != "ref")
-
-
-def _camel(name: str) -> str:
-    return "".join(part[0].upper() + part[1:] for part in name.split("_"))
 
 
 def files(plan: Plan) -> dict[str, str]:
@@ -256,7 +251,7 @@ def _enum(plan: Plan, field: Field) -> str:
     members = "".join(
         f'    {value.upper().replace("-", "_")} = "{value}"\n' for value in field.values
     )
-    name = f"{plan.names.model}{_camel(field.name)}"
+    name = f"{plan.names.model}{camel(field.name)}"
     return (
         f'class {name}(StrEnum):\n    """The {field.words} of {plan.names.a_word}."""\n\n{members}'
     )
@@ -271,11 +266,6 @@ def _column(plan: Plan, field: Field) -> str:
         options.append(f'ForeignKey("{table}.id", ondelete="{action}")')
     elif field.kind == "enum":
         python = plan.type_of(field)
-        length = max(20, *map(len, field.values))
-        options.append(
-            f'Enum({python}, name="{field.name}", native_enum=False, create_constraint=True, '
-            f"length={length}, values_callable=lambda kind: [each.value for each in kind])"
-        )
     elif field.kind == "json":
         python = "dict[str, Any]"
         options.append("JSON(none_as_null=True)" if field.nullable else "JSON")

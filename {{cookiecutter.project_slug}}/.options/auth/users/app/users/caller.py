@@ -9,7 +9,7 @@ from uuid import UUID
 from fastapi import Depends, Request
 from fastapi.security import APIKeyHeader, OAuth2PasswordBearer
 
-from app.kit.caller import ANONYMOUS, Caller, CallerDep
+from app.kit.caller import ANONYMOUS, Caller, CallerDep, requirement
 from app.kit.db.models import now
 from app.kit.db.session import SAFE_METHODS, get_database, is_session_open
 from app.kit.errors import AppError
@@ -119,6 +119,7 @@ OptionalCallerDep = Annotated[Caller, Depends(identify, scope="function")]
 """The caller of a public route, or ``ANONYMOUS``. Put it before the repository."""
 
 
+@requirement("signed in")
 async def authorize(request: Request) -> None:
     """Require the permission to read for GET and HEAD, else the permission to write."""
     # Called, not declared as dependencies: FastAPI takes 20 us for each one.
@@ -133,6 +134,7 @@ async def authorize(request: Request) -> None:
 def require(permission: Permission) -> Any:
     """Return a dependency of a closed route or router that requires another permission."""
 
+    @requirement(permission)
     async def check(caller: CallerDep) -> None:
         _check(caller, permission)
 
@@ -151,6 +153,7 @@ def _check(caller: Caller, permission: Permission) -> None:
     raise refused(Forbidden("Only superusers may do this."), "not_superuser")
 
 
+@requirement("recent login")
 async def recent_sign_in(caller: CallerDep) -> SessionClaims:
     """Require an access token of a login in the last 5 minutes; return the login.
 

@@ -22,6 +22,7 @@ from app.users.permissions import (
     Permission,
     permissions_of_key,
 )
+from scripts.routes import routes
 from tests.caller import headers as bearer_of
 from tests.users.helpers import ADA, BOB, Headers, Json, add_key, add_user, past
 
@@ -154,6 +155,17 @@ async def test_some_routes_require_a_recent_login(
     ]
     recent = [each for each in operations if allowed(each, "superuser") == "recent"]
     assert refused == recent
+
+
+def test_just_routes_prints_who_may_call(shared_app: FastAPI, operations: list[Operation]) -> None:
+    printed = {(method, path): callers for method, path, callers in routes(shared_app)}
+    for operation in operations:
+        callers = printed[operation].split(", ")
+        assert (callers == ["anyone"]) == (allowed(operation, "anonymous") == "yes"), operation
+        assert ("recent login" in callers) == (allowed(operation, "superuser") == "recent")
+        managed = {Permission.READ_USERS, Permission.MANAGE_USERS} & set(callers)
+        assert bool(managed) == (allowed(operation, "member") == "-"), operation
+        assert (len(callers) > 1) == (allowed(operation, "key") == "-"), operation
 
 
 @pytest.mark.parametrize("scope", ["read", "write"])
