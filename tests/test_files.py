@@ -28,6 +28,7 @@ COMMON = """
     app/kit/db/repository.py
     app/kit/db/session.py
     app/kit/config.py
+    app/kit/docs.py
     app/kit/errors.py
     app/kit/etag.py
     app/kit/headers.py
@@ -93,6 +94,7 @@ COMMON = """
     tests/kit/test_bad_input.py
     tests/kit/test_copy_database.py
     tests/kit/test_cost.py
+    tests/kit/test_docs.py
     tests/kit/test_document.py
     tests/kit/test_engine.py
     tests/kit/test_errors.py

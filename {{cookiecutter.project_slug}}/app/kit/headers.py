@@ -1,7 +1,5 @@
 """Headers that protect clients and the service: checked on requests, added to responses."""
 
-import base64
-import hashlib
 import logging
 import re
 from http import HTTPStatus
@@ -47,8 +45,6 @@ CORS_EXPOSED: Final = ("ETag", "Idempotent-Replayed", "Location", "Retry-After",
 
 _GIVEN_ID: Final = re.compile(rb"[\w.:-]{1,100}")
 _HOST: Final = re.compile(r"([a-z0-9._-]+|\[[0-9a-f:.]+\])(?::\d*)?")
-_SCRIPT: Final = re.compile(rb"<script>(.*?)</script>", re.DOTALL)
-_CDN: Final = "https://cdn.jsdelivr.net/npm/swagger-ui-dist@5/"  # this package only
 
 
 def install(app: FastAPI, settings: KitSettings) -> None:
@@ -103,8 +99,6 @@ class HeadersMiddleware:
             detail = "The request needs one Host header, with a name of this service."
             response = problem_response(scope["path"], HTTPStatus.BAD_REQUEST, detail)
             await response(scope, receive, send_with_headers)
-        elif scope["path"] == scope["app"].docs_url:
-            await self.app(scope, receive, _PageSend(send_with_headers))
         else:
             await self.app(scope, receive, send_with_headers)
 
@@ -143,35 +137,3 @@ class HeadersMiddleware:
                 "FORWARDED_ALLOW_IPS: until then, all its clients are treated as one.",
                 address,
             )
-
-
-class _PageSend:
-    """Sends an HTML page with a policy that allows its own scripts only."""
-
-    def __init__(self, send: Send) -> None:
-        self.send = send
-        self.start: Message = {}
-
-    async def __call__(self, message: Message) -> None:
-        if message["type"] == "http.response.start":
-            self.start = message
-            return
-        if self.start:
-            policy = page_policy(message.get("body", b""))
-            self.start["headers"].append((b"content-security-policy", policy.encode()))
-            await self.send(self.start)
-            self.start = {}
-        await self.send(message)
-
-
-def page_policy(page: bytes) -> str:
-    """Return the Content-Security-Policy of an API documentation page."""
-    hashes = [
-        f"'sha256-{base64.b64encode(hashlib.sha256(script).digest()).decode()}'"
-        for script in _SCRIPT.findall(page)
-    ]
-    return (
-        "default-src 'none'; connect-src 'self'; base-uri 'none'; form-action 'self'; "
-        f"frame-ancestors 'none'; script-src {' '.join([_CDN, *hashes])}; "
-        f"style-src {_CDN} 'unsafe-inline'; img-src 'self' data: https://fastapi.tiangolo.com"
-    )
