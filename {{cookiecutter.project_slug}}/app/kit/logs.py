@@ -4,6 +4,7 @@ import json
 import logging
 import os
 import sys
+from contextlib import suppress
 from contextvars import ContextVar
 from datetime import UTC, datetime
 from logging.config import dictConfig
@@ -28,7 +29,8 @@ HEALTH: Final = "/health/"
 MAX_PATH: Final = 100
 """Characters of a path that is logged because no route matches."""
 
-_ENCODE: Final = json.JSONEncoder(default=str).encode
+_HEAD: Final = {"time", "level", "logger", "event"}
+_quoted: Final = json.encoder.encode_basestring_ascii
 
 current_scope: ContextVar[Scope | None] = ContextVar("current_scope", default=None)
 """The ASGI scope of the request, also in the tasks that it starts."""
@@ -60,10 +62,12 @@ def route_of(scope: Scope) -> str | None:
 
 
 def trace_id(scope: Scope | None) -> str | None:
-    """Return the trace id of the current span, or else of the request's ``traceparent``."""
-    if found := get_current_span().get_span_context().trace_id:
-        return f"{found:032x}"
-    return None if scope is None else scope.get(TRACE_ID)
+    """Return the trace id of the request's ``traceparent``, or else of the current span."""
+    if scope is not None and TRACE_ID in scope:
+        found: str = scope[TRACE_ID]
+        return found
+    span = get_current_span().get_span_context().trace_id
+    return f"{span:032x}" if span else None
 
 
 def log_request(scope: Scope, status: int | None, size: int, seconds: float) -> None:
@@ -79,27 +83,42 @@ def log_request(scope: Scope, status: int | None, size: int, seconds: float) -> 
     level = logging.DEBUG if path.startswith(HEALTH) else logging.INFO
     if not access.isEnabledFor(level):
         return
-    method = scope["method"]
-    fields: dict[str, Any] = {
-        "method": method,
-        "route": (route := route_of(scope)),
-        "status": status,
-        "duration_ms": round(seconds * 1000, 2),
-        "bytes": 0 if method == "HEAD" else size,
-        "address": scope["client"][0] if scope["client"] else None,
-        "request_id": scope[REQUEST_ID],
-    }
-    if route is None:
-        fields["path"] = path[:MAX_PATH]
-    if (trace := trace_id(scope)) is not None:
-        fields["trace_id"] = trace
+    method, route, client = scope["method"], route_of(scope), scope["client"]
     caller = scope.get("state", {}).get("caller")
+    # Each text is escaped here: a JSON encoder takes twice as long for the whole.
+    line = (
+        f'{{"time": "{datetime.now(UTC).isoformat(timespec="milliseconds")}", '
+        f'"level": "{"info" if level == logging.INFO else "debug"}", '
+        f'"logger": "app.access", "event": "request", "method": {_quoted(method)}, '
+        f'"route": {"null" if route is None else _quoted(route)}, '
+        f'"status": {"null" if status is None else status}, '
+        f'"duration_ms": {seconds * 1000:.2f}, "bytes": {0 if method == "HEAD" else size}, '
+        f'"address": {_quoted(client[0]) if client else "null"}, '
+        f'"request_id": {_quoted(scope[REQUEST_ID])}'
+    )
+    if route is None:
+        line += f', "path": {_quoted(path[:MAX_PATH])}'
+    if (trace := trace_id(scope)) is not None:
+        line += f', "trace_id": {_quoted(trace)}'
     if caller is not None and caller.id is not None:
-        fields["user"] = caller.id
-    # `access.info()` would also search the stack for the place of the call.
+        line += f', "user": "{caller.id}"'
+    line += "}"
+    if not access.handlers and _write_directly(line):
+        return
     record = logging.LogRecord(access.name, level, "", 0, "request", None, None)
-    record.told = fields
+    record.told = {name: value for name, value in json.loads(line).items() if name not in _HEAD}
     access.handle(record)
+
+
+def _write_directly(line: str) -> bool:
+    """Write a line if all records are written as JSON: a record would cost three times as much."""
+    match logging.root.handlers:
+        case [logging.StreamHandler(formatter=LineFormatter(console=False), stream=stream)]:
+            with suppress(OSError):
+                os.write(stream.fileno(), f"{line}\n".encode())
+            return True
+        case _:
+            return False
 
 
 class LineFormatter(structlog.stdlib.ProcessorFormatter):
@@ -130,19 +149,6 @@ class LineFormatter(structlog.stdlib.ProcessorFormatter):
                 *render,
             ],
         )
-
-    def format(self, record: logging.LogRecord) -> str:
-        """Return the line."""
-        if record.name == access.name and not self.console:
-            return _format_request(record)
-        return super().format(record)
-
-
-def _format_request(record: logging.LogRecord) -> str:
-    # The same as the processors make of it, in a third of the time.
-    time = datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds")
-    head = {"time": time, "level": record.levelname.lower(), "logger": record.name}
-    return _ENCODE({**head, "event": record.msg, **vars(record)["told"]})
 
 
 def _flatten(_logger: object, _method: str, event: EventDict) -> EventDict:

@@ -4,17 +4,29 @@ import asyncio
 import json
 import logging
 import sys
+from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import pytest
 import structlog
 from fastapi import BackgroundTasks, FastAPI
 from fastapi.responses import StreamingResponse
+from fastapi.routing import APIRoute
 from httpx2 import AsyncClient
 
 from app.kit import project
+from app.kit.caller import Caller
 from app.kit.db.engine import Database
-from app.kit.logs import LineFormatter, current_scope, log_config
+from app.kit.logs import (
+    REQUEST_ID,
+    TRACE_ID,
+    LineFormatter,
+    access,
+    current_scope,
+    log_config,
+    log_request,
+)
 from app.main import create_app
 from app.settings import Settings
 from tests import caller
@@ -232,6 +244,61 @@ def test_a_trace_shows_no_local_variables() -> None:
         assert "ValueError: 6" in text
         assert 'secret = "canary"' not in text
         assert "canary" not in text
+
+
+class Production:
+    """The logging of a process whose only handler writes JSON."""
+
+    def __init__(self, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.path = path
+        self.monkeypatch = monkeypatch
+
+    def request(self, *, direct: bool = True, **changes: Any) -> dict[str, Any]:
+        """Write the line of a request, without a log record if ``direct``, and return it."""
+        scope: dict[str, Any] = {
+            "method": "GET",
+            "path": "/things",
+            "client": ("192.0.2.1", 1),
+            "state": {"caller": Caller(UUID(int=1))},
+            REQUEST_ID: "mine",
+            TRACE_ID: TRACE,
+        }
+        with self.path.open("w") as stream, self.monkeypatch.context() as patch:
+            handler = logging.StreamHandler(stream)
+            handler.setFormatter(LineFormatter(console=False))
+            patch.setattr(logging.root, "handlers", [handler])
+            patch.setattr(access, "handlers", [] if direct else [logging.NullHandler()])
+            patch.setattr(access, "isEnabledFor", lambda _: True)
+            if direct:
+                patch.setattr(logging, "LogRecord", None)
+            log_request(scope | changes, 200, 5, 0.0123456)
+        (text,) = self.path.read_text().splitlines()
+        line: dict[str, Any] = json.loads(text)
+        return line
+
+
+@pytest.fixture
+def production(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Production:
+    """Return logging as in production."""
+    return Production(tmp_path / "log", monkeypatch)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"route": APIRoute("/things/{name}", lambda: None)},
+        {"method": "HEAD", "state": {}, "client": None},
+        {"path": EVIL, "method": EVIL, "client": (EVIL, 1)},
+        {"path": "/health/live"},
+    ],
+)
+def test_other_handlers_get_the_same_line(production: Production, changes: dict[str, Any]) -> None:
+    written = production.request(**changes)
+    handled = production.request(**changes, direct=False)
+    assert written.pop("time") <= handled.pop("time")
+    assert written == handled
+    assert written["duration_ms"] == 12.35
 
 
 class _Terminal:
