@@ -44,6 +44,7 @@ class LogSettings(BaseSettings):
 
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     log_format: LogFormat = "auto"
+    log_slow_statements: float = Field(default=0, ge=0, le=86_400, allow_inf_nan=False)
 
 
 class ServerSettings(LogSettings):

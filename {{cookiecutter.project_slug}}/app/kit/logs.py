@@ -129,7 +129,7 @@ class LineFormatter(structlog.stdlib.ProcessorFormatter):
         self.console = console
         render: list[Processor] = [structlog.processors.JSONRenderer(default=str)]
         if console:
-            # Other formatters show the values of local variables, which may be secret.
+            # Already formatted above, without the values of variables, which may be secret.
             trace = structlog.dev.plain_traceback
             renderer = structlog.dev.ConsoleRenderer(
                 colors=colors, exception_formatter=trace, timestamp_key="time"
