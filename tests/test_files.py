@@ -27,7 +27,9 @@ COMMON = """
     app/kit/db/models.py
     app/kit/db/repository.py
     app/kit/db/session.py
+    app/kit/db/slow.py
     app/kit/config.py
+    app/kit/docs.py
     app/kit/errors.py
     app/kit/etag.py
     app/kit/headers.py
@@ -38,6 +40,7 @@ COMMON = """
     app/kit/idempotency/session.py
     app/main.py
     app/settings.py
+    app/kit/logs.py
     app/kit/openapi.py
     app/kit/pagination.py
     app/kit/project.py
@@ -55,6 +58,7 @@ COMMON = """
     docs/deployment.md
     docs/development.md
     docs/migrations.md
+    docs/operations.md
     docs/recipes.md
     docs/security.md
     docs/settings.md
@@ -96,6 +100,7 @@ COMMON = """
     tests/kit/test_bad_input.py
     tests/kit/test_copy_database.py
     tests/kit/test_cost.py
+    tests/kit/test_docs.py
     tests/kit/test_document.py
     tests/kit/test_engine.py
     tests/kit/test_errors.py
@@ -107,6 +112,7 @@ COMMON = """
     tests/kit/test_idempotency.py
     tests/kit/test_layout.py
     tests/kit/test_limits.py
+    tests/kit/test_logs.py
     tests/kit/test_main.py
     tests/kit/test_migrations.py
     tests/kit/test_models.py
@@ -119,6 +125,7 @@ COMMON = """
     tests/kit/test_sessions.py
     tests/kit/test_settings.py
     tests/kit/test_slow_clients.py
+    tests/kit/test_slow_statements.py
     tests/kit/test_update.py
     tests/kit/sample_feature.py
     tests/tasks/__init__.py

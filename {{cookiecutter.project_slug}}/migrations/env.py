@@ -2,7 +2,6 @@
 
 import asyncio
 import importlib
-import logging
 import sys
 import warnings
 from typing import Any, Literal
@@ -13,8 +12,8 @@ from sqlalchemy import Connection
 from sqlalchemy.exc import SAWarning, SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from app.kit import project
-from app.kit.config import CONFIG, read
+from app.kit import logs, project
+from app.kit.config import CONFIG, LogSettings, read
 from app.kit.db import autogenerate, driver
 from app.kit.db.driver import DriverSettings
 from app.kit.db.models import Base, UTCDateTime
@@ -29,7 +28,7 @@ for path in sorted(project.ROOT.glob("app/**/models.py")):
     importlib.import_module(".".join(path.relative_to(project.ROOT).with_suffix("").parts))
 
 
-class Settings(DriverSettings):
+class Settings(LogSettings, DriverSettings):
     """The settings of migrations, which don't require the secrets of the service."""
 
     model_config = CONFIG
@@ -92,10 +91,8 @@ async def connect(engine: AsyncEngine) -> AsyncConnection:
         sys.exit(f"The database can't be reached: {cause or f'{engine.url.database}: {reason}'}")
 
 
-settings: DriverSettings = context.config.attributes.get("settings") or read(Settings)
-logging.basicConfig(format="%(message)s")
-logging.getLogger("alembic").setLevel(logging.INFO)
-logging.getLogger("alembic.runtime.plugins").setLevel(logging.WARNING)
+settings = context.config.attributes.get("settings") or read(Settings)
+logs.configure(settings.log_level, settings.log_format)
 
 if context.is_offline_mode():
     configure(url=settings.database_url, literal_binds=True)

@@ -70,7 +70,9 @@ def problem(response: Response, status: int) -> dict[str, Any]:
     assert response.headers["content-type"] == "application/problem+json"
     assert status != 401 or response.headers["www-authenticate"] == "Bearer"
     document: dict[str, Any] = response.json()
-    assert set(document) - {"errors"} == {"type", "title", "status", "detail", "instance"}
+    optional = {"errors", "request_id"}
+    assert set(document) - optional == {"type", "title", "status", "detail", "instance"}
+    assert document.get("request_id") == response.headers.get("x-request-id")
     assert (document["status"], document["title"]) == (status, HTTPStatus(status).phrase)
     return document
 

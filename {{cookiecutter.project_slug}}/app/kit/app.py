@@ -13,7 +13,7 @@ from typing import Final, cast
 
 from fastapi import FastAPI
 
-from app.kit import errors, headers, health, openapi, project, routing
+from app.kit import docs, errors, headers, health, openapi, project, routing
 from app.kit.config import KitSettings
 from app.kit.db.engine import Database
 from app.kit.idempotency import session as idempotency
@@ -62,14 +62,16 @@ def build_app(settings: KitSettings, mount: Callable[[FastAPI], None]) -> FastAP
         generate_unique_id_function=openapi.operation_id,
         lifespan=lifespan,
         openapi_url="/openapi.json" if settings.docs else None,
+        docs_url=None,  # those of FastAPI load scripts from another host
         redoc_url=None,
-        swagger_ui_oauth2_redirect_url=None,  # signing in takes a password, no redirect
         redirect_slashes=False,  # a redirect would contain the client's Host
     )
     app.state.settings = settings
     app.state.ending = False
     app.state.schema_history = health.schema_history()
     openapi.install(app)
+    if settings.docs:
+        docs.install(app)
     errors.install(app, max_body_size=settings.max_body_size)
     headers.install(app, settings)
     idempotency.install(app)

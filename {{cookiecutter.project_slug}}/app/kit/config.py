@@ -7,6 +7,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, ValidationError
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from app.kit.db.driver import DriverSettings
+from app.kit.logs import LogFormat
 
 SettingsT = TypeVar("SettingsT", bound=BaseSettings)
 
@@ -38,13 +39,20 @@ Hosts = Annotated[_Words, AfterValidator(_check_hosts)]
 Origins = Annotated[_Words, AfterValidator(_check_origins)]
 
 
-class ServerSettings(BaseSettings):
+class LogSettings(BaseSettings):
+    """The settings of the logs; ``docs/settings.md`` explains each."""
+
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    log_format: LogFormat = "auto"
+    log_slow_statements: float = Field(default=0, ge=0, le=86_400, allow_inf_nan=False)
+
+
+class ServerSettings(LogSettings):
     """The settings of the server; ``docs/settings.md`` explains each."""
 
     host: str = "127.0.0.1"
     port: int = Field(default=8000, ge=0, le=65535)
     workers: int = Field(default=1, ge=1, le=1024)
-    log_level: Literal["debug", "info", "warning", "error"] = "info"
     docs: bool = False
     allowed_hosts: Hosts = ()
     cors_origins: Origins = ()

@@ -23,6 +23,8 @@ from starlette.requests import ClientDisconnect
 from starlette.routing import Match
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from app.kit.logs import REQUEST_ID, request_id
+
 logger = logging.getLogger(__name__)
 
 MEDIA_TYPE = "application/problem+json"
@@ -37,9 +39,6 @@ MAX_HEADERS = 32 * 1024
 """Largest size of all request headers, in bytes."""
 MAX_DIGITS = 20
 """Digits of a Content-Length that are parsed."""
-
-REQUEST_ID: Final = "app.request_id"
-"""The name in the ASGI scope of the request's id: that of the client, or a new one."""
 
 NOT_MIGRATED: Final = "The database schema is behind: run `alembic upgrade head`."
 READ_ONLY: Final = "A read session can't write: use a transaction"
@@ -63,6 +62,7 @@ class Problem(BaseModel):
     status: int
     detail: str
     instance: str
+    request_id: str | None = None
     errors: list[FieldError] | None = None
 
 
@@ -187,6 +187,7 @@ def problem_response(
         status=status,
         detail=detail,
         instance=_shown(path),
+        request_id=request_id(),
         errors=list(errors) or None,
     )
     return Response(

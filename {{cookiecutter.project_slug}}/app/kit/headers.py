@@ -1,9 +1,8 @@
 """Headers that protect clients and the service: checked on requests, added to responses."""
 
-import base64
-import hashlib
 import logging
 import re
+import time
 from http import HTTPStatus
 from secrets import token_hex
 from typing import Final
@@ -13,7 +12,8 @@ from fastapi.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.kit.config import KitSettings
-from app.kit.errors import REQUEST_ID, problem_response
+from app.kit.errors import problem_response
+from app.kit.logs import HEALTH, REQUEST_ID, TRACE_ID, current_scope, log_request
 
 logger = logging.getLogger(__name__)
 
@@ -32,9 +32,6 @@ NO_STORE: Final = (b"cache-control", b"no-store")
 REVALIDATE: Final = (b"cache-control", b"private, no-cache")
 """For a response with an ETag: the client may store it, and revalidates it each time."""
 
-HEALTH: Final = "/health/"
-"""Orchestrators and load balancers call these by IP address, so any Host is accepted."""
-
 CORS_HEADERS: Final = (
     "Authorization",
     "Content-Type",
@@ -48,10 +45,9 @@ CORS_HEADERS: Final = (
 CORS_EXPOSED: Final = ("ETag", "Idempotent-Replayed", "Location", "Retry-After", "X-Request-ID")
 """Response headers that a page of another origin may read."""
 
+_TRACE: Final = re.compile(rb"[0-9a-f]{2}-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}")
 _GIVEN_ID: Final = re.compile(rb"[\w.:-]{1,100}")
 _HOST: Final = re.compile(r"([a-z0-9._-]+|\[[0-9a-f:.]+\])(?::\d*)?")
-_SCRIPT: Final = re.compile(rb"<script>(.*?)</script>", re.DOTALL)
-_CDN: Final = "https://cdn.jsdelivr.net/npm/swagger-ui-dist@5/"  # this package only
 
 
 def install(app: FastAPI, settings: KitSettings) -> None:
@@ -68,7 +64,7 @@ def install(app: FastAPI, settings: KitSettings) -> None:
 
 
 class HeadersMiddleware:
-    """Rejects a wrong ``Host``; adds security headers and ``X-Request-ID`` to responses."""
+    """Rejects a wrong ``Host``, adds security headers and ``X-Request-ID``, logs the request."""
 
     def __init__(self, app: ASGIApp, settings: KitSettings) -> None:
         """Wrap ``app``."""
@@ -86,12 +82,17 @@ class HeadersMiddleware:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
+        started = time.perf_counter()
         added = self.secure if scope["scheme"] in {"https", "wss"} else self.plain
         hosts, request_id = self._read(scope)
         scope[REQUEST_ID] = request_id.decode()
+        status: int | None = None
+        size, is_complete = 0, False
 
         async def send_with_headers(message: Message) -> None:
+            nonlocal status, size, is_complete
             if message["type"] == "http.response.start":
+                status = message["status"]
                 headers: list[Header] = message["headers"]
                 names = {name for name, _ in headers}
                 if b"cache-control" not in names:
@@ -100,16 +101,26 @@ class HeadersMiddleware:
                     headers.append(NO_CONTENT)
                 headers.extend(added)
                 headers.append((b"x-request-id", request_id))
+                await send(message)
+                return
             await send(message)
+            size += len(message.get("body", b""))
+            if not message.get("more_body", False) and not is_complete:
+                is_complete = True
+                log_request(scope, status, size, time.perf_counter() - started)
 
-        if not self._is_accepted(scope, hosts):
-            detail = "The request needs one Host header, with a name of this service."
-            response = problem_response(scope["path"], HTTPStatus.BAD_REQUEST, detail)
-            await response(scope, receive, send_with_headers)
-        elif scope["path"] == scope["app"].docs_url:
-            await self.app(scope, receive, _PageSend(send_with_headers))
-        else:
-            await self.app(scope, receive, send_with_headers)
+        token = current_scope.set(scope)
+        try:
+            if not self._is_accepted(scope, hosts):
+                detail = "The request needs one Host header, with a name of this service."
+                response = problem_response(scope["path"], HTTPStatus.BAD_REQUEST, detail)
+                await response(scope, receive, send_with_headers)
+            else:
+                await self.app(scope, receive, send_with_headers)
+        finally:
+            current_scope.reset(token)
+            if not is_complete:  # it failed, or its client is disconnected
+                log_request(scope, status, size, time.perf_counter() - started)
 
     def _read(self, scope: Scope) -> tuple[list[bytes], bytes]:
         """Return the ``Host`` headers, and the client's request id or a new one."""
@@ -120,6 +131,9 @@ class HeadersMiddleware:
                 hosts.append(value)
             elif name == b"x-request-id":
                 request_id = value
+            elif name == b"traceparent":
+                if found := _TRACE.fullmatch(value):
+                    scope[TRACE_ID] = found[1].decode()
             elif name == b"x-forwarded-for" and not self.has_warned:
                 self._check_proxy(scope, value)
         if not _GIVEN_ID.fullmatch(request_id):
@@ -127,7 +141,7 @@ class HeadersMiddleware:
         return hosts, request_id
 
     def _is_accepted(self, scope: Scope, hosts: list[bytes]) -> bool:
-        if scope["path"].startswith(HEALTH):
+        if scope["path"].startswith(HEALTH):  # probes call by IP address
             return len(hosts) <= 1
         if len(hosts) != 1:
             return False
@@ -146,35 +160,3 @@ class HeadersMiddleware:
                 "FORWARDED_ALLOW_IPS: until then, all its clients are treated as one.",
                 address,
             )
-
-
-class _PageSend:
-    """Sends an HTML page with a policy that allows its own scripts only."""
-
-    def __init__(self, send: Send) -> None:
-        self.send = send
-        self.start: Message = {}
-
-    async def __call__(self, message: Message) -> None:
-        if message["type"] == "http.response.start":
-            self.start = message
-            return
-        if self.start:
-            policy = page_policy(message.get("body", b""))
-            self.start["headers"].append((b"content-security-policy", policy.encode()))
-            await self.send(self.start)
-            self.start = {}
-        await self.send(message)
-
-
-def page_policy(page: bytes) -> str:
-    """Return the Content-Security-Policy of an API documentation page."""
-    hashes = [
-        f"'sha256-{base64.b64encode(hashlib.sha256(script).digest()).decode()}'"
-        for script in _SCRIPT.findall(page)
-    ]
-    return (
-        "default-src 'none'; connect-src 'self'; base-uri 'none'; form-action 'self'; "
-        f"frame-ancestors 'none'; script-src {' '.join([_CDN, *hashes])}; "
-        f"style-src {_CDN} 'unsafe-inline'; img-src 'self' data: https://fastapi.tiangolo.com"
-    )

@@ -3,15 +3,14 @@
 import json
 import logging
 from contextvars import ContextVar
-from datetime import UTC, datetime
 from functools import partial
-from typing import Any, Final
+from typing import Final
 
 from fastapi import Request
 
 from app.kit.caller import ANONYMOUS, Caller
 from app.kit.db.session import after_commit
-from app.kit.errors import REQUEST_ID
+from app.kit.logs import REQUEST_ID
 
 logger: Final = logging.getLogger("app.security")
 
@@ -21,7 +20,7 @@ current_request: ContextVar[Request | None] = ContextVar("current_request", defa
 def security_event(
     event: str, *, user: object = None, level: int = logging.INFO, **fields: object
 ) -> None:
-    """Write one line to the logger ``app.security``, as JSON, so that no value can forge another.
+    """Write one line to the logger ``app.security``, whose fields no value can forge.
 
     In a request with an open transaction, the line is written after the commit, and not at all if
     that fails. Lines at level warning, which are about refusals, are written at once.
@@ -47,26 +46,3 @@ def security_event(
         write()
     else:
         after_commit(request, write)
-
-
-class JSONFormatter(logging.Formatter):
-    """Formats an event as one line of JSON, with its time in UTC and its level."""
-
-    def format(self, record: logging.LogRecord) -> str:
-        """Return the line."""
-        time = datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds")
-        told = getattr(record, "told", {"event": record.getMessage()})
-        return json.dumps({"time": time, "level": record.levelname.lower(), **told}, default=str)
-
-
-def log_config(level: str) -> dict[str, Any]:
-    """Return the configuration of the security log, for ``logging.config.dictConfig``."""
-    handler = {"class": "logging.StreamHandler", "formatter": "security"}
-    own = {"handlers": ["security"], "level": level, "propagate": False}
-    return {
-        "version": 1,
-        "disable_existing_loggers": False,
-        "formatters": {"security": {"()": JSONFormatter}},
-        "handlers": {"security": handler},
-        "loggers": {logger.name: own},
-    }

@@ -9,7 +9,6 @@ import sys
 import time
 from collections.abc import Callable, Sized
 from contextlib import suppress
-from copy import deepcopy
 from dataclasses import dataclass, field
 from functools import partial
 from http import HTTPStatus
@@ -17,7 +16,6 @@ from secrets import token_hex
 from typing import Any, Final, NoReturn
 
 import uvicorn
-from uvicorn.config import LOGGING_CONFIG
 from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.httptools_impl import (
     STATUS_LINE,
@@ -26,11 +24,11 @@ from uvicorn.protocols.http.httptools_impl import (
 )
 from uvicorn.supervisors import ChangeReload, Multiprocess
 
-from app.kit import security_log
 from app.kit.app import HASTEN, STOP_SIGNALS
 from app.kit.config import KitSettings
-from app.kit.errors import MEDIA_TYPE, REQUEST_ID, Problem
+from app.kit.errors import MEDIA_TYPE, Problem
 from app.kit.headers import ALWAYS, NO_CONTENT, NO_STORE
+from app.kit.logs import REQUEST_ID, log_config
 
 MAX_HEAD = 64 * 1024
 """Bytes of a request line, headers or trailers; uvicorn itself has no limit."""
@@ -300,12 +298,14 @@ class Protocol(HttpToolsProtocol):
             self.cycle = earlier
             earlier.keep_alive = False  # a response now would be taken for that of another request
             return
-        problem = Problem(title=status.phrase, status=status, detail=detail, instance="/")
+        request_id = str((self.in_body and self.scope.get(REQUEST_ID)) or token_hex(16))
+        problem = Problem(
+            title=status.phrase, status=status, detail=detail, instance="/", request_id=request_id
+        )
         content = problem.model_dump_json(exclude_none=True).encode()
-        request_id = (self.in_body and self.scope.get(REQUEST_ID)) or token_hex(16)
         head = b"content-type: %b\r\ncontent-length: %d\r\nconnection: close\r\n%b"
         head %= MEDIA_TYPE.encode(), len(content), _HEADERS
-        head += b"x-request-id: %b\r\n\r\n" % str(request_id).encode()
+        head += b"x-request-id: %b\r\n\r\n" % request_id.encode()
         started = self.in_body and self.cycle.response_started
         if not started:
             self.transport.write(STATUS_LINE[status] + head + content)
@@ -358,9 +358,7 @@ class Supervisor(Multiprocess):
 def main(app: str, load_settings: Callable[[], KitSettings]) -> None:
     """Read the command line and the settings, then serve until a stop signal."""
     parser = argparse.ArgumentParser(prog="python -m app", description="Serve the app.")
-    parser.add_argument(
-        "--reload", action="store_true", help="restart on every change, log each request"
-    )
+    parser.add_argument("--reload", action="store_true", help="restart on every change")
     reload: bool = parser.parse_args().reload
     # Read before the workers start: a supervisor would restart failing workers forever.
     settings = load_settings()
@@ -371,8 +369,8 @@ def main(app: str, load_settings: Callable[[], KitSettings]) -> None:
         "http": partial(Protocol, limits=limits_of(settings)),
         "timeout_keep_alive": settings.keep_alive_timeout,
         "timeout_graceful_shutdown": settings.shutdown_timeout - CLEANUP,
-        "log_config": _log_config(settings.log_level.upper()),
-        "access_log": reload,  # the proxy in front writes it in production; it costs 4 to 7 %
+        "log_config": log_config(settings.log_level, settings.log_format),
+        "access_log": False,  # the app writes a line with its route
         "server_header": False,
     }
     _check_port(settings.host, settings.port)
@@ -425,14 +423,3 @@ def _listen(config: uvicorn.Config) -> socket.socket:
 
 def _refuse_port(host: str, port: int, error: OSError) -> NoReturn:
     sys.exit(f"PORT: {port} on {host} can't be used: {error.strerror}. Choose another port.")
-
-
-def _log_config(level: str) -> dict[str, Any]:
-    config: dict[str, Any] = deepcopy(LOGGING_CONFIG)
-    for name, part in security_log.log_config(level).items():
-        if isinstance(part, dict):
-            config[name] |= part
-    config["loggers"]["uvicorn"]["level"] = level
-    config["loggers"]["app"] = {"handlers": ["default"], "level": level, "propagate": False}
-    config["loggers"]["python_multipart"] = {"level": "ERROR"}  # less about bad requests
-    return config

@@ -179,7 +179,9 @@ async def test_headers_without_end_are_refused(served: Served, head: bytes) -> N
     await connection.send(head + b"x" * 10 * MAX_HEAD)  # it is read and discarded
     response = await connection.read_response()
     assert response.status == 431
-    assert set(response.json()) == {"type", "title", "status", "detail", "instance"}
+    document = response.json()
+    assert set(document) == {"type", "title", "status", "detail", "instance", "request_id"}
+    assert document["request_id"] == response.headers["x-request-id"]
     assert response.headers["content-type"] == "application/problem+json"
     assert response.headers["connection"] == "close"
     await served.pass_linger()

@@ -4,13 +4,13 @@ import argparse
 import asyncio
 import getpass
 import sys
-from logging.config import dictConfig
 
 from pydantic import TypeAdapter, ValidationError
 
+from app.kit import logs
 from app.kit.db.engine import Database
 from app.kit.errors import AppError, Conflict, NotFound
-from app.kit.security_log import log_config, security_event
+from app.kit.security_log import security_event
 from app.settings import load_settings
 from app.users.repository import UserRepository
 from app.users.schemas import UserCreate
@@ -79,5 +79,5 @@ async def make_superuser(body: UserCreate, *, promote: bool) -> str:
 
 
 if __name__ == "__main__":
-    dictConfig(log_config("INFO"))
+    logs.configure("info", "auto")
     main()
