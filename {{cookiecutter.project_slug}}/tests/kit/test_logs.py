@@ -47,9 +47,11 @@ def requests(service: Service) -> list[dict[str, Any]]:
 
 
 @pytest.fixture
-def lines(caplog: pytest.LogCaptureFixture) -> pytest.LogCaptureFixture:
+def lines(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> pytest.LogCaptureFixture:
     """Format what is captured as the service does."""
-    caplog.handler.setFormatter(LineFormatter(console=False))
+    monkeypatch.setattr(caplog.handler, "formatter", LineFormatter(console=False))
     caplog.set_level(logging.INFO, logger="app")
     return caplog
 

@@ -5,7 +5,7 @@ import sys
 
 from fastapi import FastAPI
 
-from app.kit import project
+from app.kit import docs, project
 from scripts.routes import routes
 
 
@@ -17,7 +17,8 @@ def test_every_operation_is_listed_once(shared_app: FastAPI) -> None:
         for path, methods in shared_app.openapi()["paths"].items()
         for method in methods
     ]
-    assert sorted(found) == sorted([*documented, ("GET", "/docs"), ("GET", "/openapi.json")])
+    pages = [("GET", path) for path in ("/docs", "/openapi.json", "/redoc", *docs.ASSETS)]
+    assert sorted(found) == sorted([*documented, *pages])
 
 
 def test_each_route_is_one_line_without_a_database() -> None:
