@@ -82,8 +82,10 @@ COMMON = """
     scripts/scaffold/fields.py
     scripts/scaffold/mounting.py
     scripts/scaffold/names.py
+    scripts/scaffold/renaming.py
     scripts/scaffold/revision.py
     scripts/scaffold/samples.py
+    scripts/scaffold/tables.py
     scripts/scaffold/writing.py
     scripts/seed.py
     scripts/update.py

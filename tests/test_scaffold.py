@@ -16,10 +16,11 @@ from types import ModuleType
 import psutil
 import pytest
 
-from testing.baking import TREE, Project, clean_environment, combinations, installed
+from testing.baking import TREE, Project, clean_environment, installed
 from testing.usage import just, let_in, served
 from tests.conftest import Bake
 from tests.figures import Measured
+from tests.test_verbs import console, each_service, seeded
 
 # Refusals and atomicity: nothing is installed.
 
@@ -106,7 +107,14 @@ REFUSED = {
     "new invoice x:str --belongs-to customers": "There is no feature 'customers'",
     "new invoice task:ref(tasks) --belongs-to tasks": "task_id comes from --belongs-to",
     "new invoice x:str --belongs-to tasks --public": "tasks belong to their owners",
-    "remove invoice": "There is no feature 'invoice' to remove; there are: tasks.",
+    "rename invoice bill": "There is no feature 'invoice'; there are: tasks.",
+    "rename users person": "users comes from the template",
+    "rename tasks user": "users comes from the template",
+    "rename tasks task": "app/tasks is there already",
+    "rename tasks comment": "The table comments is there already, in app/tasks.",
+    "rename tasks jobs": "jobs looks like a plural: name one of them, such as job.",
+    "rename tasks job --plural class": "class is a word of Python itself",
+    "remove invoice": "There is no feature 'invoice'; there are: tasks.",
     "remove kit": "kit comes from the template",
     "remove users": "users comes from the template",
 }
@@ -279,6 +287,43 @@ assert mounted(text.replace("CLOSED", "ROUTERS"), "orders") is None
     assert imports == sorted(imports)
 
 
+FORMS = {
+    "class OrderItemCreate: OrderItems": "class BillCreate: Bills",
+    "OrderItem.id, OrderItemized": "Bill.id, OrderItemized",
+    "ORDER_ITEMS, LAST_ORDER_ITEM, ORDER_ITEMSX": "BILLS, LAST_BILL, ORDER_ITEMSX",
+    "order_items.order_item_id": "bills.bill_id",
+    "/v1/order-items/{order_item_id}": "/v1/bills/{bill_id}",
+    '"""Order items."""  # an order item, Order item': '"""Bills."""  # a bill, Bill',
+    "test_an_order_item_is_created": "test_a_bill_is_created",
+    "An order item, an order, border_items": "A bill, an order, border_items",
+    "asyncio.order_item, orders, order_items_by": "asyncio.order_item, orders, order_items_by",
+}
+
+
+def test_names_are_replaced_in_every_form(project: Path) -> None:
+    code = """
+import json, sys
+from scripts.scaffold.names import names_of
+from scripts.scaffold.renaming import Renaming
+renaming = Renaming(names_of("order_item"), names_of("bill"))
+print(json.dumps([renaming.text(each) for each in json.load(sys.stdin)]))
+renaming = Renaming(names_of("task"), names_of("hour"))
+print(renaming.text("a task; group.create_task(x); asyncio.Task; create_task(client)"))
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=project,
+        env={**os.environ, "PYTHONPATH": str(project)},
+        input=json.dumps(list(FORMS)),
+        capture_output=True,
+        encoding="utf-8",
+        check=True,
+    )
+    first, second = done.stdout.splitlines()
+    assert json.loads(first) == list(FORMS.values())
+    assert second == "an hour; group.create_task(x); asyncio.Task; create_hour(client)"
+
+
 # In an installed service.
 
 EVERY_TYPE = (
@@ -340,20 +385,6 @@ THOROUGH = (
 )
 
 
-def each_service() -> list[object]:
-    """Return the combinations of database and authentication; one of them is enough by day."""
-    chosen = combinations("database", "auth")
-    first = {"database": "sqlite", "auth": "users"}
-    return [
-        pytest.param(
-            answers,
-            id="-".join(answers.values()),
-            marks=[] if answers == first else [pytest.mark.nightly],
-        )
-        for answers in chosen
-    ]
-
-
 @pytest.mark.slow
 @pytest.mark.timeout(3600)
 @pytest.mark.parametrize("answers", each_service())
@@ -395,6 +426,64 @@ def test_features_come_and_go(
         assert {path: found for path, found in traces.items() if found} == {}
         just(service, "lint")
         just(service, "test", *GENERIC, *more)
+
+
+RENAMED = [
+    "customer name:str!",
+    "invoice number:str! status:enum(open,paid) customer:ref(customers) former:ref(invoice)?",
+    "line amount:decimal! --belongs-to invoices",
+]
+
+NAMES = {
+    "sqlite": "SELECT name || coalesce(sql, '') FROM sqlite_master WHERE name NOT LIKE 'sqlite_%'",
+    "postgresql": (
+        "SELECT conname::text FROM pg_constraint WHERE contype <> 'n' "
+        "UNION ALL SELECT relname FROM pg_class UNION ALL "
+        "SELECT column_name::text FROM information_schema.columns"
+    ),
+}
+"""The names of tables, columns, constraints and indexes."""
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3600)
+@pytest.mark.parametrize("answers", each_service())
+def test_a_feature_is_renamed_and_back(bake: Bake, answers: Mapping[str, str]) -> None:
+    with installed(bake(**answers)) as service:
+        for command in RENAMED:
+            just(service, "new", *command.split())
+        before = code(service)
+        just(service, "seed", "3")
+
+        own = service.path / "tests" / "invoices" / "test_own.py"
+        own.write_text("def test_own() -> None:\n    assert __file__[-1] == 'x'\n")
+        done = service.run("uv", "run", "just", "rename", "invoice", "bill")
+        assert "tests: FAILED tests/bills/test_own.py::test_own" in done.stderr
+        own.unlink()
+        assert code(service) == before
+
+        just(service, "rename", "invoice", "bill")
+        renamed = code(service)
+        changed = {path for path in renamed if before.get(path) != renamed[path]}
+        assert [path for path in changed if b"invoice" in renamed[path].lower()] == []
+        just(service, "lint")
+        more = [path for path in THOROUGH if (service.path / path).exists()]
+        just(service, "test", *GENERIC, *more, "tests/lines")
+        just(service, "migrate")
+        typed = f"""
+names = (await session.scalars(text({NAMES[answers["database"]]!r}))).all()
+print("left", [each for each in names if "invoice" in each])
+print("new", len([each for each in names if "bill" in each]) > 5)
+print("rows", await session.scalar(select(func.count()).select_from(Bill)))
+print("lines", await session.scalar(select(func.count()).select_from(Line).join(Bill)))
+"""
+        found, errors = console(service, typed)
+        assert found == {"left": "[]", "new": "True", "rows": "3", "lines": "3"}, errors
+
+        just(service, "rename", "bills", "invoice")
+        assert code(service) == before
+        just(service, "migrate")
+        assert seeded(service, 3)["invoices"] == 0
 
 
 @pytest.mark.slow

@@ -69,7 +69,7 @@ def console(service: Project, typed: str) -> tuple[dict[str, str], str]:
         encoding="utf-8",
         check=True,
     )
-    return dict(re.findall(r"(\w+) (.*)$", done.stdout, re.MULTILINE)), done.stderr
+    return dict(re.findall(r"^[>. ]+ (\w+) (.*)$", done.stdout, re.MULTILINE)), done.stderr
 
 
 def seeded(service: Project, number: int) -> dict[str, int]:

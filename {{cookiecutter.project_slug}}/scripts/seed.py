@@ -1,7 +1,7 @@
 """Fills a development database with rows: ``just seed [N]``.
 
-The rows are created through the API by the factories of the tests: ``create_task`` of
-``tests/tasks/factory.py`` creates those of ``Task``.
+The rows are created through the API by the factories of the tests: ``create_note`` of
+``tests/notes/factory.py`` creates those of ``Note``.
 """
 
 import argparse

@@ -1,11 +1,12 @@
-"""The command line of ``just new`` and ``just remove``."""
+"""The command line of ``just new``, ``just rename`` and ``just remove``."""
 
 import argparse
+import json
 import re
 import shutil
 import subprocess
 import sys
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Final
 
@@ -15,6 +16,7 @@ from scripts.scaffold.errors import Refused
 from scripts.scaffold.features import KIT, Feature, Project
 from scripts.scaffold.fields import TYPES, Field, fields_of
 from scripts.scaffold.names import Names, names_of, snake
+from scripts.scaffold.renaming import Renaming
 
 README: Final = "README.md"
 
@@ -29,6 +31,7 @@ a reference its feature, ref(customers).
 
 Lists can be sorted by unique fields, dates and times, and filtered by unique fields, references,
 enums and booleans.""",
+    "rename": "Rename a feature: its folders, its names in every form, its routes and its tables.",
     "remove": "Remove a feature, its tests and its tables: the next migration drops their rows.",
 }
 
@@ -208,16 +211,9 @@ def remove(root: Path, arguments: argparse.Namespace) -> None:
     package = _package(found, arguments.name)
     if users := found.users_of(package):
         raise Refused(f"{package} can't be removed, since it is used: {', '.join(users)}.")
-    folders = [root / "app" / package, root / "tests" / package]
-    gone = sorted(
-        path.relative_to(root).as_posix()
-        for folder in folders
-        for path in folder.rglob("*")
-        if path.is_file() and "__pycache__" not in path.parts
-    )
     api = _text(root / mounting.API)
     unmounted = mounting.unmounted(api, package)
-    contents: dict[str, bytes | None] = dict.fromkeys(gone)
+    contents: dict[str, bytes | None] = dict.fromkeys(found.files_of(package))
     with building.copied(root) as copy:
         for folder in ("app", "tests"):
             shutil.rmtree(copy.root / folder / package, ignore_errors=True)
@@ -234,13 +230,52 @@ def remove(root: Path, arguments: argparse.Namespace) -> None:
     _finish(root, contents, arguments)
 
 
+def rename(root: Path, arguments: argparse.Namespace) -> None:
+    """Rename a feature.
+
+    Raises:
+        Refused: it can't be renamed; nothing has changed.
+    """
+    found = Project(root)
+    package = _package(found, arguments.name)
+    old = found.names(package)
+    new = names_of(arguments.new_name, arguments.plural)
+    if new.plural in KIT:
+        raise Refused(f"{new.plural} comes from the template: choose another name.")
+    if new.plural in found.packages():
+        raise Refused(f"app/{new.plural} is there already: choose another name.")
+    _check_free(found, new)
+    renaming = Renaming(old, new)
+    contents: dict[str, bytes | None] = {}
+    changed = {}
+    for path in found.files_of(package):
+        contents[path] = None
+        changed[renaming.text(path)] = path
+    changed |= {path: path for path in found.referring(package)}
+    with building.copied(root) as copy:
+        for folder in ("app", "tests"):
+            shutil.rmtree(copy.root / folder / package, ignore_errors=True)
+        copy.write({path: renaming.text(_text(root / former)) for path, former in changed.items()})
+        modules = [path for path in changed if path.endswith(".py")]
+        copy.format(modules)
+        copy.lint(modules)
+        names = [json.dumps(asdict(each)) for each in (old, new)]
+        revision = copy.migrate(f"rename {old.words} to {new.words}", *names)
+        copy.test(f"tests/{new.plural}")
+        for path in [*changed, revision]:
+            content = copy.content(path)
+            if changed.get(path) != path or content != (root / path).read_bytes():
+                contents[path] = content
+    _finish(root, contents, arguments)
+
+
 def _package(found: Project, name: str) -> str:
     package = found.package(name)
     if package in KIT:
-        raise Refused(f"{package} comes from the template and can't be removed.")
+        raise Refused(f"{package} comes from the template and stays as it is.")
     if package not in found.packages():
         known = ", ".join(found.packages()) or "none"
-        raise Refused(f"There is no feature {name!r} to remove; there are: {known}.")
+        raise Refused(f"There is no feature {name!r}; there are: {known}.")
     return package
 
 
@@ -286,9 +321,13 @@ def parser(verb: str) -> argparse.ArgumentParser:
         made.add_argument(
             "--public", action="store_true", help="let every user see and change the rows of all"
         )
-        made.add_argument("--plural", help="the plural, where the English one is not wanted")
     else:
-        made.add_argument("name", metavar="NAME", help="the feature: its folder or its singular")
+        name = "OLD" if verb == "rename" else "NAME"
+        made.add_argument("name", metavar=name, help="the feature: its folder or its singular")
+    if verb == "rename":
+        made.add_argument("new_name", metavar="NEW", help="its new singular")
+    if verb in {"new", "rename"}:
+        made.add_argument("--plural", help="the plural, where the English one is not wanted")
     made.add_argument("--dry-run", action="store_true", help="only print what would change")
     return made
 
@@ -300,7 +339,7 @@ def main() -> None:
     try:
         if changes.undo(project.ROOT):
             print("Changes that were interrupted have been undone.", file=sys.stderr)
-        {"new": new, "remove": remove}[verb](project.ROOT, arguments)
+        {"new": new, "remove": remove, "rename": rename}[verb](project.ROOT, arguments)
     except Refused as error:
         sys.exit(f"Nothing was changed. {error}")
     except KeyboardInterrupt:

@@ -17,6 +17,7 @@ from scripts.scaffold.errors import Refused
 COPIED: Final = (".squawk.toml", "app", "migrations", "pyproject.toml", "scripts", "tests")
 VERSIONS: Final = "migrations/versions"
 CHECKS: Final = {
+    "pytest": "its tests",
     "ruff": "the lint of the project",
     "scripts.scaffold.revision": "its start and its migration",
 }
@@ -58,10 +59,14 @@ class Copy:
         """Raise ``Refused`` if a file breaks a rule of the project."""
         _run(self.root, "ruff", "check", "--output-format", "concise", *paths)
 
-    def migrate(self, message: str) -> str:
+    def test(self, path: str) -> None:
+        """Raise ``Refused`` if a test below a path fails."""
+        _run(self.root, "pytest", "-q", "-x", "--no-header", "-p", "no:cacheprovider", path)
+
+    def migrate(self, message: str, *renamed: str) -> str:
         """Write a revision and try it; return its path."""
         before = self._revisions()
-        _run(self.root, "scripts.scaffold.revision", message)
+        _run(self.root, "scripts.scaffold.revision", message, *renamed)
         (path,) = self._revisions() - before
         text = (self.root / path).read_text(encoding="utf-8")
         if "op." not in text:
@@ -107,5 +112,6 @@ def _run(root: Path, module: str, *arguments: str) -> None:
         lines = printed.splitlines() or [f"exit code {done.returncode}"]
         errors = [found[1] for line in lines if (found := _ERROR.match(line))]
         # Ruff begins with what is wrong, and a trace ends with it.
-        reason = lines[0] if module == "ruff" else [lines[-1], *errors][-1]
+        failed = [line for line in lines if line.startswith(("ERROR ", "FAILED "))]
+        reason = lines[0] if module == "ruff" else [lines[-1], *errors, *failed[:1]][-1]
         raise Refused(f"The result does not pass {CHECKS[module]}: {reason}")

@@ -114,17 +114,46 @@ class Project:
 
     def users_of(self, package: str) -> list[str]:
         """Return what uses a feature outside it and `app/api.py`, as ``file:line``."""
+        lines = self._lines_that_use(package)
+        return [f"{path}:{line}" for path, line in lines.items() if path != "app/api.py"]
+
+    def referring(self, package: str) -> list[str]:
+        """Return the modules outside a feature that use it, and those of features that do."""
+        modules = set(self._lines_that_use(package))
+        for other in set(self.packages()) - {package}:
+            own = self.files_of(other)
+            if modules & set(own):
+                modules |= {path for path in own if path.endswith(".py")}
+        return sorted(modules)
+
+    def _lines_that_use(self, package: str) -> dict[str, int]:
         own = {self.root / "app" / package, self.root / "tests" / package}
         tables = _tables(_parsed(self.root / "app" / package / "models.py"))
-        found = []
+        found = {}
         for path in self.modules():
-            if own & set(path.parents) or path == self.root / "app" / "api.py":
+            if own & set(path.parents):
                 continue
             name = path.relative_to(self.root).as_posix()
             keys = tables if name.startswith("app/") else set()
-            lines = sorted(_uses(_parsed(path), package, keys))
-            found += [f"{name}:{line}" for line in lines[:1]]
+            if lines := sorted(_uses(_parsed(path), package, keys)):
+                found[name] = lines[0]
         return found
+
+    def files_of(self, package: str) -> list[str]:
+        """Return the files of a feature and of its tests, but for what Python compiles."""
+        return sorted(
+            path.relative_to(self.root).as_posix()
+            for folder in ("app", "tests")
+            for path in (self.root / folder / package).rglob("*")
+            if path.is_file() and "__pycache__" not in path.parts
+        )
+
+    def names(self, package: str) -> Names:
+        """Return the names of a feature, or raise ``Refused``."""
+        model = _model(package, _parsed(self.root / "app" / package / "models.py"))
+        if model is None:
+            raise Refused(f"app/{package} has no model of the table {package}.")
+        return Names(snake(model.name), package, model.name)
 
 
 def _parsed(path: Path) -> ast.Module:

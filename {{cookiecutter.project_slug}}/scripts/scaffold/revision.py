@@ -1,10 +1,12 @@
 """Writes the migration of a changed copy of the project, and tries the copy.
 
-``python -m scripts.scaffold.revision MESSAGE`` runs in the copy, on an empty database of the tests:
-the database of the developer is not touched.
+``python -m scripts.scaffold.revision MESSAGE [OLD NEW]`` runs in the copy, on an empty database of
+the tests: the database of the developer is not touched. OLD and NEW are the names of a feature that
+is renamed, as JSON.
 """
 
 import asyncio
+import json
 import os
 import shutil
 import sys
@@ -17,21 +19,24 @@ from sqlalchemy import inspect
 from app.kit import project
 from app.main import create_app
 from app.settings import Settings
+from scripts.scaffold.names import Names
+from scripts.scaffold.renaming import Renaming
+from scripts.scaffold.tables import Directives, rename_tables
 from tests.conftest import alembic_config, scratch, settings_for
 from tests.database import databases
 
 
-async def write(message: str) -> None:
+async def write(message: str, directives: Directives) -> None:
     """Write the revision, and check that the app starts and that it changes what it should."""
     folder = scratch() / f"{project.NAME}-new-{os.getpid()}"
     try:
         async with databases(folder, "new") as made:
-            await _write(message, settings_for(await made.create()))
+            await _write(message, settings_for(await made.create()), directives)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-async def _write(message: str, settings: Settings) -> None:
+async def _write(message: str, settings: Settings, directives: Directives) -> None:
     create_app(settings)
     config = alembic_config(settings)
     await asyncio.to_thread(command.upgrade, config, "head")
@@ -40,7 +45,7 @@ async def _write(message: str, settings: Settings) -> None:
         config,
         message=message,
         autogenerate=True,
-        process_revision_directives=drop_whole_tables,
+        process_revision_directives=directives,
     )
     for do, revision in (
         (command.upgrade, "head"),
@@ -82,5 +87,15 @@ def _excused(drop: ops.DropTableOp) -> ops.MigrateOperation:
     return ops.ExecuteSQLOp(f"-- squawk-ignore ban-drop-table\nDROP TABLE {drop.table_name}")
 
 
+def main() -> None:
+    """Read the command line and write the revision."""
+    message, *names = sys.argv[1:]
+    if names:
+        old, new = (Names(**json.loads(each)) for each in names)
+        asyncio.run(write(message, rename_tables(Renaming(old, new))))
+    else:
+        asyncio.run(write(message, drop_whole_tables))
+
+
 if __name__ == "__main__":
-    asyncio.run(write(sys.argv[1]))
+    main()
