@@ -41,6 +41,7 @@ COMMON = """
     app/main.py
     app/settings.py
     app/kit/logs.py
+    app/kit/metrics.py
     app/kit/openapi.py
     app/kit/pagination.py
     app/kit/project.py
@@ -111,6 +112,7 @@ COMMON = """
     tests/kit/test_limits.py
     tests/kit/test_logs.py
     tests/kit/test_main.py
+    tests/kit/test_metrics.py
     tests/kit/test_migrations.py
     tests/kit/test_models.py
     tests/kit/test_repository.py
@@ -136,6 +138,7 @@ COMMON = """
     tests/tasks/test_headers.py
     tests/tasks/test_list.py
     tests/tasks/test_openapi.py
+    tests/tasks/test_operations.py
     tests/tasks/test_public.py
     tests/tasks/test_repository.py
     tests/tasks/test_size.py

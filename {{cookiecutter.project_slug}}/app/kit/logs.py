@@ -25,7 +25,6 @@ REQUEST_ID: Final = "app.request_id"
 TRACE_ID: Final = "app.trace_id"
 """The name in the ASGI scope of the trace id in the header ``traceparent``."""
 
-HEALTH: Final = "/health/"
 MAX_PATH: Final = 100
 """Characters of a path that is logged because no route matches."""
 
@@ -54,8 +53,13 @@ def request_id() -> str | None:
     return None if scope is None else scope.get(REQUEST_ID)
 
 
+def is_probe(path: str) -> bool:
+    """Return whether a path is for probes: health checks and Prometheus."""
+    return path.startswith("/health/") or path == "/metrics"
+
+
 def route_of(scope: Scope) -> str | None:
-    """Return the path of the request's route, such as ``/v1/tasks/{task_id}``, or None."""
+    """Return the path of the request's route, such as ``/v1/users/{user_id}``, or None."""
     # FastAPI has no public name for a route with the prefix of its router.
     route = scope.get("fastapi", {}).get("effective_route_context") or scope.get("route")
     return getattr(route, "path_format", None)
@@ -71,7 +75,7 @@ def trace_id(scope: Scope | None) -> str | None:
 
 
 def log_request(scope: Scope, status: int | None, size: int, seconds: float) -> None:
-    """Write the line of a request to the logger ``app.access``, of a health check at debug.
+    """Write the line of a request to the logger ``app.access``, of a probe at debug.
 
     Args:
         scope: the ASGI scope.
@@ -80,7 +84,7 @@ def log_request(scope: Scope, status: int | None, size: int, seconds: float) -> 
         seconds: the time until the response was complete.
     """
     path: str = scope["path"]
-    level = logging.DEBUG if path.startswith(HEALTH) else logging.INFO
+    level = logging.DEBUG if is_probe(path) else logging.INFO
     if not access.isEnabledFor(level):
         return
     method, route, client = scope["method"], route_of(scope), scope["client"]

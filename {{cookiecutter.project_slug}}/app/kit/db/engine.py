@@ -312,7 +312,9 @@ class ConnectionLimiter(AbstractAsyncContextManager[None]):
     def __init__(self, engine: AsyncEngine, timeout: float) -> None:
         """Admit as many holders as the pool has connections; others wait ``timeout`` seconds."""
         pool = cast("QueuePool", engine.pool)
-        self._permits = asyncio.Semaphore(pool.size() + pool._max_overflow)  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]
+        self.size = pool.size() + pool._max_overflow  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]
+        self.waiting = 0
+        self._permits = asyncio.Semaphore(self.size)
         self._timeout = timeout
 
     async def __aenter__(self) -> None:
@@ -320,11 +322,14 @@ class ConnectionLimiter(AbstractAsyncContextManager[None]):
         if not self._permits.locked():
             await self._permits.acquire()
             return
+        self.waiting += 1
         try:
             async with asyncio.timeout(self._timeout):
                 await self._permits.acquire()
         except TimeoutError:
             raise Unavailable("Every database connection is in use.") from None
+        finally:
+            self.waiting -= 1
 
     async def __aexit__(self, *_: object) -> None:
         """Admit the next holder."""
@@ -404,7 +409,8 @@ class Database:
             self.read_engine.sync_engine.connect
         )
         self._replica_missed_until = 0.0
-        self._limiters = {
+        self.committed = self.rolled_back = self.retried = 0
+        self.limiters = {
             name: ConnectionLimiter(engine, settings.database_pool_timeout)
             for name, engine in self.engines.items()
         }
@@ -429,7 +435,7 @@ class Database:
     async def open(
         self, unfit: Callable[[AsyncConnection], Awaitable[str | None]] | None = None
     ) -> None:
-        """Export the state of the pools as metrics, and log warnings about the database.
+        """Export the metrics of the pools and transactions, and log warnings about the database.
 
         ``unfit`` returns why the schema does not fit this code, or None.
         """
@@ -494,7 +500,7 @@ class Database:
         _open.set(current)
         try:
             with translate_errors():
-                async with _TimeLimit(self._deadline(timeout)), self._limiters["write"]:
+                async with _TimeLimit(self._deadline(timeout)), self.limiters["write"]:
                     session = self.write_sessions()
                     # `sessionmaker.begin()` would do the same, but start two tasks for a session.
                     session.sync_session.begin()
@@ -504,8 +510,10 @@ class Database:
                         if session.in_transaction():  # not ended by the code above
                             await session.commit()
                     except BaseException:
+                        self.rolled_back += 1
                         await asyncio.shield(_undo(session))
                         raise
+                    self.committed += 1
                     session.sync_session.close()  # its connection has been returned already
         finally:
             current.database = None
@@ -544,7 +552,7 @@ class Database:
             with self.connect() as connection:
                 return work(connection, *arguments)
 
-        async with self._limiters["read"]:
+        async with self.limiters["read"]:
             return await greenlet_spawn(run)
 
     async def retrying(
@@ -559,6 +567,7 @@ class Database:
                 async with self.transaction() as session:
                     return await work(session)
             except TransactionConflict:
+                self.retried += 1
                 await asyncio.sleep(random.uniform(0, 0.02 * 2**attempt))  # noqa: S311 - no secret
         async with self.transaction() as session:
             return await work(session)
@@ -573,7 +582,7 @@ class Database:
         """Open a connection to the replica; yield None if it does not respond."""
         connection = None
         if not self._replica_is_missed():
-            async with self._limiters["replica"]:
+            async with self.limiters["replica"]:
                 if not self._replica_is_missed():
                     connection = await self._connect_to_replica(engine)
                 if connection is not None:
