@@ -28,6 +28,7 @@ COMMON = """
     app/kit/db/repository.py
     app/kit/db/session.py
     app/kit/db/slow.py
+    app/kit/db/tracing.py
     app/kit/config.py
     app/kit/docs.py
     app/kit/errors.py
@@ -124,6 +125,7 @@ COMMON = """
     tests/kit/test_settings.py
     tests/kit/test_slow_clients.py
     tests/kit/test_slow_statements.py
+    tests/kit/test_tracing.py
     tests/kit/test_update.py
     tests/kit/sample_feature.py
     tests/tasks/__init__.py

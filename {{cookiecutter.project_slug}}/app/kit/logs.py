@@ -142,11 +142,11 @@ class LineFormatter(structlog.stdlib.ProcessorFormatter):
         super().__init__(
             foreign_pre_chain=[structlog.stdlib.ExtraAdder()],
             processors=[
+                structlog.stdlib.add_logger_name,
                 _flatten,
                 structlog.contextvars.merge_contextvars,
                 _add_request,
                 structlog.stdlib.add_log_level,
-                structlog.stdlib.add_logger_name,
                 structlog.processors.TimeStamper(fmt="iso", utc=True, key="time"),
                 structlog.stdlib.ProcessorFormatter.remove_processors_meta,
                 structlog.processors.format_exc_info,
@@ -156,8 +156,11 @@ class LineFormatter(structlog.stdlib.ProcessorFormatter):
 
 
 def _flatten(_logger: object, _method: str, event: EventDict) -> EventDict:
-    """Replace ``told`` by the fields in it; drop what uvicorn adds for its own formatter."""
-    event.pop("color_message", None)
+    """Replace ``told`` by the fields in it; remove what other formatters add or need."""
+    for name in ("asctime", "color_message", "message"):
+        event.pop(name, None)
+    if event["logger"] == "uvicorn.error":  # the name of all its messages
+        event["logger"] = "uvicorn"
     event.update(event.pop("told", {}))
     return event
 

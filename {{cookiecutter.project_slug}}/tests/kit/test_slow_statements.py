@@ -20,9 +20,11 @@ ALL = 1e-9
 
 
 @pytest.fixture
-def lines(caplog: pytest.LogCaptureFixture) -> pytest.LogCaptureFixture:
+def lines(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> pytest.LogCaptureFixture:
     """Format what is captured as the service does."""
-    caplog.handler.setFormatter(LineFormatter(console=False))
+    monkeypatch.setattr(caplog.handler, "formatter", LineFormatter(console=False))
     return caplog
 
 

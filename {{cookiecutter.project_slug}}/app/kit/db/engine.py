@@ -36,6 +36,7 @@ from app.kit.db import driver, metrics
 from app.kit.db.loading import primary_key
 from app.kit.db.models import Base
 from app.kit.db.slow import log_slow_statements
+from app.kit.db.tracing import trace_statements
 from app.kit.errors import (
     NOT_MIGRATED,
     READ_ONLY,
@@ -401,8 +402,9 @@ class Database:
         self.read_engine = driver.read_engine(settings)
         self.replica_engine = driver.replica_engine(settings)
         self.probe_engine = driver.probe_engine(settings)
-        if settings.log_slow_statements:
-            for name, engine in self.engines.items():
+        for name, engine in self.engines.items():
+            trace_statements(engine, name)
+            if settings.log_slow_statements:
                 log_slow_statements(engine, name, settings.log_slow_statements)
         # Tests replace it with the connection of their transaction.
         self.connect: Callable[[], AbstractContextManager[Connection]] = (
