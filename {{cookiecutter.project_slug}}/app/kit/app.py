@@ -13,7 +13,7 @@ from typing import Final, cast
 
 from fastapi import FastAPI
 
-from app.kit import docs, errors, headers, health, openapi, project, routing
+from app.kit import docs, errors, headers, health, metrics, openapi, project, routing
 from app.kit.config import KitSettings
 from app.kit.db.engine import Database
 from app.kit.idempotency import session as idempotency
@@ -64,6 +64,7 @@ def build_app(settings: KitSettings, mount: Callable[[FastAPI], None]) -> FastAP
         openapi_url="/openapi.json" if settings.docs else None,
         docs_url=None,  # those of FastAPI load scripts from another host
         redoc_url=None,
+        telemetry={"operation_spans": False},  # one span for a request is enough
         redirect_slashes=False,  # a redirect would contain the client's Host
     )
     app.state.settings = settings
@@ -72,6 +73,8 @@ def build_app(settings: KitSettings, mount: Callable[[FastAPI], None]) -> FastAP
     openapi.install(app)
     if settings.docs:
         docs.install(app)
+    if settings.metrics_token is not None:
+        metrics.install(app, settings.metrics_token)
     errors.install(app, max_body_size=settings.max_body_size)
     headers.install(app, settings)
     idempotency.install(app)

@@ -3,7 +3,15 @@
 import re
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import AfterValidator, BeforeValidator, Field, ValidationError
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    Field,
+    SecretStr,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+)
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from app.kit.db.driver import DriverSettings
@@ -65,7 +73,15 @@ class ServerSettings(LogSettings):
     keep_alive_timeout: int = Field(default=75, ge=0)
     shutdown_timeout: int = Field(default=20, ge=5, le=3600)
     shutdown_delay: int = Field(default=0, ge=0, le=3600)
+    metrics_token: SecretStr | None = Field(default=None, min_length=16)
     idempotency_lifetime: int = Field(default=24 * 3600, ge=1)
+
+    @field_validator("metrics_token")
+    @classmethod
+    def _one_worker(cls, token: SecretStr | None, info: ValidationInfo) -> SecretStr | None:
+        if token is not None and info.data.get("workers", 1) > 1:
+            raise ValueError("Metrics are those of one process: use WORKERS=1 and more instances")
+        return token
 
 
 class KitSettings(ServerSettings, DriverSettings):

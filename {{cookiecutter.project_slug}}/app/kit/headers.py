@@ -13,7 +13,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.kit.config import KitSettings
 from app.kit.errors import problem_response
-from app.kit.logs import HEALTH, REQUEST_ID, TRACE_ID, current_scope, log_request
+from app.kit.logs import REQUEST_ID, TRACE_ID, current_scope, is_probe, log_request
 
 logger = logging.getLogger(__name__)
 
@@ -141,7 +141,7 @@ class HeadersMiddleware:
         return hosts, request_id
 
     def _is_accepted(self, scope: Scope, hosts: list[bytes]) -> bool:
-        if scope["path"].startswith(HEALTH):  # probes call by IP address
+        if is_probe(scope["path"]):  # called by IP address
             return len(hosts) <= 1
         if len(hosts) != 1:
             return False

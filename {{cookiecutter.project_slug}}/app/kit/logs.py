@@ -25,7 +25,6 @@ REQUEST_ID: Final = "app.request_id"
 TRACE_ID: Final = "app.trace_id"
 """The name in the ASGI scope of the trace id in the header ``traceparent``."""
 
-HEALTH: Final = "/health/"
 MAX_PATH: Final = 100
 """Characters of a path that is logged because no route matches."""
 
@@ -54,8 +53,13 @@ def request_id() -> str | None:
     return None if scope is None else scope.get(REQUEST_ID)
 
 
+def is_probe(path: str) -> bool:
+    """Return whether a path is for probes: health checks and Prometheus."""
+    return path.startswith("/health/") or path == "/metrics"
+
+
 def route_of(scope: Scope) -> str | None:
-    """Return the path of the request's route, such as ``/v1/tasks/{task_id}``, or None."""
+    """Return the path of the request's route, such as ``/v1/users/{user_id}``, or None."""
     # FastAPI has no public name for a route with the prefix of its router.
     route = scope.get("fastapi", {}).get("effective_route_context") or scope.get("route")
     return getattr(route, "path_format", None)
@@ -71,7 +75,7 @@ def trace_id(scope: Scope | None) -> str | None:
 
 
 def log_request(scope: Scope, status: int | None, size: int, seconds: float) -> None:
-    """Write the line of a request to the logger ``app.access``, of a health check at debug.
+    """Write the line of a request to the logger ``app.access``, of a probe at debug.
 
     Args:
         scope: the ASGI scope.
@@ -80,7 +84,7 @@ def log_request(scope: Scope, status: int | None, size: int, seconds: float) -> 
         seconds: the time until the response was complete.
     """
     path: str = scope["path"]
-    level = logging.DEBUG if path.startswith(HEALTH) else logging.INFO
+    level = logging.DEBUG if is_probe(path) else logging.INFO
     if not access.isEnabledFor(level):
         return
     method, route, client = scope["method"], route_of(scope), scope["client"]
@@ -138,11 +142,11 @@ class LineFormatter(structlog.stdlib.ProcessorFormatter):
         super().__init__(
             foreign_pre_chain=[structlog.stdlib.ExtraAdder()],
             processors=[
+                structlog.stdlib.add_logger_name,
                 _flatten,
                 structlog.contextvars.merge_contextvars,
                 _add_request,
                 structlog.stdlib.add_log_level,
-                structlog.stdlib.add_logger_name,
                 structlog.processors.TimeStamper(fmt="iso", utc=True, key="time"),
                 structlog.stdlib.ProcessorFormatter.remove_processors_meta,
                 structlog.processors.format_exc_info,
@@ -152,8 +156,11 @@ class LineFormatter(structlog.stdlib.ProcessorFormatter):
 
 
 def _flatten(_logger: object, _method: str, event: EventDict) -> EventDict:
-    """Replace ``told`` by the fields in it; drop what uvicorn adds for its own formatter."""
-    event.pop("color_message", None)
+    """Replace ``told`` by the fields in it; remove what other formatters add or need."""
+    for name in ("asctime", "color_message", "message"):
+        event.pop(name, None)
+    if event["logger"] == "uvicorn.error":  # the name of all its messages
+        event["logger"] = "uvicorn"
     event.update(event.pop("told", {}))
     return event
 

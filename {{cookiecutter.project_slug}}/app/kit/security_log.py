@@ -3,16 +3,20 @@
 import json
 import logging
 from contextvars import ContextVar
-from functools import partial
 from typing import Final
 
 from fastapi import Request
+from opentelemetry.metrics import get_meter
 
 from app.kit.caller import ANONYMOUS, Caller
 from app.kit.db.session import after_commit
 from app.kit.logs import REQUEST_ID
 
 logger: Final = logging.getLogger("app.security")
+
+_events: Final = get_meter("app.security").create_counter(
+    "app.security.events", unit="{event}", description="Lines of the security log, by event."
+)
 
 current_request: ContextVar[Request | None] = ContextVar("current_request", default=None)
 
@@ -41,7 +45,12 @@ def security_event(
         if user and caller.id and caller.id != user:
             line["caller"] = caller.id
     told = {name: value for name, value in (line | fields).items() if value is not None}
-    write = partial(logger.log, level, "%s", json.dumps(told, default=str), extra={"told": told})
+    text = json.dumps(told, default=str)
+
+    def write() -> None:
+        logger.log(level, "%s", text, extra={"told": told})
+        _events.add(1, {"event": event})
+
     if request is None or level > logging.INFO:
         write()
     else:

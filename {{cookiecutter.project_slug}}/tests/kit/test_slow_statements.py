@@ -5,17 +5,15 @@ import logging
 from typing import Any
 
 import pytest
-from httpx2 import AsyncClient
 from sqlalchemy import bindparam, text
 from sqlalchemy.exc import DBAPIError
 
 from app.kit.db.engine import Database
+from app.kit.db.session import ReadSessionDep, SessionDep
 from app.kit.db.slow import MAX_TYPES, parameter_types
 from app.kit.logs import LineFormatter
 from app.main import create_app
-from tests import caller
 from tests.conftest import running, settings_for
-from tests.kit.serving import serving
 
 ALL = 1e-9
 """A number of seconds that every statement takes."""
@@ -36,31 +34,31 @@ def slow(text: str) -> list[dict[str, Any]]:
     return [line for line in found if line["event"] == "Slow statement"]
 
 
-async def test_slow_statements_of_a_request(live_url: str) -> None:
-    async with serving(live_url, log_slow_statements=str(ALL)) as service:
-        database = Database(settings_for(live_url))
-        headers = await caller.credentials(database)
-        await database.close()
-        async with AsyncClient(base_url=service.url, headers=headers) as client:
-            sent = {"title": "canary", "tags": ["canary-tag"]}
-            created = await client.post("/v1/tasks", json=sent)
-            assert created.status_code == 201
-            path = created.headers["location"]
-            await client.get(path, headers={"X-Request-ID": "mine"})
-        await service.logged('"mine"', times=2)
-    found = slow("".join(service.lines))
-    writes = [line for line in found if line["route"] == "POST /v1/tasks"]
-    (inserted,) = (line for line in writes if line["statement"].startswith("INSERT INTO tasks "))
-    assert (inserted["pool"], inserted["level"]) == ("write", "warning")
-    assert len(inserted["parameters"]) > 3
-    reads = [line for line in found if line.get("request_id") == "mine"]
-    assert {(line["pool"], line["route"]) for line in reads} == {
-        ("read", "GET /v1/tasks/{task_id}")
-    }
-    assert any("FROM tasks" in line["statement"] for line in reads)
-    assert all(line["duration_ms"] > 0 for line in found)
-    assert "canary" not in "".join(service.lines)
-    assert path.rpartition("/")[2] not in json.dumps(found)
+async def test_slow_statements_of_a_request(live_url: str, lines: pytest.LogCaptureFixture) -> None:
+    app = create_app(settings_for(live_url, log_slow_statements=ALL))
+
+    @app.get("/slow/{name}")
+    async def read(session: ReadSessionDep, name: str) -> object:
+        return await session.scalar(select_one, {"one": len(name)})
+
+    @app.post("/slow/{name}")
+    async def write(session: SessionDep, name: str) -> object:
+        return await session.scalar(select_one, {"one": len(name)})
+
+    async with running(app) as client:
+        headers = {"X-Request-ID": "mine"}
+        assert (await client.get("/slow/canary", headers=headers)).json() == 6
+        assert (await client.post("/slow/canary", headers=headers)).json() == 6
+    found = [line for line in slow(lines.text) if "CAST" in line["statement"]]
+    assert [(line["pool"], line["route"]) for line in found] == [
+        ("read", "GET /slow/{name}"),
+        ("write", "POST /slow/{name}"),
+    ]
+    for line in found:
+        assert line["duration_ms"] > 0
+        assert (line["level"], line["request_id"]) == ("warning", "mine")
+        assert line["parameters"] == ["int"]
+        assert "6" not in line["statement"]
 
 
 async def test_failed_statements_are_logged(live_url: str, lines: pytest.LogCaptureFixture) -> None:

@@ -36,6 +36,7 @@ from app.kit.db import driver, metrics
 from app.kit.db.loading import primary_key
 from app.kit.db.models import Base
 from app.kit.db.slow import log_slow_statements
+from app.kit.db.tracing import trace_statements
 from app.kit.errors import (
     NOT_MIGRATED,
     READ_ONLY,
@@ -312,7 +313,9 @@ class ConnectionLimiter(AbstractAsyncContextManager[None]):
     def __init__(self, engine: AsyncEngine, timeout: float) -> None:
         """Admit as many holders as the pool has connections; others wait ``timeout`` seconds."""
         pool = cast("QueuePool", engine.pool)
-        self._permits = asyncio.Semaphore(pool.size() + pool._max_overflow)  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]
+        self.size = pool.size() + pool._max_overflow  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]
+        self.waiting = 0
+        self._permits = asyncio.Semaphore(self.size)
         self._timeout = timeout
 
     async def __aenter__(self) -> None:
@@ -320,11 +323,14 @@ class ConnectionLimiter(AbstractAsyncContextManager[None]):
         if not self._permits.locked():
             await self._permits.acquire()
             return
+        self.waiting += 1
         try:
             async with asyncio.timeout(self._timeout):
                 await self._permits.acquire()
         except TimeoutError:
             raise Unavailable("Every database connection is in use.") from None
+        finally:
+            self.waiting -= 1
 
     async def __aexit__(self, *_: object) -> None:
         """Admit the next holder."""
@@ -396,15 +402,17 @@ class Database:
         self.read_engine = driver.read_engine(settings)
         self.replica_engine = driver.replica_engine(settings)
         self.probe_engine = driver.probe_engine(settings)
-        if settings.log_slow_statements:
-            for name, engine in self.engines.items():
+        for name, engine in self.engines.items():
+            trace_statements(engine, name)
+            if settings.log_slow_statements:
                 log_slow_statements(engine, name, settings.log_slow_statements)
         # Tests replace it with the connection of their transaction.
         self.connect: Callable[[], AbstractContextManager[Connection]] = (
             self.read_engine.sync_engine.connect
         )
         self._replica_missed_until = 0.0
-        self._limiters = {
+        self.committed = self.rolled_back = self.retried = 0
+        self.limiters = {
             name: ConnectionLimiter(engine, settings.database_pool_timeout)
             for name, engine in self.engines.items()
         }
@@ -429,7 +437,7 @@ class Database:
     async def open(
         self, unfit: Callable[[AsyncConnection], Awaitable[str | None]] | None = None
     ) -> None:
-        """Export the state of the pools as metrics, and log warnings about the database.
+        """Export the metrics of the pools and transactions, and log warnings about the database.
 
         ``unfit`` returns why the schema does not fit this code, or None.
         """
@@ -494,7 +502,7 @@ class Database:
         _open.set(current)
         try:
             with translate_errors():
-                async with _TimeLimit(self._deadline(timeout)), self._limiters["write"]:
+                async with _TimeLimit(self._deadline(timeout)), self.limiters["write"]:
                     session = self.write_sessions()
                     # `sessionmaker.begin()` would do the same, but start two tasks for a session.
                     session.sync_session.begin()
@@ -504,8 +512,10 @@ class Database:
                         if session.in_transaction():  # not ended by the code above
                             await session.commit()
                     except BaseException:
+                        self.rolled_back += 1
                         await asyncio.shield(_undo(session))
                         raise
+                    self.committed += 1
                     session.sync_session.close()  # its connection has been returned already
         finally:
             current.database = None
@@ -544,7 +554,7 @@ class Database:
             with self.connect() as connection:
                 return work(connection, *arguments)
 
-        async with self._limiters["read"]:
+        async with self.limiters["read"]:
             return await greenlet_spawn(run)
 
     async def retrying(
@@ -559,6 +569,7 @@ class Database:
                 async with self.transaction() as session:
                     return await work(session)
             except TransactionConflict:
+                self.retried += 1
                 await asyncio.sleep(random.uniform(0, 0.02 * 2**attempt))  # noqa: S311 - no secret
         async with self.transaction() as session:
             return await work(session)
@@ -573,7 +584,7 @@ class Database:
         """Open a connection to the replica; yield None if it does not respond."""
         connection = None
         if not self._replica_is_missed():
-            async with self._limiters["replica"]:
+            async with self.limiters["replica"]:
                 if not self._replica_is_missed():
                     connection = await self._connect_to_replica(engine)
                 if connection is not None:

@@ -260,3 +260,18 @@ async def test_the_server_writes_json_with_time_and_level(live_url: str) -> None
         assert before - timedelta(seconds=1) <= time <= datetime.now(UTC)
         assert line["level"] == "warning"
         assert line["request_id"] == response.headers["x-request-id"]
+
+
+async def test_events_are_counted(live_url: str) -> None:
+    token = "a-token-of-prometheus"  # noqa: S105
+    settings = {"metrics_token": token, "throttle_per_email_and_address": "2"}
+    async with (
+        serving(live_url, **settings) as service,
+        AsyncClient(base_url=service.url) as client,
+    ):
+        responses = [await try_login(client) for _ in range(4)]
+        assert [response.status_code for response in responses] == [401, 401, 429, 429]
+        headers = {"Authorization": f"Bearer {token}"}
+        metrics = (await client.get("/metrics", headers=headers)).text
+    assert 'app_security_events_total{event="sign_in_failed"} 2.0' in metrics
+    assert 'app_security_events_total{event="throttled"} 2.0' in metrics
