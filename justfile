@@ -62,6 +62,10 @@ fix:
 # Move exclude-newer to a week ago (or DAY) and run every check; `--package NAME` raises a lower bound
 refresh *arguments:
     uv run python -m scripts.refresh {{ arguments }}
+
+# Pin the base images of renders by the digests that their tags have today
+pin-images:
+    uv run python -m scripts.pin_images
     uv run just check
 
 # Install a service with the oldest direct dependencies that its lower bounds allow, and test it
