@@ -153,7 +153,7 @@ class Router(APIRouter):
 
         FastAPI matches the routes of an included router twice, and one after the other.
         """
-        if len(self._added) < len(self.routes):
+        if len(self._added) != len(self.routes):
             return None
         options: dict[str, Any] = {
             "generate_unique_id_function": app.router.generate_unique_id_function,
