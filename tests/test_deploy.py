@@ -409,8 +409,8 @@ async def test_compose_passes_settings_and_client_addresses_on(bake: Bake, tmp_p
             finally:
                 process.kill()
     addresses = re.findall(r'"address": "(.*?)"', log.read_text())
-    # The header is trusted from the proxy only.
-    assert addresses == ["203.0.113.9", "127.0.0.2"]
+    # The header is trusted from the proxy only. Two requests each, one with a security event.
+    assert addresses == ["203.0.113.9"] * 3 + ["127.0.0.2"] * 3
 
 
 @pytest.mark.parametrize("database", CHOICES["database"])

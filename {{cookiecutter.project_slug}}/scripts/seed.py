@@ -68,9 +68,10 @@ def local_settings() -> Settings:
     if stage := next((each for each in stages if each not in {None, "", "local"}), None):
         raise Refused(f"ENVIRONMENT is {stage}: `just seed` fills only a local database.")
     settings = load_settings()
-    host = settings.database_url.host
-    if host not in HERE:
-        raise Refused(f"The database is on {host}: `just seed` fills only one on this machine.")
+    url = settings.database_url
+    for host in (url.host, *url.normalized_query.get("host", ())):
+        if host not in HERE and not str(host).startswith("/"):  # the folder of a Unix socket
+            raise Refused(f"The database is on {host}: `just seed` fills only one on this machine.")
     return settings
 
 
@@ -162,7 +163,7 @@ def _references(
 async def run(settings: Settings, number: int) -> None:
     """Create the rows, and print how many are new."""
     app = create_app(settings)
-    host = next(iter(settings.allowed_hosts), "localhost").lstrip("*.")
+    host = next(iter(settings.allowed_hosts), "localhost").replace("*", "seed")
     transport = ASGITransport(app)
     async with (
         app.router.lifespan_context(app),

@@ -75,7 +75,7 @@ def trace_id(scope: Scope | None) -> str | None:
 
 
 def log_request(scope: Scope, status: int | None, size: int, seconds: float) -> None:
-    """Write the line of a request to the logger ``app.access``, of a probe at debug.
+    """Write the line of a request to the logger ``app.access``, of a usual probe at debug.
 
     Args:
         scope: the ASGI scope.
@@ -84,14 +84,15 @@ def log_request(scope: Scope, status: int | None, size: int, seconds: float) -> 
         seconds: the time until the response was complete.
     """
     path: str = scope["path"]
-    level = logging.DEBUG if is_probe(path) else logging.INFO
+    succeeded = status is not None and (status < 400 or status == 503)  # noqa: PLR2004
+    level = logging.DEBUG if is_probe(path) and succeeded else logging.INFO
     if not access.isEnabledFor(level):
         return
-    method, route, client = scope["method"], route_of(scope), scope["client"]
+    method, route, client = scope["method"], route_of(scope), scope.get("client")
     caller = scope.get("state", {}).get("caller")
     # Each text is escaped here: a JSON encoder takes twice as long for the whole.
     line = (
-        f'{{"time": "{datetime.now(UTC).isoformat(timespec="milliseconds")}", '
+        f'{{"time": "{datetime.now(UTC).isoformat(timespec="microseconds")[:-6]}Z", '
         f'"level": "{"info" if level == logging.INFO else "debug"}", '
         f'"logger": "app.access", "event": "request", "method": {_quoted(method)}, '
         f'"route": {"null" if route is None else _quoted(route)}, '
@@ -107,7 +108,7 @@ def log_request(scope: Scope, status: int | None, size: int, seconds: float) -> 
     if caller is not None and caller.id is not None:
         line += f', "user": "{caller.id}"'
     line += "}"
-    if not access.handlers and _write_directly(line):
+    if not (access.handlers or access.filters) and _write_directly(line):
         return
     record = logging.LogRecord(access.name, level, "", 0, "request", None, None)
     record.told = {name: value for name, value in json.loads(line).items() if name not in _HEAD}
@@ -117,7 +118,11 @@ def log_request(scope: Scope, status: int | None, size: int, seconds: float) -> 
 def _write_directly(line: str) -> bool:
     """Write a line if all records are written as JSON: a record would cost three times as much."""
     match logging.root.handlers:
-        case [logging.StreamHandler(formatter=LineFormatter(console=False), stream=stream)]:
+        case [
+            logging.StreamHandler(
+                formatter=LineFormatter(console=False), stream=stream, filters=[], level=0
+            )
+        ]:
             with suppress(OSError):
                 os.write(stream.fileno(), f"{line}\n".encode())
             return True

@@ -28,11 +28,12 @@ def install(app: FastAPI, token: SecretStr) -> None:
         provider = MeterProvider()
         metrics.set_meter_provider(provider)
     provider.add_metric_reader(reader)
-    expected = f"Bearer {token.get_secret_value()}".encode()
+    expected = token.get_secret_value().encode()
 
     async def serve(request: Request) -> Response:
-        given = request.headers.get("authorization", "").encode()
-        if not secrets.compare_digest(given, expected):
+        scheme, _, given = request.headers.get("authorization", "").partition(" ")
+        right = secrets.compare_digest(given.encode("latin-1"), expected)
+        if not (right and scheme.lower() == "bearer"):
             raise HTTPException(
                 HTTPStatus.UNAUTHORIZED,
                 "The metrics require METRICS_TOKEN as bearer token.",

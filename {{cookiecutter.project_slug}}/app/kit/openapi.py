@@ -107,7 +107,8 @@ def _declare_guards(document: Json, routes: Sequence[RouteContext]) -> None:
         guard = getattr(route.original_route, "guard", None)
         if guard is None or not route.include_in_schema:
             continue
-        declared = document["components"].setdefault("securitySchemes", {})
+        components = document.setdefault("components", {})
+        declared = components.setdefault("securitySchemes", {})
         for scheme in guard.schemes:
             declared[scheme.scheme_name] = jsonable_encoder(scheme.model, exclude_none=True)
         for method in route.methods or ():

@@ -4,15 +4,15 @@ import json
 import re
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from http import HTTPStatus
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, cast
 from urllib.parse import unquote_to_bytes
 from uuid import UUID
 
-from fastapi import APIRouter, Depends, FastAPI, HTTPException, Request, Response
+from fastapi import APIRouter, Depends, FastAPI, HTTPException, Request, Response, Security, params
 from fastapi.dependencies.models import Dependant
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import StreamingResponse
-from fastapi.routing import APIRoute, RouteContext, iter_route_contexts
+from fastapi.routing import APIRoute, APIWebSocketRoute, RouteContext, iter_route_contexts
 from fastapi.security.base import SecurityBase
 from starlette import routing
 from starlette.datastructures import FormData, ImmutableMultiDict, QueryParams
@@ -26,6 +26,8 @@ from app.kit.idempotency.session import is_idempotent, use_idempotency_key
 from app.kit.security_log import current_request
 
 Mount = tuple[str, APIRouter]
+
+_STARLETTE: Final = (routing.Host, routing.Mount, routing.Route, routing.WebSocketRoute)
 
 _SAMPLES: Final = {"int": "0", "float": "0.5", "uuid": str(UUID(int=0))}
 
@@ -149,25 +151,31 @@ class Router(APIRouter):
     def routes_of(
         self, app: FastAPI, prefix: str, responses: dict[int | str, Any], guard: Guard | None
     ) -> list[BaseRoute] | None:
-        """Return the routes as the app's own ones, or None if other routers are included here.
+        """Return the routes as the app's own ones, or None if there are other routes or a lifespan.
 
         FastAPI matches the routes of an included router twice, and one after the other.
         """
-        if len(self._added) != len(self.routes):
+        added = [self.prefix + path for path, _, _ in self._added]
+        if added != [getattr(route, "path", None) for route in self.routes]:
+            return None
+        if {"lifespan", "on_startup", "on_shutdown"} & self._options.keys():
             return None
         options: dict[str, Any] = {
             "generate_unique_id_function": app.router.generate_unique_id_function,
             **self._options,
             "prefix": prefix + self.prefix,
+            "tags": self.tags,
+            "dependencies": self.dependencies,
             "responses": responses | self.responses,
         }
         own = APIRouter(route_class=Route, dependency_overrides_provider=app, **options)
         for path, endpoint, given in self._added:
             own.add_api_route(path, endpoint, **given)
         for route in own.routes:
-            if isinstance(route, Route):
-                route.guard = guard
-                route.beginning = route.path.partition("{")[0]
+            if not isinstance(route, Route):
+                return None
+            route.guard = guard
+            route.beginning = route.path.partition("{")[0]
         return own.routes
 
 
@@ -196,11 +204,26 @@ def _include(
     if routes is not None:
         app.router.routes.extend(routes)
     else:
-        guards = [] if guard is None else [Depends(guard.check, scope="function")]
+        guards = [] if guard is None else _dependencies(guard, router)
         app.include_router(router, prefix=prefix, dependencies=guards, responses=responses)
     if description := getattr(router, "description", ""):
         tags = [{"name": tag, "description": description} for tag in router.tags]
         app.openapi_tags = [*(app.openapi_tags or ()), *tags]
+
+
+def _dependencies(guard: Guard, router: APIRouter) -> list[params.Depends]:
+    """Return what closes the routes of an included router, after their body is read."""
+    for route in router.routes:
+        if isinstance(route, _STARLETTE) and not isinstance(route, APIRoute | APIWebSocketRoute):
+            path = getattr(route, "path", "a host")
+            raise TypeError(
+                f"{path} can't be closed, because Starlette's routes have no dependencies: add it "
+                "to the app itself, where it is public"
+            )
+    return [
+        Depends(guard.check, scope="function"),
+        *(Security(cast("Callable[..., Any]", each)) for each in guard.schemes),
+    ]
 
 
 def check_routes(app: FastAPI) -> None:

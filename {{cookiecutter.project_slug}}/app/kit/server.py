@@ -151,7 +151,8 @@ class Protocol(HttpToolsProtocol):
         if len(self.pipeline) >= MAX_PIPELINED:
             self._reject("There are too many pipelined requests.")
         super().on_headers_complete()
-        self.headers = []  # for trailers: among the headers, they could replace those of a proxy
+        if not self._should_upgrade():  # uvicorn reads them again for a WebSocket
+            self.headers = []  # for trailers: among the headers, they could replace a proxy's
         self.in_body = True
         if self.ending or upgrades:
             self.cycle.keep_alive = False
@@ -372,6 +373,7 @@ def main(app: str, load_settings: Callable[[], KitSettings]) -> None:
         "log_config": log_config(settings.log_level, settings.log_format),
         "access_log": False,  # the app writes a line with its route
         "server_header": False,
+        "reset_contextvars": True,  # a pipelined request would inherit those of the one before
     }
     _check_port(settings.host, settings.port)
     if reload:

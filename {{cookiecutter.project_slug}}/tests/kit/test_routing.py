@@ -3,11 +3,13 @@
 from collections.abc import AsyncIterator, Callable
 
 import pytest
-from fastapi import APIRouter, FastAPI, HTTPException, Request
+from fastapi import APIRouter, Depends, FastAPI, HTTPException, Request, Response
 from fastapi.responses import StreamingResponse
+from fastapi.routing import APIRoute
+from fastapi.security import HTTPBearer
 from httpx2 import ASGITransport, AsyncClient
 
-from app.kit import routing
+from app.kit import openapi, routing
 from app.kit.db.session import SessionDep
 from app.kit.idempotency.session import idempotent
 from app.kit.routing import Guard, Router, check_routes
@@ -105,7 +107,13 @@ async def _accept(_request: Request) -> None:
 
 def _guarded(router: APIRouter) -> FastAPI:
     app = FastAPI()
-    routing.mount(app, closed=[("/v1", router)], public=[], guard=Guard(_refuse, ()))
+    openapi.install(app)
+    routing.mount(
+        app,
+        closed=[("/v1", router)],
+        public=[],
+        guard=Guard(_refuse, (HTTPBearer(auto_error=False),)),
+    )
     return app
 
 
@@ -121,6 +129,12 @@ def _router_that_includes() -> Router:
     return router
 
 
+def _router_with_another_class() -> Router:
+    router = Router(prefix="/other")
+    router.add_api_route("/{key}", endpoint, methods=["PUT"], route_class_override=APIRoute)
+    return router
+
+
 def _plain_router() -> APIRouter:
     router = APIRouter(prefix="/plain")
     router.add_api_route("/{key}", endpoint, methods=["PUT"])
@@ -132,6 +146,7 @@ def _plain_router() -> APIRouter:
     [
         (_router_with_options, "/v1/things/{key}"),
         (_router_that_includes, "/v1/outer/things/{key}"),
+        (_router_with_another_class, "/v1/other/{key}"),
         (_plain_router, "/v1/plain/{key}"),
     ],
 )
@@ -144,12 +159,36 @@ async def test_a_router_keeps_its_options_and_is_guarded(
         assert (operation["tags"], operation["deprecated"]) == (["things"], True)
         assert {"402", "418"} <= operation["responses"].keys()
     assert "401" in operation["responses"]
+    assert operation["security"] == [{"HTTPBearer": []}]
     async with AsyncClient(transport=ASGITransport(app), base_url="http://test") as client:
         assert (await client.put(path)).status_code == 401
         assert (await client.get("/v1")).status_code == 404
         app.dependency_overrides[_refuse] = _accept
         assert (await client.put(path)).status_code == 200
         assert (await client.post(path)).status_code == 405
+
+
+async def test_dependencies_that_are_added_to_a_router_later_are_kept() -> None:
+    router, app = _router_with_options(), FastAPI()
+    router.dependencies.append(Depends(_refuse))
+    routing.mount(app, closed=[], public=[("/v1", router)])
+    async with AsyncClient(transport=ASGITransport(app), base_url="http://test") as client:
+        assert (await client.put("/v1/things/x")).status_code == 401
+
+
+@pytest.mark.parametrize("is_mount", [True, False])
+def test_a_route_that_can_not_be_closed_stops_the_app(*, is_mount: bool) -> None:
+    async def respond(_: Request) -> Response:
+        return Response()
+
+    router = Router()
+    if is_mount:
+        router.mount("/files", FastAPI())
+    else:
+        router.add_route("/files", respond)
+    with pytest.raises(TypeError, match="/files can't be closed"):
+        _guarded(router)
+    routing.mount(FastAPI(), closed=[], public=[("/v1", router)])
 
 
 async def test_routes_are_found_below_a_root_path() -> None:

@@ -230,6 +230,32 @@ async def test_trailers_are_no_headers(served: Served) -> None:
         ]
 
 
+class EchoWebSocket(asyncio.Protocol):
+    """Sends back the handshake that it gets from the HTTP protocol."""
+
+    def __init__(self, **_: object) -> None:
+        self.transport: asyncio.BaseTransport | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = transport
+
+    def data_received(self, data: bytes) -> None:
+        assert isinstance(self.transport, asyncio.WriteTransport)
+        self.transport.write(b"HTTP/1.1 101 Switching Protocols\r\n\r\n" + data)
+        self.transport.close()
+
+
+async def test_a_websocket_handshake_is_handed_over_with_its_headers(served: Served) -> None:
+    served.server.config.ws_protocol_class = EchoWebSocket
+    connection = await served.connect()
+    handshake = (
+        b"GET /socket HTTP/1.1\r\nhost: test\r\nconnection: upgrade\r\nupgrade: websocket\r\n\r\n"
+    )
+    await connection.send(handshake)
+    received = await connection.reader.read()
+    assert received == b"HTTP/1.1 101 Switching Protocols\r\n\r\n" + handshake
+
+
 async def test_data_that_is_not_http_is_refused(served: Served) -> None:
     connection = await served.connect()
     await connection.send(b"\x16\x03\x01 hello\r\n\r\n")

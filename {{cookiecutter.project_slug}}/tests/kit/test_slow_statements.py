@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 from sqlalchemy import bindparam, text
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import DBAPIError, InvalidRequestError
 
 from app.kit.db.engine import Database
 from app.kit.db.session import ReadSessionDep, SessionDep
@@ -73,6 +73,20 @@ async def test_failed_statements_are_logged(live_url: str, lines: pytest.LogCapt
     assert found[0]["error"]
     assert found[0]["route"] is None
     assert "value" not in json.dumps(found)
+
+
+async def test_refused_statements_are_logged(
+    live_url: str, lines: pytest.LogCaptureFixture
+) -> None:
+    # The driver raises an error of its own for this one, as for a statement that takes too long.
+    app = create_app(settings_for(live_url, log_slow_statements=ALL))
+    async with running(app):
+        database: Database = app.state.database
+        with pytest.raises(InvalidRequestError):
+            async with database.reading() as session:
+                await session.execute(text("DELETE FROM alembic_version"))
+    (found,) = [line for line in slow(lines.text) if "DELETE" in line["statement"]]
+    assert found["error"]
 
 
 @pytest.mark.parametrize("seconds", [0, 3600])

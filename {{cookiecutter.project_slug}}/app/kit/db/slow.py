@@ -37,8 +37,9 @@ def log_slow_statements(engine: AsyncEngine, pool: str, seconds: float) -> None:
             report(context.statement, context.parameters, context.execution_context, error=error)
 
     def report(sql: str, values: Any, context: Any, **more: str) -> None:
-        took = time.perf_counter() - getattr(context, _STARTED)
-        if took < seconds:
+        started = vars(context).pop(_STARTED, None)
+        took = 0.0 if started is None else time.perf_counter() - started
+        if took < seconds or started is None:
             return
         scope = current_scope.get()
         told = {

@@ -28,11 +28,12 @@ def trace_statements(engine: AsyncEngine, pool: str) -> None:
         setattr(context, _SPAN, span)
 
     def end(*arguments: Any) -> None:
-        span: trace.Span = getattr(arguments[4], _SPAN)
+        span: trace.Span = vars(arguments[4]).pop(_SPAN)
         span.end()
 
     def fail(context: ExceptionContext) -> None:
-        span: trace.Span | None = getattr(context.execution_context, _SPAN, None)
+        known = vars(context.execution_context) if context.execution_context else {}
+        span: trace.Span | None = known.pop(_SPAN, None)
         if span is not None:
             span.set_attribute("error.type", type(context.original_exception).__name__)
             span.set_status(trace.StatusCode.ERROR)

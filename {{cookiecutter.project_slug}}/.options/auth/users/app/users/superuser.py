@@ -48,7 +48,9 @@ async def make_superuser(body: UserCreate, *, promote: bool) -> str:
         Conflict: the address is registered, and ``promote`` was not requested.
         NotFound: the address is not registered, and ``promote`` was requested.
     """
-    database = Database(load_settings())
+    settings = load_settings()
+    logs.configure(settings.log_level, settings.log_format)
+    database = Database(settings)
     try:
         password_hash = await hash_password(body.password)
         rights = {"password_hash": password_hash, "is_superuser": True, "is_active": True}
@@ -79,5 +81,4 @@ async def make_superuser(body: UserCreate, *, promote: bool) -> str:
 
 
 if __name__ == "__main__":
-    logs.configure("info", "auto")
     main()

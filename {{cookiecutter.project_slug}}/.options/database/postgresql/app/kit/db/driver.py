@@ -205,11 +205,11 @@ def _read_engine(settings: DriverSettings, url: URL, *, is_replica: bool = False
             skip_autocommit_rollback=True,
         )
 
-    @event.listens_for(engine.sync_engine, "handle_error")
-    def refuse(context: ExceptionContext) -> None:
+    @event.listens_for(engine.sync_engine, "handle_error", retval=True)
+    def refuse(context: ExceptionContext) -> Exception | None:
         state = getattr(context.original_exception, "sqlstate", None)
-        if state == asyncpg.ReadOnlySQLTransactionError.sqlstate:
-            raise InvalidRequestError(READ_ONLY)
+        is_write = state == asyncpg.ReadOnlySQLTransactionError.sqlstate
+        return InvalidRequestError(READ_ONLY) if is_write else None
 
     return engine
 
@@ -489,8 +489,9 @@ def _translate_driver_errors(engine: AsyncEngine) -> None:
     """Turn errors of asyncpg that SQLAlchemy does not wrap into an ``AppError``."""
     dialect = engine.sync_engine.dialect
 
-    @event.listens_for(engine.sync_engine, "handle_error")
-    def give_up(context: ExceptionContext) -> None:
+    # It returns its error: raised, it would end the chain of listeners.
+    @event.listens_for(engine.sync_engine, "handle_error", retval=True)
+    def give_up(context: ExceptionContext) -> Exception | None:
         error = context.original_exception
         if isinstance(error, (TimeoutError, asyncio.CancelledError)):
             # Terminate: closing would wait for a server that may be frozen.
@@ -498,7 +499,8 @@ def _translate_driver_errors(engine: AsyncEngine) -> None:
             if context.connection is not None:
                 _terminate(context.connection.connection)
         if isinstance(error, TimeoutError):
-            raise Unavailable("The database does not respond.", cause=describe(error))
+            return Unavailable("The database does not respond.", cause=describe(error))
+        return None
 
     @event.listens_for(engine.sync_engine, "do_connect")
     def connect(_dialect: Any, _record: Any, args: Any, kwargs: Any) -> Any:

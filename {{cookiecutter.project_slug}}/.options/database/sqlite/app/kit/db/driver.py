@@ -162,12 +162,12 @@ def read_engine(settings: DriverSettings) -> AsyncEngine:
     )
     _on_connect(engine, settings, "PRAGMA query_only = ON")
 
-    @event.listens_for(engine.sync_engine, "handle_error")
-    def refuse(context: ExceptionContext) -> None:
-        error = context.original_exception
+    # It returns its error: raised, it would end the chain of listeners.
+    @event.listens_for(engine.sync_engine, "handle_error", retval=True)
+    def refuse(context: ExceptionContext) -> Exception | None:
+        name = getattr(context.original_exception, "sqlite_errorname", "")
         # The extended code of a read-only file is longer.
-        if getattr(error, "sqlite_errorname", "") == "SQLITE_READONLY":
-            raise InvalidRequestError(READ_ONLY)
+        return InvalidRequestError(READ_ONLY) if name == "SQLITE_READONLY" else None
 
     return engine
 
