@@ -446,6 +446,7 @@ NAMES = {
 
 
 @pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.timeout(3600)
 @pytest.mark.parametrize("answers", each_service())
 def test_a_feature_is_renamed_and_back(bake: Bake, answers: Mapping[str, str]) -> None:
