@@ -252,7 +252,8 @@ async def test_a_websocket_handshake_is_handed_over_with_its_headers(served: Ser
         b"GET /socket HTTP/1.1\r\nhost: test\r\nconnection: upgrade\r\nupgrade: websocket\r\n\r\n"
     )
     await connection.send(handshake)
-    received = await connection.reader.read()
+    async with asyncio.timeout(PATIENCE):
+        received = await connection.reader.read()
     assert received == b"HTTP/1.1 101 Switching Protocols\r\n\r\n" + handshake
 
 
