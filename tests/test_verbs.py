@@ -129,8 +129,8 @@ def test_only_a_local_database_is_filled(bake: Bake, database: str) -> None:
         )
         (service.path / ".env").unlink()
         if database == "postgresql":
-            url = "postgresql://db.example.com/x"
-            done = service.run("uv", "run", "just", "seed", DATABASE_URL=url)
-            assert done.stderr.startswith("The database is on db.example.com: ")
+            for url in ("postgresql://db.example.com/x", "postgresql:///x?host=db.example.com"):
+                done = service.run("uv", "run", "just", "seed", DATABASE_URL=url)
+                assert done.stderr.startswith("The database is on db.example.com: ")
         else:
             assert not (service.path / "app.db").exists()
