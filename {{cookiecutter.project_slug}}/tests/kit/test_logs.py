@@ -244,7 +244,7 @@ def test_no_value_can_forge_a_line(*, console: bool) -> None:
 
 
 def test_a_trace_shows_no_local_variables() -> None:
-    secret = "canary"  # noqa: S105
+    secret = "canary"  # noqa: S105 - no trace may show it
 
     def fail() -> None:
         raise ValueError(len(secret))

@@ -18,7 +18,7 @@ from app.kit.errors import TransactionConflict
 from tests.conftest import problem, running, settings_for
 from tests.kit.serving import serving
 
-TOKEN = "a-token-of-prometheus"  # noqa: S105
+TOKEN = "a-token-of-prometheus"  # noqa: S105 - of a test
 BEARER = {"Authorization": f"Bearer {TOKEN}"}
 
 Labels = dict[str, str]

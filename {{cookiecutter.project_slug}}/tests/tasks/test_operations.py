@@ -11,7 +11,7 @@ from tests.conftest import settings_for
 from tests.kit.serving import serving
 from tests.tasks.helpers import NOBODY, TASKS
 
-TOKEN = "a-token-of-prometheus"  # noqa: S105
+TOKEN = "a-token-of-prometheus"  # noqa: S105 - of a test
 
 
 async def test_what_a_running_service_tells(live_url: str) -> None:

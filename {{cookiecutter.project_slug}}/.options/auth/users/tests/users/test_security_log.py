@@ -263,7 +263,7 @@ async def test_the_server_writes_json_with_time_and_level(live_url: str) -> None
 
 
 async def test_events_are_counted(live_url: str) -> None:
-    token = "a-token-of-prometheus"  # noqa: S105
+    token = "a-token-of-prometheus"  # noqa: S105 - of a test
     settings = {"metrics_token": token, "throttle_per_email_and_address": "2"}
     async with (
         serving(live_url, **settings) as service,
